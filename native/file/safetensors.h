@@ -1,0 +1,111 @@
+#pragma once
+// Safetensors files: 8 bytes little-endian header length, a JSON header, then the tensors' bytes back to back.
+// Models, checkpoints, the backbone and golden vectors are all such files. The reader trusts nothing in a file.
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace ddad {
+
+/// Element types of the format that this package knows.
+enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU64, kU32, kU16, kU8, kBool };
+
+/// Bytes of one element.
+int64_t dtypeSize(DType dtype);
+
+/// The name in a file's header, e.g. "F32".
+const char* dtypeName(DType dtype);
+
+/// "[2, 3, 64, 64]"; "[]" for a scalar.
+std::string shapeText(std::span<const int64_t> shape);
+
+/// One tensor of an open file. `data` points into the mapping, may be unaligned (copy elements out with memcpy) and
+/// lives as long as the SafetensorsFile.
+struct TensorEntry {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  const std::byte* data = nullptr;
+  int64_t bytes = 0;
+
+  /// Elements: the product of the shape, 1 for a scalar.
+  int64_t count() const;
+};
+
+/// A safetensors file, mapped read-only. Everything is checked in `open`; afterwards the accessors cannot leave the
+/// file. Const members may be called from several threads at once. A file that another program shortens while it is
+/// mapped raises SIGBUS on access, as with any mapping: replace files by renaming, as writeSafetensors does.
+class SafetensorsFile {
+ public:
+  /// Longest header accepted, in bytes, as in the reference implementation.
+  static constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+
+  /// Throws ERR_FILE_READ when the file is missing, unreadable or not a regular file, and ERR_MODEL_FORMAT, naming the
+  /// file and what was expected, when it is not a valid safetensors file.
+  static SafetensorsFile open(const std::string& path);
+
+  SafetensorsFile(SafetensorsFile&&) noexcept;
+  SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
+  ~SafetensorsFile();
+
+  const std::string& path() const { return path_; }
+  /// The `__metadata__` strings; empty when the file has none.
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// All tensors, in the order of their bytes.
+  const std::vector<TensorEntry>& tensors() const { return tensors_; }
+
+  /// The tensor of that name, or null.
+  const TensorEntry* find(const std::string& name) const;
+  /// The tensor of that name. Throws ERR_MODEL_FORMAT, naming file and tensor, when there is none.
+  const TensorEntry& get(const std::string& name) const;
+
+  /// All elements of an F64, F32, F16 or BF16 tensor; F64 is rounded. Keeps NaN and infinities. Throws ERR_MODEL_FORMAT
+  /// for a missing tensor or another element type.
+  std::vector<float> floats(const std::string& name) const;
+  /// As `floats`, in double precision.
+  std::vector<double> doubles(const std::string& name) const;
+  /// All elements of an integer tensor. Throws ERR_MODEL_FORMAT for a missing tensor, another element type, or a value
+  /// that does not fit 32 bits.
+  std::vector<int32_t> ints(const std::string& name) const;
+
+  /// Reads weights: converts an F64, F32, F16 or BF16 tensor of exactly this shape to float32 in `out`, which holds the
+  /// product of `shape` elements. Throws ERR_MODEL_FORMAT, naming file and tensor, for a missing tensor, another shape
+  /// or element type, or a value that is NaN or infinite in float32; `out` is then unspecified.
+  void readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const;
+
+ private:
+  class Mapping;
+  SafetensorsFile(std::string path, std::unique_ptr<Mapping> mapping);
+  [[noreturn]] void fail(const std::string& what) const;
+
+  std::string path_;
+  std::unique_ptr<Mapping> mapping_;
+  std::map<std::string, std::string> metadata_;
+  std::vector<TensorEntry> tensors_;
+  std::unordered_map<std::string, size_t> index_;
+};
+
+/// A tensor for writeSafetensors: `data` holds the product of `shape` elements of `dtype`; null when that is 0.
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  const void* data = nullptr;
+};
+
+/// Writes a safetensors file, tensors in the given order; equal arguments give equal bytes. The file is written beside
+/// `path` under a temporary name, synced and renamed, so `path` holds either its old content or the whole new one, also
+/// after a crash. A symbolic link at `path` is replaced, not followed.
+///
+/// Throws ERR_FILE_WRITE, with the system's reason, when writing fails; the temporary file is then gone and an old file
+/// untouched (but for a failure to sync the folder, which comes after the rename). Throws ERR_ARGUMENT for duplicate or
+/// reserved names, text that is not UTF-8, bad shapes, missing data, or a header that the reader would refuse.
+void writeSafetensors(const std::string& path, const std::map<std::string, std::string>& metadata,
+                      const std::vector<TensorToWrite>& tensors);
+
+}  // namespace ddad

@@ -1,0 +1,180 @@
+#include "noise/noising.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <string>
+#include <vector>
+
+#include "device/parallel.h"
+#include "noise/noise_kernels.h"
+#include "tensor/error.h"
+#include "tensor/philox.h"
+
+namespace ddad {
+namespace {
+
+/// The pieces of a batch in a fixed order: piece i of sample n is number n * perSample + i.
+struct Pieces {
+  explicit Pieces(const ImageBatch& batch) : pixels(batch.pixels), channels(batch.channels) {
+    if (channels < 1 || channels > kMaxImageChannels)
+      throw Error("ERR_ARGUMENT", "image channels: expected 1 to " + std::to_string(kMaxImageChannels) + ", got " +
+                                      std::to_string(channels));
+    size = piecePixels(channels);
+    perSample = (pixels + size - 1) / size;
+    total = perSample * batch.samples;
+  }
+
+  int64_t sample(int64_t index) const { return index / perSample; }
+  int64_t firstPixel(int64_t index) const { return index % perSample * size; }
+  Piece piece(int64_t index) const {
+    const int64_t first = firstPixel(index);
+    return {first * channels, std::min(size, pixels - first), channels};
+  }
+
+  int64_t pixels, size = 0, perSample = 0, total = 0;
+  int channels;
+};
+
+double deviation(double sum, double squares, double count) {
+  if (count < 2) return 0.0;
+  return std::sqrt(std::max(squares - sum * sum / count, 0.0) / (count - 1));
+}
+
+}  // namespace
+
+void fillNormal(const NoiseSource& source, int64_t count, float* out, int threads) {
+  const auto kernel = DDAD_DISPATCH(normalPiece);
+  const int64_t pieces = (count + kPieceElements - 1) / kPieceElements;
+  parallelFor(threads, pieces, [&](int64_t i) {
+    const int64_t first = i * kPieceElements;
+    kernel(&source, first, std::min(kPieceElements, count - first), out + first);
+  });
+}
+
+void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t count, int steps, int32_t* t) {
+  for (int64_t i = 0; i < count; ++i)
+    t[i] = static_cast<int32_t>(philoxBelow(seed, kStreamTimestep, step, firstSample + static_cast<uint32_t>(i),
+                                            static_cast<uint32_t>(steps)));
+}
+
+void noising(const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,
+             float* xt, int threads) {
+  const Pieces pieces(batch);
+  const auto kernel = DDAD_DISPATCH(noisingPiece);
+  parallelFor(threads, pieces.total, [&](int64_t i) {
+    const int64_t n = pieces.sample(i);
+    const Piece piece = pieces.piece(i);
+    kernel(&coefficients[n], &noise[n], x0.data + n * x0.sampleStride + piece.first, piece.first,
+           piece.pixels * piece.channels, xt + n * batch.elements() + piece.first);
+  });
+}
+
+void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutput,
+                   const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight,
+                   int64_t lossSamples, SampleLoss* losses, float* gradient, int threads) {
+  const Pieces pieces(batch);
+  const auto kernel = DDAD_DISPATCH(lossPiece);
+  const double elements = static_cast<double>(batch.elements());
+  const double bits = vbWeight / std::numbers::ln2;
+  const float mseScale = static_cast<float>(1.0 / (elements * static_cast<double>(lossSamples)));
+  const float vbScale = static_cast<float>(bits / (elements * static_cast<double>(lossSamples)));
+  std::vector<LossSums> sums(pieces.total);
+  parallelFor(threads, pieces.total, [&](int64_t i) {
+    const int64_t n = pieces.sample(i);
+    const Piece piece = pieces.piece(i);
+    const int64_t output = 2 * (n * batch.elements() + piece.first);
+    kernel(&coefficients[n], &noise[n], &piece, x0.data + n * x0.sampleStride + piece.first, modelOutput + output,
+           mseScale, vbScale, gradient == nullptr ? nullptr : gradient + output, &sums[i]);
+  });
+  for (int64_t n = 0; n < batch.samples; ++n) {
+    double mse = 0.0, vb = 0.0;
+    for (int64_t i = n * pieces.perSample; i < (n + 1) * pieces.perSample; ++i) {
+      mse += sums[i].mse;
+      vb += sums[i].vb;
+    }
+    losses[n].mse = mse / elements;
+    losses[n].vb = vb * bits / elements;
+    losses[n].loss = losses[n].mse + losses[n].vb;
+  }
+}
+
+void klScore(const ImageBatch& batch, ImageView x0, const float* modelOutput, const StepCoefficients* coefficients,
+             const NoiseSource* noise, const EnsembleTerm* terms, float* kl, KlStatistics* statistics, float* map,
+             int threads) {
+  const Pieces pieces(batch);
+  const auto kernel = DDAD_DISPATCH(klPiece);
+  std::vector<KlSums> sums(pieces.total);
+  // One piece of all samples at a time: `map` is written by one thread only, in the samples' order.
+  parallelFor(threads, pieces.perSample, [&](int64_t part) {
+    const int64_t pixel = pieces.firstPixel(part);
+    const Piece piece = pieces.piece(part);
+    if (map != nullptr) std::fill_n(map + pixel, piece.pixels, 0.0f);
+    for (int64_t n = 0; n < batch.samples; ++n) {
+      const EnsembleTerm term = map != nullptr ? terms[n] : EnsembleTerm{0.0f, 0.0f};
+      kernel(&coefficients[n], &noise[n], &piece, x0.data + n * x0.sampleStride + piece.first,
+             modelOutput + 2 * (n * batch.elements() + piece.first), term.scale, term.offset,
+             kl == nullptr ? nullptr : kl + n * batch.pixels + pixel, map == nullptr ? nullptr : map + pixel,
+             &sums[n * pieces.perSample + part]);
+    }
+  });
+  if (statistics == nullptr) return;
+  for (int64_t n = 0; n < batch.samples; ++n) {
+    KlSums all{};
+    for (int64_t i = n * pieces.perSample; i < (n + 1) * pieces.perSample; ++i) {
+      all.sum += sums[i].sum;
+      all.squares += sums[i].squares;
+      all.elementSum += sums[i].elementSum;
+      all.elementSquares += sums[i].elementSquares;
+    }
+    const double pixels = static_cast<double>(batch.pixels), elements = static_cast<double>(batch.elements());
+    statistics[n] = {all.sum / pixels, deviation(all.sum, all.squares, pixels), all.elementSum / elements,
+                     deviation(all.elementSum, all.elementSquares, elements)};
+  }
+}
+
+void variationalMap(const ImageBatch& batch, ImageView x0, const float* modelOutput,
+                    const StepCoefficients* coefficients, const NoiseSource* noise, bool clip, bool decoder,
+                    float* nats, int threads) {
+  const Pieces pieces(batch);
+  const auto kernel = DDAD_DISPATCH(variationalPiece);
+  parallelFor(threads, pieces.total, [&](int64_t i) {
+    const int64_t n = pieces.sample(i);
+    const Piece piece = pieces.piece(i);
+    const int64_t at = n * batch.elements() + piece.first;
+    kernel(&coefficients[n], &noise[n], &piece, x0.data + n * x0.sampleStride + piece.first, modelOutput + 2 * at, clip,
+           decoder, nats + at);
+  });
+}
+
+void priorBits(const ImageBatch& batch, ImageView x0, const StepCoefficients& last, double* bits, int threads) {
+  const Pieces pieces(batch);
+  const auto kernel = DDAD_DISPATCH(priorPiece);
+  std::vector<double> sums(pieces.total);
+  parallelFor(threads, pieces.total, [&](int64_t i) {
+    const Piece piece = pieces.piece(i);
+    sums[i] = kernel(&last, x0.data + pieces.sample(i) * x0.sampleStride + piece.first, piece.pixels * piece.channels);
+  });
+  for (int64_t n = 0; n < batch.samples; ++n) {
+    double sum = 0.0;
+    for (int64_t i = n * pieces.perSample; i < (n + 1) * pieces.perSample; ++i) sum += sums[i];
+    bits[n] = sum / static_cast<double>(batch.elements()) / std::numbers::ln2;
+  }
+}
+
+void reverseStep(const ImageBatch& batch, const float* xt, const float* modelOutput,
+                 const StepCoefficients* coefficients, const DdimCoefficients* ddim, const NoiseSource* z, bool clip,
+                 const ReverseOutputs& outputs, int threads) {
+  const Pieces pieces(batch);
+  const auto kernel = DDAD_DISPATCH(reversePiece);
+  parallelFor(threads, pieces.total, [&](int64_t i) {
+    const int64_t n = pieces.sample(i);
+    const Piece piece = pieces.piece(i);
+    const int64_t at = n * batch.elements() + piece.first;
+    const auto to = [&](float* output) { return output == nullptr ? nullptr : output + at; };
+    kernel(&coefficients[n], ddim == nullptr ? nullptr : &ddim[n], z == nullptr ? nullptr : &z[n], &piece, xt + at,
+           modelOutput + 2 * at, clip, to(outputs.xstart), to(outputs.mean), to(outputs.logVariance), to(outputs.next));
+  });
+}
+
+}  // namespace ddad

@@ -1,0 +1,106 @@
+#pragma once
+// The diffusion process over whole batches: noising, the training loss with its gradient, the pixel-level score, the
+// reverse step. Noise is regenerated from its counter (or taken from an array), never stored.
+//
+// Shapes: images are float32 NHWC [samples, pixels, C] in [-1, 1]; the network's output is [samples, pixels, 2C], eps in
+// channels [0, C), v in [C, 2C). Every function is cut into fixed pieces, so its results are the same, bit for bit, for
+// any thread count and any split of the batch. At most kMaxImageChannels channels, else ERR_ARGUMENT.
+#include <cstdint>
+
+#include "noise/diffusion_math.h"
+
+namespace ddad {
+
+constexpr int kMaxImageChannels = 64;
+
+struct ImageBatch {
+  int64_t samples = 0;
+  int64_t pixels = 0;  // height * width
+  int channels = 0;
+  int64_t elements() const { return pixels * channels; }
+};
+
+/// Where a sample's standard normal noise comes from: `given` [pixels, C], or Philox at (stream, step, sample) with
+/// `seed` where `given` is null (see tensor/philox.h). `sample` counts over the whole batch, however it is split.
+struct NoiseSource {
+  const float* given = nullptr;
+  uint64_t seed = 0;
+  uint32_t stream = 0;
+  uint32_t step = 0;
+  uint32_t sample = 0;
+};
+
+/// A batch of images, [samples, pixels, C]; a stride of 0 shares one image between all samples.
+struct ImageView {
+  const float* data = nullptr;
+  int64_t sampleStride = 0;
+};
+
+/// The first `count` numbers of a source, as the functions below see them.
+void fillNormal(const NoiseSource& source, int64_t count, float* out, int threads);
+
+/// Uniform step indices in [0, steps) for samples [firstSample, firstSample + count) of training step `step`.
+void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t count, int steps, int32_t* t);
+
+/// Equation (1): xt [samples, pixels, C]. `coefficients` and `noise` have one entry a sample.
+void noising(const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,
+             float* xt, int threads);
+
+/// Of one sample; all are means over pixels and channels.
+struct SampleLoss {
+  double loss;  // mse + vb
+  double mse;   // of eps, equation (6)
+  double vb;    // the variational term in bits, times the weight
+};
+
+/// Equations (4)-(7): L = L_mse + vbWeight L_vb for each sample, and the gradient of sum(L) / lossSamples by the
+/// network's output, where `gradient` ([samples, pixels, 2C]) is not null. L_vb trains v only; at step 0 it is the
+/// decoder's negative log-likelihood. `lossSamples` is the size of the whole batch, also when this call holds a part.
+/// guided-diffusion's rescaled_mse is vbWeight = steps / 1000, its mse vbWeight = 1.
+void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutput,
+                   const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight,
+                   int64_t lossSamples, SampleLoss* losses, float* gradient, int threads);
+
+/// Mean and standard deviation (n - 1; 0 for one value) of one sample's KL in nats.
+struct KlStatistics {
+  double mean, std;                // of the mean over channels, over pixels
+  double elementMean, elementStd;  // over pixels and channels
+};
+
+/// map += scale * kl + offset, one for each sample.
+struct EnsembleTerm {
+  float scale;
+  float offset;
+};
+
+/// Equation (9): the KL in nats, xhat0 clamped, mean over channels.
+/// Outputs, each left out where null: kl [samples, pixels]; statistics [samples]; map [pixels], the sum over samples of
+/// terms[n].scale * kl[n] + terms[n].offset (equation (11) when the samples are the noise scales of one image).
+void klScore(const ImageBatch& batch, ImageView x0, const float* modelOutput, const StepCoefficients* coefficients,
+             const NoiseSource* noise, const EnsembleTerm* terms, float* kl, KlStatistics* statistics, float* map,
+             int threads);
+
+/// The variational term in nats by element, before any mean: [samples, pixels, C]. The KL at every step, or
+/// (decoder) the discretised likelihood, which holds at step 0 only. `clip` clamps xhat0.
+void variationalMap(const ImageBatch& batch, ImageView x0, const float* modelOutput,
+                    const StepCoefficients* coefficients, const NoiseSource* noise, bool clip, bool decoder,
+                    float* nats, int threads);
+
+/// L_T, equation (8), in bits, mean over a sample's elements; `last` is the chain's last step.
+void priorBits(const ImageBatch& batch, ImageView x0, const StepCoefficients& last, double* bits, int threads);
+
+/// What a reverse step yields, each [samples, pixels, C]; null leaves it out.
+struct ReverseOutputs {
+  float* xstart = nullptr;       // xhat0
+  float* mean = nullptr;         // mu_theta
+  float* logVariance = nullptr;  // log var_theta
+  float* next = nullptr;         // x_{t-1}
+};
+
+/// Equations (2)-(3): p(x_{t-1} | x_t) and a sample of it with noise `z`; DDIM where `ddim` (one entry a sample) is not
+/// null, DDPM otherwise. `z` may be null where nothing random is needed (no `next`, or DDIM with eta 0).
+void reverseStep(const ImageBatch& batch, const float* xt, const float* modelOutput,
+                 const StepCoefficients* coefficients, const DdimCoefficients* ddim, const NoiseSource* z, bool clip,
+                 const ReverseOutputs& outputs, int threads);
+
+}  // namespace ddad

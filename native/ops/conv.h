@@ -1,0 +1,35 @@
+#pragma once
+// Convolution, NHWC activations, OIHW weights: kernels of one to seven, stride 1 or 2, bias, a residual added on the
+// way out, and (1x1 only) two sources that stand for their concatenation.
+#include "ops/op.h"
+
+namespace ddad {
+
+/// Which kernel computes convolutions; kAuto takes the one measured fastest for the shape.
+enum class ConvKernel { kAuto, kDirect, kWinograd, kOnednn };
+
+/// Forces one kernel for everything that it can do; from DDAD_CONV (auto, direct, winograd or onednn) at start.
+void setConvKernel(ConvKernel kernel);
+ConvKernel convKernel();
+
+/// Bounds of a convolution checked once, shared by its kernels; throws ERR_CONFIG.
+void checkConv(const OpContext& context);
+
+/// wgrad shared by the kernels: the weight gradient as a sum over pixels of outer products, read from NHWC directly.
+class ConvWeightGradient {
+ public:
+  explicit ConvWeightGradient(const OpContext& context);
+  int64_t workspaceFloats() const;
+  /// Gradients of weight (OIHW) and, where `biasGrad` is not null, of bias.
+  void run(const std::vector<const float*>& sources, const float* outGrad, float* workspace, const float* zeros,
+           float* weightGrad, float* biasGrad) const;
+
+ private:
+  void runShare(int64_t first, int64_t last, int worker, const std::vector<const float*>& sources,
+                const float* outGrad, float* workspace, const float* zeros) const;
+
+  const OpContext& context_;
+  int64_t taps_, inChannels_, outChannels_, chunk_, paddedColumns_, gradFloats_, biasFloats_, workerFloats_;
+};
+
+}  // namespace ddad

@@ -1,0 +1,30 @@
+#pragma once
+// Loops over rows of channels (NHWC) that several ops share.
+#include <cstdint>
+
+#include "device/dispatch.h"
+
+namespace ddad {
+
+/// y[i] += x[i].
+DDAD_DECLARE_SIMD(void, addInto, (float* y, const float* x, int64_t n))
+/// sums[c] = sum over rows of x[r * stride + c], float within the call: keep rows to a few hundred.
+DDAD_DECLARE_SIMD(void, columnSums, (const float* x, int64_t rows, int64_t stride, int64_t channels, float* sums))
+/// y = x * sigmoid(x).
+DDAD_DECLARE_SIMD(void, siluForward, (float* y, const float* x, int64_t n))
+/// dx (+)= dy * d silu(x) / dx.
+DDAD_DECLARE_SIMD(void, siluBackward, (float* dx, const float* x, const float* dy, int64_t n, int accumulate))
+/// y[c] = sum over four pixels * scale: 2x2 pooling, or the gradient of nearest up-sampling (scale 1).
+DDAD_DECLARE_SIMD(void, sumFour,
+                  (float* y, const float* x00, const float* x01, const float* x10, const float* x11, int64_t n,
+                   float scale, int accumulate))
+/// y[i] (+)= x[i] * scale.
+DDAD_DECLARE_SIMD(void, scaleInto, (float* y, const float* x, int64_t n, float scale, int accumulate))
+
+/// Rows summed in float before the partial sums are added in double.
+constexpr int64_t kSumRows = 256;
+
+/// out[c] = sum over all rows of x[r * channels + c]; `partials` needs channels * ceil(rows / kSumRows) floats.
+void sumColumns(int threads, const float* x, int64_t rows, int64_t channels, float* partials, float* out);
+
+}  // namespace ddad

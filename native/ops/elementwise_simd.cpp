@@ -1,0 +1,49 @@
+#include "ops/elementwise.h"
+
+#include "device/simd.h"
+#include "tensor/vecmath.h"
+
+namespace ddad {
+namespace DDAD_ISA {
+
+void addInto(float* y, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+}
+
+void scaleInto(float* y, const float* x, int64_t n, float scale, int accumulate) {
+  if (accumulate)
+    for (int64_t i = 0; i < n; ++i) y[i] += x[i] * scale;
+  else
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i] * scale;
+}
+
+void columnSums(const float* x, int64_t rows, int64_t stride, int64_t channels, float* sums) {
+  for (int64_t c = 0; c < channels; ++c) sums[c] = 0.0f;
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* row = x + r * stride;
+    for (int64_t c = 0; c < channels; ++c) sums[c] += row[c];
+  }
+}
+
+void siluForward(float* y, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] / (1.0f + fastExp(-x[i]));
+}
+
+void siluBackward(float* dx, const float* x, const float* dy, int64_t n, int accumulate) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float s = 1.0f / (1.0f + fastExp(-x[i]));
+    const float g = dy[i] * s * (1.0f + x[i] * (1.0f - s));
+    dx[i] = accumulate ? dx[i] + g : g;
+  }
+}
+
+void sumFour(float* y, const float* x00, const float* x01, const float* x10, const float* x11, int64_t n, float scale,
+             int accumulate) {
+  if (accumulate)
+    for (int64_t i = 0; i < n; ++i) y[i] += ((x00[i] + x01[i]) + (x10[i] + x11[i])) * scale;
+  else
+    for (int64_t i = 0; i < n; ++i) y[i] = ((x00[i] + x01[i]) + (x10[i] + x11[i])) * scale;
+}
+
+}  // namespace DDAD_ISA
+}  // namespace ddad

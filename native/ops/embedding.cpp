@@ -1,0 +1,72 @@
+// The sinusoidal embedding of the time step and the learned embedding of a label.
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "ops/op.h"
+
+namespace ddad {
+namespace {
+
+/// out[n] = [cos(t f_0), ..., cos(t f_h-1), sin(t f_0), ...], f_i = 10000^(-i / h), h = channels / 2; an odd last
+/// channel is zero. Computed in double: it is one vector a sample.
+class TimestepEmbedding : public Op {
+ public:
+  using Op::Op;
+  void forward() override {
+    const int64_t c = context_.out.c, half = c / 2;
+    for (int64_t n = 0; n < context_.out.n; ++n) {
+      float* to = buffers_.out + n * c;
+      for (int64_t i = 0; i < half; ++i) {
+        const double frequency = std::exp(-std::log(10000.0) * static_cast<double>(i) / static_cast<double>(half));
+        const double angle = static_cast<double>(buffers_.in[0][n]) * frequency;
+        to[i] = static_cast<float>(std::cos(angle));
+        to[half + i] = static_cast<float>(std::sin(angle));
+      }
+      if (c % 2) to[c - 1] = 0.0f;
+    }
+  }
+  void backward() override {}
+};
+
+/// out = vector + table[label]. Labels are checked by whoever fills them in.
+class LabelEmbedding : public Op {
+ public:
+  explicit LabelEmbedding(OpContext context) : Op(std::move(context)) {}
+  bool backwardReadsInput(int i) const override { return i == 1; }
+  bool gradientPassesThrough(int i) const override { return i == 0; }
+  void forward() override {
+    const int64_t c = context_.out.c;
+    for (int64_t n = 0; n < context_.out.n; ++n) {
+      const float* row = buffers_.param[0] + label(n) * c;
+      for (int64_t i = 0; i < c; ++i) buffers_.out[n * c + i] = buffers_.in[0][n * c + i] + row[i];
+    }
+  }
+  void backward() override {
+    const int64_t c = context_.out.c;
+    if (context_.paramGradient) {
+      float* table = buffers_.paramGrad[0];
+      // rows of other classes have no gradient
+      std::memset(table, 0, static_cast<size_t>(classes() * c) * sizeof(float));
+      for (int64_t n = 0; n < context_.out.n; ++n)
+        for (int64_t i = 0; i < c; ++i) table[label(n) * c + i] += buffers_.outGrad[n * c + i];
+    }
+    if (context_.inputGradient[0] && buffers_.inGrad[0] != buffers_.outGrad)
+      for (int64_t i = 0; i < context_.out.size(); ++i) buffers_.inGrad[0][i] += buffers_.outGrad[i];
+  }
+
+ private:
+  int64_t label(int64_t n) const { return static_cast<int64_t>(buffers_.in[1][n]); }
+  int64_t classes() const { return attr().classes; }
+};
+
+}  // namespace
+
+std::unique_ptr<Op> makeTimestepEmbedding(OpContext context) {
+  return std::make_unique<TimestepEmbedding>(std::move(context));
+}
+std::unique_ptr<Op> makeLabelEmbedding(OpContext context) {
+  return std::make_unique<LabelEmbedding>(std::move(context));
+}
+
+}  // namespace ddad

@@ -1,0 +1,28 @@
+#include "ops/op.h"
+
+namespace ddad {
+
+std::unique_ptr<Op> compileOp(OpContext context) {
+  switch (context.record->kind) {
+    case OpKind::kConv:
+      return makeConv(std::move(context));
+    case OpKind::kDepthwiseConv:
+      return makeDepthwiseConv(std::move(context));
+    case OpKind::kGroupNorm:
+      return makeGroupNorm(std::move(context));
+    case OpKind::kLinear:
+      return makeLinear(std::move(context));
+    case OpKind::kTimestepEmbedding:
+      return makeTimestepEmbedding(std::move(context));
+    case OpKind::kLabelEmbedding:
+      return makeLabelEmbedding(std::move(context));
+    case OpKind::kAttention:
+      return makeAttention(std::move(context));
+    case OpKind::kUpsample:
+    case OpKind::kAvgPool:
+      return makeResample(std::move(context));
+  }
+  throw Error("ERR_INTERNAL", "unknown op kind");
+}
+
+}  // namespace ddad

@@ -1,0 +1,205 @@
+#include "ops/plan.h"
+
+#include <algorithm>
+
+#include "tensor/arena.h"
+
+namespace ddad {
+namespace {
+
+Shape shapeOf(const TensorSpec& spec, const PlanOptions& options) {
+  if (spec.level == TensorSpec::kVector) return {options.batch, 1, 1, spec.channels};
+  const int64_t unit = int64_t{1} << spec.level;
+  return {options.batch, (options.height + unit - 1) / unit, (options.width + unit - 1) / unit, spec.channels};
+}
+
+}  // namespace
+
+Plan::Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters)
+    : device_(device), graph_(graph), options_(options), parameters_(parameters) {
+  if (options.batch < 1 || options.height < 1 || options.width < 1)
+    throw Error("ERR_CONFIG", "a plan needs a batch, height and width of at least 1");
+  compile();
+  placeMemory();
+}
+
+void Plan::compile() {
+  for (const TensorSpec& t : graph_.tensors()) shapes_.push_back(shapeOf(t, options_));
+  // A tensor needs a gradient when something that is wanted (a parameter, an input image) lies upstream of it.
+  needsGradient_.assign(shapes_.size(), false);
+  if (options_.training && options_.inputGradients)
+    for (TensorId id : graph_.inputs())
+      if (graph_.tensor(id).level != TensorSpec::kVector) needsGradient_[static_cast<size_t>(id)] = true;
+  for (const OpRecord& record : graph_.ops()) {
+    OpContext context;
+    context.device = &device_;
+    context.record = &record;
+    bool upstream = options_.paramGradients && !record.params.empty();
+    for (TensorId id : record.inputs) {
+      const auto index = static_cast<size_t>(id);
+      context.in.push_back(shapes_[index]);
+      context.inputGradient.push_back(options_.training && needsGradient_[index]);
+      upstream = upstream || needsGradient_[index];
+    }
+    context.out = shapes_[static_cast<size_t>(record.output)];
+    needsGradient_[static_cast<size_t>(record.output)] = options_.training && upstream;
+    context.training = options_.training && upstream;
+    context.paramGradient = options_.training && options_.paramGradients && !record.params.empty();
+    ops_.push_back(compileOp(std::move(context)));
+  }
+}
+
+void Plan::placeMemory() {
+  const auto count = static_cast<int>(ops_.size());
+  const int lossStep = count;  // backward of op i runs at step 2 * count - i
+  const auto backwardStep = [&](int i) { return 2 * count - i; };
+  const size_t tensors = shapes_.size();
+  ArenaPlan arena;
+
+  // Lifetimes of values and gradients. An op's output may take over an input's buffer that nobody reads later.
+  std::vector<int> lastUse(tensors, -1), valueId(tensors, -1), gradientId(tensors, -1);
+  std::vector<bool> keptForBackward(tensors, false);
+  for (int i = 0; i < count; ++i) {
+    const OpRecord& record = graph_.ops()[static_cast<size_t>(i)];
+    const Op& op = *ops_[static_cast<size_t>(i)];
+    for (size_t k = 0; k < record.inputs.size(); ++k) {
+      const auto index = static_cast<size_t>(record.inputs[k]);
+      lastUse[index] = std::max(lastUse[index], i);
+      if (op.context().training && op.backwardReadsInput(static_cast<int>(k))) {
+        lastUse[index] = std::max(lastUse[index], backwardStep(i));
+        keptForBackward[index] = true;
+      }
+    }
+    const auto out = static_cast<size_t>(record.output);
+    if (op.context().training && op.backwardReadsOutput()) {
+      lastUse[out] = std::max(lastUse[out], backwardStep(i));
+      keptForBackward[out] = true;
+    }
+  }
+  std::vector<bool> pinned(tensors, false);
+  for (TensorId id : graph_.inputs()) pinned[static_cast<size_t>(id)] = true;
+  for (TensorId id : graph_.outputs()) {
+    pinned[static_cast<size_t>(id)] = true;
+    lastUse[static_cast<size_t>(id)] = std::max(lastUse[static_cast<size_t>(id)], lossStep);
+  }
+  for (TensorId id : graph_.inputs())
+    valueId[static_cast<size_t>(id)] =
+        arena.add(shapes_[static_cast<size_t>(id)].size(), 0, std::max(lastUse[static_cast<size_t>(id)], lossStep));
+
+  std::vector<int> saved(ops_.size(), -1), forwardScratch(ops_.size(), -1), backwardScratch(ops_.size(), -1);
+  for (int i = 0; i < count; ++i) {
+    const OpRecord& record = graph_.ops()[static_cast<size_t>(i)];
+    const Op& op = *ops_[static_cast<size_t>(i)];
+    const auto out = static_cast<size_t>(record.output);
+    for (size_t k = 0; k < record.inputs.size() && valueId[out] < 0; ++k) {
+      const auto index = static_cast<size_t>(record.inputs[k]);
+      if (op.mayOverwrite(static_cast<int>(k)) && lastUse[index] == i && !pinned[index] &&
+          shapes_[index].size() == shapes_[out].size())
+        valueId[out] = valueId[index];
+    }
+    if (valueId[out] < 0) valueId[out] = arena.add(shapes_[out].size(), i, i);
+    arena.extend(valueId[out], std::max(lastUse[out], i));
+    const int end = op.context().training ? backwardStep(i) : i;
+    if (op.savedFloats() > 0) saved[static_cast<size_t>(i)] = arena.add(op.savedFloats(), i, end);
+    if (op.forwardWorkspaceFloats() > 0)
+      forwardScratch[static_cast<size_t>(i)] = arena.add(op.forwardWorkspaceFloats(), i, i);
+    if (op.context().training && op.backwardWorkspaceFloats() > 0)
+      backwardScratch[static_cast<size_t>(i)] =
+          arena.add(op.backwardWorkspaceFloats(), backwardStep(i), backwardStep(i));
+  }
+
+  // Gradients, in the order of backward: the first op to touch a gradient writes it, later ones add to it.
+  std::vector<std::vector<bool>> accumulate(ops_.size());
+  if (options_.training)
+    for (TensorId id : graph_.outputs())
+      if (needsGradient_[static_cast<size_t>(id)])
+        gradientId[static_cast<size_t>(id)] = arena.add(shapes_[static_cast<size_t>(id)].size(), lossStep, lossStep);
+  for (int i = count - 1; i >= 0; --i) {
+    const OpRecord& record = graph_.ops()[static_cast<size_t>(i)];
+    const Op& op = *ops_[static_cast<size_t>(i)];
+    auto& flags = accumulate[static_cast<size_t>(i)];
+    flags.assign(record.inputs.size(), false);
+    if (!op.context().training) continue;
+    const int outGradient = gradientId[static_cast<size_t>(record.output)];
+    if (outGradient < 0)
+      throw Error("ERR_INTERNAL", "op " + record.name + " has a gradient to compute but nothing uses its output");
+    arena.extend(outGradient, backwardStep(i));
+    for (size_t k = 0; k < record.inputs.size(); ++k) {
+      if (!op.context().inputGradient[k]) continue;
+      int& id = gradientId[static_cast<size_t>(record.inputs[k])];
+      flags[k] = id >= 0;
+      if (id < 0) {
+        if (op.gradientPassesThrough(static_cast<int>(k)))
+          id = outGradient;
+        else
+          id = arena.add(shapes_[static_cast<size_t>(record.inputs[k])].size(), backwardStep(i), backwardStep(i));
+      }
+      arena.extend(id, backwardStep(i));
+    }
+  }
+  for (TensorId id : graph_.inputs())
+    if (gradientId[static_cast<size_t>(id)] >= 0) arena.extend(gradientId[static_cast<size_t>(id)], 2 * count + 1);
+
+  arena.place();
+  arena_ = AlignedBuffer(arena.total());
+  const auto at = [&](int id) { return id < 0 ? nullptr : arena_.data() + arena.offset(id); };
+  for (size_t t = 0; t < tensors; ++t) {
+    values_.push_back(at(valueId[t]));
+    gradients_.push_back(at(gradientId[t]));
+  }
+
+  int64_t packedFloats = 0;
+  for (const auto& op : ops_) packedFloats += (op->packedFloats() + 15) / 16 * 16;
+  packed_ = AlignedBuffer(packedFloats);
+  float* packed = packed_.data();
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    const OpRecord& record = graph_.ops()[i];
+    OpBuffers b;
+    for (size_t k = 0; k < record.inputs.size(); ++k) {
+      const auto index = static_cast<size_t>(record.inputs[k]);
+      b.in.push_back(values_[index]);
+      b.inGrad.push_back(ops_[i]->context().inputGradient[k] ? gradients_[index] : nullptr);
+    }
+    b.out = values_[static_cast<size_t>(record.output)];
+    b.outGrad = gradients_[static_cast<size_t>(record.output)];
+    b.accumulate = accumulate[i];
+    for (ParamId id : record.params) {
+      b.param.push_back(parameters_.values.data() + graph_.param(id).offset);
+      b.paramGrad.push_back(ops_[i]->context().paramGradient ? parameters_.gradients.data() + graph_.param(id).offset
+                                                             : nullptr);
+    }
+    b.saved = at(saved[i]);
+    b.packed = packed;
+    packed += (ops_[i]->packedFloats() + 15) / 16 * 16;
+    // forward and backward of one op never run at once: two scratch areas, one pointer each
+    b.workspace = at(forwardScratch[i]);
+    b.backwardWorkspace = at(backwardScratch[i]);
+    ops_[i]->bind(b);
+  }
+}
+
+void Plan::prepare() {
+  for (const auto& op : ops_) op->prepare();
+}
+
+void Plan::forward(const Cancel& cancel) {
+  for (const auto& op : ops_) {
+    cancel.check();
+    op->forward();
+  }
+}
+
+void Plan::backward(const Cancel& cancel) {
+  for (auto op = ops_.rbegin(); op != ops_.rend(); ++op) {
+    cancel.check();
+    if ((*op)->context().training) (*op)->backward();
+  }
+}
+
+double Plan::flops() const {
+  double total = 0;
+  for (const auto& op : ops_) total += op->flops();
+  return total;
+}
+
+}  // namespace ddad

@@ -1,0 +1,66 @@
+#pragma once
+// A graph compiled for one (batch, height, width): a list of kernels over planned memory. Nothing is allocated and no
+// shape is looked at after construction.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ops/op.h"
+#include "tensor/aligned_buffer.h"
+#include "tensor/cancel.h"
+
+namespace ddad {
+
+/// The parameters of one network and, in training, their gradients: blocks laid out as Graph::params() says.
+struct ParameterBlock {
+  AlignedBuffer values;
+  AlignedBuffer gradients;  // empty where nothing is trained
+};
+
+struct PlanOptions {
+  int64_t batch = 1, height = 0, width = 0;
+  bool training = false;        // keep what backward needs
+  bool paramGradients = true;   // in training: gradients of the parameters
+  bool inputGradients = false;  // in training: gradients of the spatial inputs
+};
+
+class Plan {
+ public:
+  /// `graph`, `device` and the blocks must outlive the plan. Throws ERR_CONFIG where the size does not fit the graph,
+  /// ERR_MEMORY where the arena cannot be had.
+  Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters);
+
+  /// Value of an input or output tensor.
+  float* value(TensorId id) const { return values_[static_cast<size_t>(id)]; }
+  /// Gradient of an output (filled in by the caller before backward) or of an input.
+  float* gradient(TensorId id) const { return gradients_[static_cast<size_t>(id)]; }
+  const Shape& shape(TensorId id) const { return shapes_[static_cast<size_t>(id)]; }
+
+  /// Brings changed weights into the kernels' layouts.
+  void prepare();
+  void forward(const Cancel& cancel);
+  void backward(const Cancel& cancel);
+
+  int64_t activationBytes() const { return arena_.bytes(); }
+  int64_t packedBytes() const { return packed_.bytes(); }
+  /// Forward FLOPs, a multiply-add counted as two.
+  double flops() const;
+  const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
+  const PlanOptions& options() const { return options_; }
+
+ private:
+  void compile();
+  void placeMemory();
+
+  const Device& device_;
+  const Graph& graph_;
+  PlanOptions options_;
+  ParameterBlock& parameters_;
+  std::vector<Shape> shapes_;
+  std::vector<bool> needsGradient_;
+  AlignedBuffer arena_, packed_;  // before the ops that point into them
+  std::vector<float*> values_, gradients_;
+  std::vector<std::unique_ptr<Op>> ops_;
+};
+
+}  // namespace ddad

@@ -1,0 +1,31 @@
+#pragma once
+#include <cstdint>
+
+#include "device/dispatch.h"
+
+namespace ddad {
+
+/// AdamW and the moving average of the weights; defaults as published.
+struct OptimizerSettings {
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0.01, ema = 0.997;
+};
+
+/// Constants of one step, computed in double.
+struct AdamWStep {
+  float decay;         // 1 - lr * weightDecay
+  float beta1, beta2, rest1, rest2;  // rest = 1 - beta
+  float rate;          // lr / (1 - beta1^step)
+  float inverseBias2;  // 1 / sqrt(1 - beta2^step)
+  float eps;
+  float emaRest;       // 1 - ema
+};
+AdamWStep adamWStep(const OptimizerSettings& settings, double lr, int64_t step);
+
+/// One pass over n values: weights, both moments and the moving average.
+DDAD_DECLARE_SIMD(void, adamwEma,
+                  (float* weights, const float* gradients, float* m, float* v, float* ema, int64_t n,
+                   const AdamWStep& s))
+/// Sum of squares within a chunk of a few thousand values.
+DDAD_DECLARE_SIMD(double, sumOfSquares, (const float* x, int64_t n))
+
+}  // namespace ddad

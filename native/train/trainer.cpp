@@ -1,0 +1,245 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "device/parallel.h"
+#include "noise/noising.h"
+#include "noise/schedule.h"
+#include "ops/parameters.h"
+#include "ops/plan.h"
+#include "tensor/philox.h"
+#include "train/trainer_config.h"
+#include "unet/initialize.h"
+#include "unet/unet.h"
+
+namespace ddad {
+namespace {
+
+constexpr int64_t kOptimizerChunk = 8192;  // parameters updated by one piece of work
+
+}  // namespace
+
+class TrainerImpl {
+ public:
+  TrainerImpl(std::shared_ptr<Device> device, const nlohmann::json& json)
+      : device_(std::move(device)),
+        config_(TrainerConfig::fromJson(json)),
+        schedule_(makeSchedule(config_.schedule, config_.diffusionSteps, config_.respacing)),
+        net_(buildUNet(config_.unet)),
+        parameters_{AlignedBuffer(net_.graph.parameterFloats()), AlignedBuffer(net_.graph.parameterFloats())},
+        ema_(net_.graph.parameterFloats()),
+        m_(net_.graph.parameterFloats()),
+        v_(net_.graph.parameterFloats()) {
+    initializeUNet(net_, config_.seed, parameters_.values.data());
+    std::memcpy(ema_.data(), parameters_.values.data(), static_cast<size_t>(ema_.bytes()));
+    PlanOptions options;
+    options.batch = config_.batch;
+    options.height = options.width = config_.size;
+    options.training = true;
+    plan_ = std::make_unique<Plan>(*device_, net_.graph, options, parameters_);
+    const auto batch = static_cast<size_t>(config_.batch);
+    timesteps_.resize(batch);
+    coefficients_.resize(batch);
+    noise_.resize(batch);
+    losses_.resize(batch);
+    squares_.resize(static_cast<size_t>((net_.graph.parameterFloats() + kOptimizerChunk - 1) / kOptimizerChunk));
+  }
+
+  StepResult step(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel) {
+    sampleTimesteps(config_.seed, static_cast<uint32_t>(steps_), 0, config_.batch, schedule_.steps(),
+                    timesteps_.data());
+    for (size_t i = 0; i < noise_.size(); ++i) {
+      noise_[i] = NoiseSource();
+      noise_[i].seed = config_.seed;
+      noise_[i].stream = kStreamTrainingNoise;
+      noise_[i].step = static_cast<uint32_t>(steps_);
+      noise_[i].sample = static_cast<uint32_t>(i);
+    }
+    return run(pixels, labels, lr, cancel);
+  }
+
+  StepResult stepGiven(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise, double lr,
+                       const Cancel& cancel) {
+    const int64_t elements = batchFloats() / config_.batch;
+    for (size_t i = 0; i < noise_.size(); ++i) {
+      timesteps_[i] = t[i];
+      noise_[i] = NoiseSource();
+      noise_[i].given = noise + static_cast<int64_t>(i) * elements;
+    }
+    return run(pixels, labels, lr, cancel);
+  }
+
+  int64_t batchFloats() const { return config_.batch * config_.size * config_.size * config_.unet.inChannels; }
+
+  void writeCheckpoint(const std::string& path, const nlohmann::json& metadata) const {
+    std::vector<TensorToWrite> tensors;
+    appendParameters(net_.graph, "model.", parameters_.values.data(), tensors);
+    appendParameters(net_.graph, "ema.", ema_.data(), tensors);
+    appendParameters(net_.graph, "adam_m.", m_.data(), tensors);
+    appendParameters(net_.graph, "adam_v.", v_.data(), tensors);
+    writeSafetensors(path,
+                     {{"format", "ddad-native"},
+                      {"formatVersion", "1"},
+                      {"kind", "checkpoint"},
+                      {"step", std::to_string(steps_)},
+                      {"config", metadata.dump()}},
+                     tensors);
+  }
+
+  nlohmann::json readCheckpoint(const std::string& path) {
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    const auto text = [&](const char* key) {
+      const auto it = file.metadata().find(key);
+      return it == file.metadata().end() ? std::string() : it->second;
+    };
+    const auto refuse = [&](const std::string& why) { throw Error("ERR_MODEL_FORMAT", path + ": " + why); };
+    if (text("format") != "ddad-native" || text("formatVersion") != "1" || text("kind") != "checkpoint")
+      refuse("expected a ddad-native checkpoint of format version 1, got " +
+             (text("kind").empty() ? "another file" : "a " + text("kind")));
+    const std::string step = text("step");
+    if (step.empty() || step.size() > 15 || step.find_first_not_of("0123456789") != std::string::npos)
+      refuse("expected a step number in the metadata, got \"" + step.substr(0, 20) + "\"");
+    nlohmann::json config = nlohmann::json::parse(text("config"), nullptr, false);
+    if (!config.is_object()) refuse("expected a configuration in the metadata");
+    // read everything before anything is replaced
+    const int64_t n = net_.graph.parameterFloats();
+    AlignedBuffer values(n), ema(n), m(n), v(n);
+    readParameters(net_.graph, file, "model.", values.data());
+    readParameters(net_.graph, file, "ema.", ema.data());
+    readParameters(net_.graph, file, "adam_m.", m.data());
+    readParameters(net_.graph, file, "adam_v.", v.data());
+    // the plan points into the parameter block: copy, do not swap
+    std::memcpy(parameters_.values.data(), values.data(), static_cast<size_t>(values.bytes()));
+    ema_ = std::move(ema);
+    m_ = std::move(m);
+    v_ = std::move(v);
+    steps_ = std::stoll(step);
+    return config;
+  }
+
+  void setWeights(const float* block) {
+    std::memcpy(parameters_.values.data(), block, static_cast<size_t>(ema_.bytes()));
+    std::memcpy(ema_.data(), block, static_cast<size_t>(ema_.bytes()));
+  }
+
+  const std::shared_ptr<Device> device_;
+  const TrainerConfig config_;
+  const Schedule schedule_;
+  const UNet net_;
+  ParameterBlock parameters_;
+  AlignedBuffer ema_, m_, v_;
+  std::unique_ptr<Plan> plan_;
+  int64_t steps_ = 0;
+
+ private:
+  /// One step with timesteps_ and noise_ filled in. Until the optimiser starts nothing that lasts is touched.
+  StepResult run(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel) {
+    const ImageBatch images = {config_.batch, config_.size * config_.size, static_cast<int>(config_.unet.inChannels)};
+    const ImageView x0 = {pixels, images.elements()};
+    const int threads = device_->threads();
+    for (size_t i = 0; i < timesteps_.size(); ++i) {
+      coefficients_[i] = stepCoefficients(schedule_, timesteps_[i]);
+      plan_->value(net_.t)[i] = static_cast<float>(schedule_.timestepMap[static_cast<size_t>(timesteps_[i])]);
+      if (net_.y >= 0) plan_->value(net_.y)[i] = static_cast<float>(checkedLabel(labels, i));
+    }
+    noising(images, x0, coefficients_.data(), noise_.data(), plan_->value(net_.x), threads);
+    plan_->prepare();
+    plan_->forward(cancel);
+    const double vbWeight = config_.rescaledLoss ? schedule_.steps() / 1000.0 : 1.0;
+    diffusionLoss(images, x0, plan_->value(net_.out), coefficients_.data(), noise_.data(), vbWeight, config_.batch,
+                  losses_.data(), plan_->gradient(net_.out), threads);
+    StepResult result;
+    for (const SampleLoss& loss : losses_) {
+      result.loss += loss.loss / static_cast<double>(config_.batch);
+      result.mse += loss.mse / static_cast<double>(config_.batch);
+      result.vb += loss.vb / static_cast<double>(config_.batch);
+    }
+    if (!std::isfinite(result.loss)) fail("loss", result.loss);
+    plan_->backward(cancel);
+    result.gradNorm = gradientNorm();
+    if (!std::isfinite(result.gradNorm)) fail("gradient norm", result.gradNorm);
+    cancel.check();
+    update(lr);
+    ++steps_;
+    return result;
+  }
+
+  [[noreturn]] void fail(const char* what, double value) const {
+    throw Error("ERR_NUMERIC", std::string("step ") + std::to_string(steps_) + ": the " + what + " is " +
+                                   std::to_string(value) + "; a lower learning rate may help");
+  }
+
+  int32_t checkedLabel(const int32_t* labels, size_t i) const {
+    if (!labels) throw Error("ERR_ARGUMENT", "labels: a model with classes needs a label for each sample");
+    if (labels[i] < 0 || labels[i] >= config_.unet.numClasses)
+      throw Error("ERR_ARGUMENT", "labels: expected 0 to " + std::to_string(config_.unet.numClasses - 1) + ", got " +
+                                      std::to_string(labels[i]));
+    return labels[i];
+  }
+
+  double gradientNorm() {
+    const int64_t n = net_.graph.parameterFloats();
+    const auto sum = DDAD_DISPATCH(sumOfSquares);
+    parallelFor(device_->threads(), static_cast<int64_t>(squares_.size()), [&](int64_t i) {
+      const int64_t first = i * kOptimizerChunk;
+      squares_[static_cast<size_t>(i)] =
+          sum(parameters_.gradients.data() + first, std::min(kOptimizerChunk, n - first));
+    });
+    double total = 0;
+    for (double s : squares_) total += s;
+    return std::sqrt(total);
+  }
+
+  void update(double lr) {
+    const int64_t n = net_.graph.parameterFloats();
+    const AdamWStep constants = adamWStep(config_.optimizer, lr, steps_ + 1);
+    const auto kernel = DDAD_DISPATCH(adamwEma);
+    parallelFor(device_->threads(), static_cast<int64_t>(squares_.size()), [&](int64_t i) {
+      const int64_t first = i * kOptimizerChunk;
+      kernel(parameters_.values.data() + first, parameters_.gradients.data() + first, m_.data() + first,
+             v_.data() + first, ema_.data() + first, std::min(kOptimizerChunk, n - first), constants);
+    });
+  }
+
+  std::vector<int32_t> timesteps_;
+  std::vector<StepCoefficients> coefficients_;
+  std::vector<NoiseSource> noise_;
+  std::vector<SampleLoss> losses_;
+  std::vector<double> squares_;
+};
+
+Trainer::Trainer(std::shared_ptr<Device> device, const nlohmann::json& config)
+    : impl_(std::make_unique<TrainerImpl>(std::move(device), config)) {}
+Trainer::~Trainer() = default;
+
+StepResult Trainer::step(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel) {
+  return impl_->step(pixels, labels, lr, cancel);
+}
+StepResult Trainer::stepGiven(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise,
+                              double lr, const Cancel& cancel) {
+  return impl_->stepGiven(pixels, labels, t, noise, lr, cancel);
+}
+int64_t Trainer::stepsDone() const { return impl_->steps_; }
+int64_t Trainer::batchSize() const { return impl_->config_.batch; }
+int64_t Trainer::batchFloats() const { return impl_->batchFloats(); }
+const Graph& Trainer::graph() const { return impl_->net_.graph; }
+const float* Trainer::weights() const { return impl_->parameters_.values.data(); }
+const float* Trainer::averagedWeights() const { return impl_->ema_.data(); }
+void Trainer::setWeights(const float* block) { impl_->setWeights(block); }
+void Trainer::saveCheckpoint(const std::string& path, const nlohmann::json& metadata) const {
+  impl_->writeCheckpoint(path, metadata);
+}
+nlohmann::json Trainer::loadCheckpoint(const std::string& path) { return impl_->readCheckpoint(path); }
+std::unique_ptr<Scorer> Trainer::toScorer(const nlohmann::json& config) const {
+  return std::make_unique<Scorer>(impl_->device_, config, impl_->ema_.data());
+}
+nlohmann::json Trainer::memory() const {
+  return {{"parameters", impl_->parameters_.values.bytes() + impl_->parameters_.gradients.bytes()},
+          {"optimizer", impl_->ema_.bytes() + impl_->m_.bytes() + impl_->v_.bytes()},
+          {"activations", impl_->plan_->activationBytes()},
+          {"packedWeights", impl_->plan_->packedBytes()}};
+}
+
+}  // namespace ddad

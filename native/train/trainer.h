@@ -1,0 +1,58 @@
+#pragma once
+// Training: forward noising (1), the losses (4)-(8), AdamW with an exponential moving average of the weights.
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "device/device.h"
+#include "nlohmann/json.hpp"
+#include "ops/graph.h"
+#include "score/scorer.h"
+#include "tensor/cancel.h"
+
+namespace ddad {
+
+struct StepResult {
+  double loss = 0, mse = 0, vb = 0;  // batch means; vb in bits
+  double feature = 0;
+  double gradNorm = 0;
+};
+
+class TrainerImpl;
+
+class Trainer {
+ public:
+  /// Fresh weights from training.seed. Throws ERR_CONFIG, ERR_MEMORY.
+  Trainer(std::shared_ptr<Device> device, const nlohmann::json& config);
+  ~Trainer();
+
+  /// One step on pixels [batch, size, size, channels] in [-1, 1]; labels [batch] or null. Time steps and noise come from
+  /// (training.seed, step). On ERR_ABORTED or ERR_NUMERIC (a loss that is not finite) nothing has changed.
+  StepResult step(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel);
+  /// The same with time steps [batch] and noise (the shape of the pixels) given: for golden files.
+  StepResult stepGiven(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise, double lr,
+                       const Cancel& cancel);
+  int64_t stepsDone() const;
+  int64_t batchSize() const;
+  /// Floats of one batch: batch * size * size * channels.
+  int64_t batchFloats() const;
+  const Graph& graph() const;
+  /// Parameter blocks laid out as graph() says.
+  const float* weights() const;
+  const float* averagedWeights() const;
+  /// Starts from these weights (and an average equal to them).
+  void setWeights(const float* block);
+  /// Weights, their moving average, Adam's moments and the step, with `metadata` (a configuration) as metadata.
+  void saveCheckpoint(const std::string& path, const nlohmann::json& metadata) const;
+  /// Goes on from a checkpoint; returns its configuration. On an error nothing has changed.
+  nlohmann::json loadCheckpoint(const std::string& path);
+  /// A scorer with the averaged weights.
+  std::unique_ptr<Scorer> toScorer(const nlohmann::json& config) const;
+  /// {"parameters","optimizer","activations"} in bytes.
+  nlohmann::json memory() const;
+
+ private:
+  std::unique_ptr<TrainerImpl> impl_;
+};
+
+}  // namespace ddad
