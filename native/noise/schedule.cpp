@@ -51,7 +51,7 @@ int parseCount(std::string_view text, const std::string& respacing) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (text.empty() || error != std::errc() || end != text.data() + text.size() || value < 0)
-    badRespacing(respacing, "\"" + std::string(text) + "\" is not a number of steps");
+    badRespacing(respacing, std::string(text).append(" is not a number of steps"));
   return value;
 }
 

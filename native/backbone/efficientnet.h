@@ -1,0 +1,31 @@
+#pragma once
+// EfficientNet-Lite as an op list: the pretrained features f(x_0) of the feature-level score (10).
+#include <string>
+#include <vector>
+
+#include "file/safetensors.h"
+#include "ops/graph.h"
+#include "tensor/aligned_buffer.h"
+
+namespace ddad {
+
+/// A backbone with its batch norms folded into the convolutions. Input: [n, H, W, 3] in the range that the caller
+/// chooses; taps: the last block of the stages at stride 2, 4, 8 and 16.
+struct Backbone {
+  struct Tap {
+    std::string name;  // "block10"
+    TensorId tensor;
+    int64_t channels;
+    int level;
+  };
+  Graph graph;
+  TensorId input = -1;
+  std::vector<Tap> taps;
+  AlignedBuffer parameters;
+};
+
+/// Reads the weights in the names of efficientnet_pytorch (Lite0 to Lite4: the depth and widths are those of the
+/// file). Throws ERR_MODEL_FORMAT where a tensor is missing or has another shape than its neighbours imply.
+Backbone loadBackbone(const SafetensorsFile& file);
+
+}  // namespace ddad

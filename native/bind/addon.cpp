@@ -1,0 +1,58 @@
+// The module: what require('ddad.node') returns. src/native.ts describes it in TypeScript.
+#include <utility>
+
+#include "bind/arguments.h"
+#include "bind/cancel_token.h"
+#include "bind/detector_binding.h"
+#include "bind/env_data.h"
+#include "bind/errors.h"
+#include "bind/napi_base.h"
+#include "bind/trainer_binding.h"
+#include "device/device.h"
+#include "device/info.h"
+#include "verify/verify.h"
+
+namespace ddad::bind {
+namespace {
+
+/// info(): string
+Napi::Value info(const Napi::CallbackInfo& call) {
+  return callSync(call.Env(), [&]() -> Napi::Value { return Napi::String::New(call.Env(), toText(engineInfo())); });
+}
+
+/// verify(path, options, token): Promise<string>
+Napi::Value verify(const Napi::CallbackInfo& call) {
+  return callAsync(call.Env(), [&](napi_deferred deferred) {
+    std::string path = expectPath(call[0], "verify: path");
+    const nlohmann::json json = expectJson(call[1], "verify: options");
+    DeviceOptions options = deviceOptions(json, "verify: options");
+    std::string backbone = textOption(json, "backbone", "", "verify: options");
+    CancelToken& token = expectToken(call[2], "verify: token");
+    EnvData::of(call.Env())
+        .submit(deferred, nullptr, &token,
+                [path = std::move(path), backbone = std::move(backbone),
+                 options = std::move(options)](const Cancel& cancel) -> ToValue {
+                  const auto device = openDevice(options.device, options.threads);
+                  std::string report = toText(verifyFile(*device, path, backbone, cancel));
+                  return [report = std::move(report)](Napi::Env env) { return Napi::String::New(env, report); };
+                });
+  });
+}
+
+Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  EnvData& data = EnvData::create(env);
+  const Napi::Function detector = NativeDetector::define(env);
+  if (napi_create_reference(env, detector, 1, &data.detectorClass) != napi_ok) throw Napi::Error::New(env);
+  exports.Set("CancelToken", CancelToken::define(env));
+  exports.Set("NativeTrainer", NativeTrainer::define(env));
+  exports.Set("info", Napi::Function::New<info>(env, "info"));
+  exports.Set("loadDetector", Napi::Function::New<loadDetector>(env, "loadDetector"));
+  exports.Set("verify", Napi::Function::New<verify>(env, "verify"));
+  return exports;
+}
+
+}  // namespace
+}  // namespace ddad::bind
+
+static Napi::Object initialise(Napi::Env env, Napi::Object exports) { return ddad::bind::initialise(env, exports); }
+NODE_API_MODULE(NODE_GYP_MODULE_NAME, initialise)

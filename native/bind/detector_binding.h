@@ -1,0 +1,43 @@
+#pragma once
+#include <memory>
+
+#include "bind/env_data.h"
+#include "bind/napi_base.h"
+#include "score/scorer.h"
+
+namespace ddad::bind {
+
+class DetectorResource final : public Resource {
+ public:
+  explicit DetectorResource(std::unique_ptr<Scorer> from);
+  void drop() override { scorer.reset(); }
+  /// Renews the snapshot of memory, for which the engine's buffers may have grown.
+  void publish();
+
+  std::unique_ptr<Scorer> scorer;  // compute thread only
+};
+
+/// JavaScript's NativeDetector; see NativeDetector in src/native.ts.
+class NativeDetector : public Napi::ObjectWrap<NativeDetector> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  /// A JavaScript object around `resource`.
+  static Napi::Value create(Napi::Env env, std::shared_ptr<DetectorResource> resource);
+  explicit NativeDetector(const Napi::CallbackInfo& info);
+  void Finalize(Napi::Env env) override;
+
+ private:
+  Napi::Value config(const Napi::CallbackInfo& info);
+  Napi::Value setConfig(const Napi::CallbackInfo& info);
+  Napi::Value score(const Napi::CallbackInfo& info);
+  Napi::Value save(const Napi::CallbackInfo& info);
+  Napi::Value memory(const Napi::CallbackInfo& info);
+  void dispose(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<DetectorResource> resource_;
+};
+
+/// loadDetector(path, options, token): Promise<NativeDetector>
+Napi::Value loadDetector(const Napi::CallbackInfo& info);
+
+}  // namespace ddad::bind

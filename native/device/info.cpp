@@ -1,0 +1,116 @@
+#include "device/info.h"
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+
+#include "device/device.h"
+#include "device/dispatch.h"
+#include "dnnl.hpp"
+#include "tensor/error.h"
+
+#ifndef DDAD_VERSION
+#define DDAD_VERSION "0.1.0"
+#endif
+
+namespace ddad {
+namespace {
+
+using nlohmann::json;
+
+/// The text behind `name` and a colon in a file of lines such as "VmRSS:     12345 kB"; empty where there is none.
+std::string field(const char* path, const std::string& name) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.compare(0, name.size(), name) != 0) continue;
+    const size_t colon = line.find_first_not_of(" \t", name.size());
+    if (colon == std::string::npos || line[colon] != ':') continue;
+    const size_t start = line.find_first_not_of(" \t", colon + 1);
+    return start == std::string::npos ? "" : line.substr(start);
+  }
+  return "";
+}
+
+/// A field in kB as bytes; null where the system does not say.
+json bytes(const char* path, const std::string& name) {
+  const std::string text = field(path, name);
+  if (text.empty()) return nullptr;
+  return std::strtoll(text.c_str(), nullptr, 10) * 1024;
+}
+
+std::string cpuName() {
+  std::string name = field("/proc/cpuinfo", "model name");
+  return name.empty() ? "unknown" : name;
+}
+
+/// Instruction sets that this process may use: what the processor has, up to DDAD_MAX_CPU_ISA.
+json usableIsas() {
+  json names = json::array();
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512})
+    if (isa <= cpuIsa()) names.push_back(isaName(isa));
+  return names;
+}
+
+std::string oneDnnVersion() {
+  const dnnl_version_t* version = dnnl_version();
+  return std::to_string(version->major) + "." + std::to_string(version->minor) + "." + std::to_string(version->patch);
+}
+
+const char* oneDnnIsa() {
+  switch (dnnl::get_effective_cpu_isa()) {
+    case dnnl::cpu_isa::sse41:
+      return "sse41";
+    case dnnl::cpu_isa::avx:
+      return "avx";
+    case dnnl::cpu_isa::avx2:
+      return "avx2";
+    case dnnl::cpu_isa::avx2_vnni:
+      return "avx2_vnni";
+    case dnnl::cpu_isa::avx2_vnni_2:
+      return "avx2_vnni_2";
+    case dnnl::cpu_isa::avx512_core:
+      return "avx512_core";
+    case dnnl::cpu_isa::avx512_core_vnni:
+      return "avx512_core_vnni";
+    case dnnl::cpu_isa::avx512_core_bf16:
+      return "avx512_core_bf16";
+    case dnnl::cpu_isa::avx512_core_fp16:
+      return "avx512_core_fp16";
+    case dnnl::cpu_isa::avx512_core_amx:
+      return "avx512_core_amx";
+    case dnnl::cpu_isa::avx512_core_amx_fp16:
+      return "avx512_core_amx_fp16";
+    default:
+      return "default";
+  }
+}
+
+/// Opens a device to see whether it can be had, and why not.
+json describeDevice(const char* name) {
+  try {
+    openDevice(name, 1);
+    return {{"name", name}, {"available", true}};
+  } catch (const Error& error) {
+    return {{"name", name}, {"available", false}, {"reason", error.what()}};
+  }
+}
+
+}  // namespace
+
+json engineInfo() {
+  return {{"version", DDAD_VERSION},
+          {"cpu",
+           {{"name", cpuName()},
+            {"isa", isaName(cpuIsa())},
+            {"isas", usableIsas()},
+            {"processors", availableProcessors()}}},
+          {"onednn", {{"version", oneDnnVersion()}, {"isa", oneDnnIsa()}}},
+          {"devices", json::array({describeDevice("cpu"), describeDevice("cuda")})},
+          {"memory",
+           {{"total", bytes("/proc/meminfo", "MemTotal")},
+            {"available", bytes("/proc/meminfo", "MemAvailable")},
+            {"process", bytes("/proc/self/status", "VmRSS")},
+            {"processPeak", bytes("/proc/self/status", "VmHWM")}}}};
+}
+
+}  // namespace ddad

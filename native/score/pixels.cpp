@@ -1,0 +1,127 @@
+#include "score/pixels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+namespace ddad {
+namespace {
+
+/// Index of a mirrored line of n pixels: ... 2 1 | 0 1 ... n-1 | n-2 ...
+int64_t mirror(int64_t i, int64_t n) {
+  if (n == 1) return 0;
+  const int64_t period = 2 * (n - 1);
+  i = ((i % period) + period) % period;
+  return i < n ? i : period - i;
+}
+
+template <class T>
+void normalizeAs(const ScoreRequest& r, const Tile& tile, int64_t height, int64_t width, float scale, float* out) {
+  const auto* data = static_cast<const T*>(r.data);
+  for (int64_t y = 0; y < height; ++y) {
+    const int64_t row = mirror(tile.y + y, r.height);
+    for (int64_t x = 0; x < width; ++x) {
+      const T* from = data + (row * r.width + mirror(tile.x + x, r.width)) * r.channels;
+      for (int64_t c = 0; c < r.channels; ++c) *out++ = static_cast<float>(from[c]) * scale - 1.0f;
+    }
+  }
+}
+
+std::vector<int64_t> starts(int64_t length, int64_t tile, int64_t overlap) {
+  if (length <= tile) return {0};
+  const int64_t count = (length - overlap + (tile - overlap) - 1) / (tile - overlap);
+  std::vector<int64_t> at;
+  for (int64_t i = 0; i < count; ++i) at.push_back(i * (length - tile) / (count - 1));
+  return at;
+}
+
+}  // namespace
+
+std::vector<Tile> planTiles(int64_t width, int64_t height, int64_t tile, int64_t overlap) {
+  std::vector<Tile> tiles;
+  for (int64_t y : starts(height, tile, overlap))
+    for (int64_t x : starts(width, tile, overlap)) tiles.push_back({x, y, std::min(tile, width), std::min(tile, height)});
+  return tiles;
+}
+
+void normalizePixels(const ScoreRequest& request, const Tile& tile, int64_t height, int64_t width, float* out) {
+  switch (request.type) {
+    case PixelType::kU8:
+      return normalizeAs<uint8_t>(request, tile, height, width, 2.0f / 255.0f, out);
+    case PixelType::kU16:
+      return normalizeAs<uint16_t>(request, tile, height, width, 2.0f / 65535.0f, out);
+    case PixelType::kF32:
+      return normalizeAs<float>(request, tile, height, width, 2.0f, out);
+  }
+}
+
+std::vector<float> blendWeights(int64_t size, int64_t overlap, bool before, bool after) {
+  std::vector<float> weights(static_cast<size_t>(size), 1.0f);
+  for (int64_t i = 0; i < std::min(overlap, size); ++i) {
+    const float ramp = (static_cast<float>(i) + 0.5f) / static_cast<float>(overlap);
+    if (before) weights[static_cast<size_t>(i)] *= ramp;
+    if (after) weights[static_cast<size_t>(size - 1 - i)] *= ramp;
+  }
+  return weights;
+}
+
+void gaussianBlur(std::vector<float>& map, int64_t width, int64_t height, double sigma) {
+  if (sigma <= 0) return;
+  const auto radius = static_cast<int64_t>(std::ceil(3 * sigma));
+  std::vector<float> kernel;
+  double total = 0;
+  for (int64_t i = -radius; i <= radius; ++i) total += std::exp(-0.5 * static_cast<double>(i * i) / (sigma * sigma));
+  for (int64_t i = -radius; i <= radius; ++i)
+    kernel.push_back(static_cast<float>(std::exp(-0.5 * static_cast<double>(i * i) / (sigma * sigma)) / total));
+  std::vector<float> rows(map.size());
+  for (int64_t y = 0; y < height; ++y)
+    for (int64_t x = 0; x < width; ++x) {
+      float sum = 0;
+      for (int64_t i = -radius; i <= radius; ++i)
+        sum += kernel[static_cast<size_t>(i + radius)] * map[static_cast<size_t>(y * width + mirror(x + i, width))];
+      rows[static_cast<size_t>(y * width + x)] = sum;
+    }
+  std::fill(map.begin(), map.end(), 0.0f);
+  for (int64_t y = 0; y < height; ++y)
+    for (int64_t i = -radius; i <= radius; ++i) {
+      const float weight = kernel[static_cast<size_t>(i + radius)];
+      const float* from = rows.data() + mirror(y + i, height) * width;
+      for (int64_t x = 0; x < width; ++x) map[static_cast<size_t>(y * width + x)] += weight * from[x];
+    }
+}
+
+std::vector<float> resizeBilinear(const std::vector<float>& map, int64_t width, int64_t height, int64_t outWidth,
+                                  int64_t outHeight) {
+  std::vector<float> out(static_cast<size_t>(outWidth * outHeight));
+  const auto place = [](int64_t i, int64_t in, int64_t n, int64_t* low, int64_t* high, float* fraction) {
+    const double at = std::max(0.0, (static_cast<double>(i) + 0.5) * static_cast<double>(in) / static_cast<double>(n) - 0.5);
+    *low = std::min(static_cast<int64_t>(at), in - 1);
+    *high = std::min(*low + 1, in - 1);
+    *fraction = static_cast<float>(at - static_cast<double>(*low));
+  };
+  for (int64_t y = 0; y < outHeight; ++y) {
+    int64_t y0, y1, x0, x1;
+    float fy, fx;
+    place(y, height, outHeight, &y0, &y1, &fy);
+    for (int64_t x = 0; x < outWidth; ++x) {
+      place(x, width, outWidth, &x0, &x1, &fx);
+      const auto at = [&](int64_t row, int64_t column) { return map[static_cast<size_t>(row * width + column)]; };
+      const float top = at(y0, x0) + (at(y0, x1) - at(y0, x0)) * fx;
+      const float bottom = at(y1, x0) + (at(y1, x1) - at(y1, x0)) * fx;
+      out[static_cast<size_t>(y * outWidth + x)] = top + (bottom - top) * fy;
+    }
+  }
+  return out;
+}
+
+double meanOfLargest(std::vector<float> values, int64_t count) {
+  const auto n = static_cast<size_t>(std::clamp<int64_t>(count, 1, static_cast<int64_t>(values.size())));
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n - 1), values.end(), std::greater<>());
+  // sorted, so that the sum does not depend on how the selection left them
+  std::sort(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n), std::greater<>());
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += static_cast<double>(values[i]);
+  return sum / static_cast<double>(n);
+}
+
+}  // namespace ddad

@@ -1,0 +1,90 @@
+#include "score/score_config.h"
+
+#include <algorithm>
+
+#include "file/json_fields.h"
+#include "tensor/error.h"
+
+namespace ddad {
+namespace {
+
+using nlohmann::json;
+
+std::vector<double> numbers(const json& object, const char* name, size_t count) {
+  std::vector<double> values;
+  const auto it = object.find(name);
+  if (it != object.end() && it->is_array())
+    for (const json& v : *it)
+      if (v.is_number()) values.push_back(v.get<double>());
+  if (values.size() != count)
+    throw Error("ERR_CONFIG", std::string("calibration.") + name + ": expected " + std::to_string(count) +
+                                  " numbers (one a noise scale), got " +
+                                  (it == object.end() ? "nothing" : it->dump().substr(0, 80)));
+  return values;
+}
+
+std::vector<int> readSteps(const json& score, const Schedule& schedule) {
+  std::vector<int> steps;
+  const auto it = score.find("scales");
+  if (it != score.end() && it->is_array())
+    for (const json& v : *it) {
+      if (!v.is_number_integer() || v.get<int64_t>() < 0 || v.get<int64_t>() >= schedule.steps())
+        throw Error("ERR_CONFIG", "score.scales: expected integers from 0 to " + std::to_string(schedule.steps() - 1) +
+                                      ", got " + v.dump().substr(0, 40));
+      steps.push_back(v.get<int>());
+    }
+  if (steps.empty() || steps.size() > 64)
+    throw Error("ERR_CONFIG", "score.scales: expected 1 to 64 noise scales, got " + std::to_string(steps.size()));
+  return steps;
+}
+
+}  // namespace
+
+ScoreConfig ScoreConfig::fromJson(const json& config) {
+  ScoreConfig c;
+  c.unet = UNetConfig::fromJson(requireObject(config, "unet"));
+  const json& diffusion = requireObject(config, "diffusion");
+  const json& score = requireObject(config, "score");
+  const std::string indexing = stringField(score, "scaleIndexing", "original");
+  if (indexing != "original" && indexing != "respaced")
+    throw Error("ERR_CONFIG", "score.scaleIndexing: expected original or respaced, got " + indexing);
+  const std::string respacing = indexing == "respaced" ? stringField(score, "respacing", "") : "";
+  c.schedule = makeSchedule(stringField(diffusion, "schedule", "linear"),
+                            static_cast<int>(integerField(diffusion, "steps", 2, 100000, 1000)), respacing);
+  c.steps = readSteps(score, c.schedule);
+
+  const std::string normalization = stringField(score, "normalization", "calibration");
+  const auto calibration = config.find("calibration");
+  if (normalization == "per-image") {
+    c.normalization = Normalization::kPerImage;
+  } else if (normalization == "calibration") {
+    // a model that has not been calibrated yet scores unnormalised: that is how calibration begins
+    if (calibration != config.end() && !calibration->is_null()) {
+      c.normalization = Normalization::kCalibration;
+      c.mean = numbers(*calibration, "pixelMean", c.steps.size());
+      c.std = numbers(*calibration, "pixelStd", c.steps.size());
+      for (double s : c.std)
+        if (!(s > 0)) throw Error("ERR_CONFIG", "calibration.pixelStd: expected positive numbers");
+    }
+  } else if (normalization != "none") {
+    throw Error("ERR_CONFIG", "score.normalization: expected calibration, per-image or none, got " + normalization);
+  }
+
+  c.smoothing = numberField(score, "smoothing", 0, 100, 0);
+  c.seed = static_cast<uint64_t>(integerField(score, "seed", 0, int64_t{1} << 53, 0));
+  const auto top = score.find("topPixels");
+  if (top != score.end() && !top->is_null()) {
+    if (!top->is_object()) throw Error("ERR_CONFIG", "score.topPixels: expected {\"count\"} or {\"share\"}");
+    if (top->contains("share")) {
+      c.topCount = 0;
+      c.topShare = numberField(*top, "share", 1e-9, 1, 1);
+    } else {
+      c.topCount = integerField(*top, "count", 1, int64_t{1} << 40);
+    }
+  }
+  c.tile = integerField(score, "tile", 32, 4096, c.tile);
+  c.overlap = integerField(score, "overlap", 0, c.tile / 2, std::min(c.overlap, c.tile / 4));
+  return c;
+}
+
+}  // namespace ddad

@@ -1,0 +1,60 @@
+#pragma once
+// Scores images with a trained model: the pixel-level score (9) at several noise scales, normalised and averaged (11).
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "nlohmann/json.hpp"
+#include "tensor/cancel.h"
+
+namespace ddad {
+
+enum class PixelType { kU8, kU16, kF32 };  // 0..255, 0..65535, 0..1
+
+/// One image, row-major, channels interleaved, with as many channels as the model has.
+struct ScoreRequest {
+  const void* data = nullptr;
+  PixelType type = PixelType::kU8;
+  int width = 0, height = 0, channels = 0;
+  int outWidth = 0, outHeight = 0;  // size of the map; 0: the image's own
+  int label = -1;                   // class of a conditional model
+};
+
+struct ScoreResult {
+  int width = 0, height = 0;
+  std::vector<float> map;  // row-major
+  double score = 0;        // mean of the largest pixels of the map at the network's resolution
+  // Of the channel-mean KL (nats) of this image, a scale each: what calibration pools over images.
+  std::vector<double> scaleMean, scaleStd;  // std with n - 1
+  int64_t elements = 0;                     // pixels that these are over
+};
+
+class ScorerImpl;
+
+class Scorer {
+ public:
+  /// Reads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_CONFIG.
+  static std::unique_ptr<Scorer> load(std::shared_ptr<Device> device, const std::string& path);
+  /// A scorer over a parameter block laid out as the model's graph says (copied).
+  Scorer(std::shared_ptr<Device> device, const nlohmann::json& config, const float* parameters);
+  ~Scorer();
+
+  const nlohmann::json& config() const;
+  /// Replaces the configuration; the network itself must be the same (ERR_CONFIG otherwise).
+  void setConfig(const nlohmann::json& config);
+  /// Throws ERR_IMAGE where the image does not fit the model, ERR_NUMERIC where the network's output is not finite,
+  /// ERR_ABORTED. The same model, image and seed give the same map, bit for bit.
+  ScoreResult score(const ScoreRequest& request, const Cancel& cancel);
+  /// Writes the model with `config` as its metadata, atomically.
+  void save(const std::string& path, const nlohmann::json& config) const;
+  /// {"parameters","activations"} in bytes.
+  nlohmann::json memory() const;
+
+ private:
+  explicit Scorer(std::unique_ptr<ScorerImpl> impl);
+  std::unique_ptr<ScorerImpl> impl_;
+};
+
+}  // namespace ddad

@@ -1,0 +1,72 @@
+#include "verify/verify.h"
+
+#include "file/safetensors.h"
+#include "tensor/error.h"
+#include "verify/compare.h"
+
+namespace ddad {
+namespace {
+
+struct Kind {
+  const char* name;
+  void (*verify)(VerifyContext&);
+  const char* skipped;  // why there is no function
+};
+
+constexpr Kind kKinds[] = {
+    {"unet", verifyUnet, nullptr},
+    {"diffusion", verifyDiffusion, nullptr},
+    {"train", verifyTrain, nullptr},
+    {"features", verifyFeatures, nullptr},
+    {"score", nullptr, "comes with the feature-level score"},
+    {"sample", nullptr, "comes with the reverse process"},
+    {"gradient-reconstruction", nullptr, "comes with the gradient reconstruction"},
+};
+
+nlohmann::json readSpec(const SafetensorsFile& file) {
+  const auto entry = file.metadata().find("spec");
+  if (entry == file.metadata().end())
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": expected a golden file with a spec in its metadata, got none");
+  const nlohmann::json spec = nlohmann::json::parse(entry->second, nullptr, false);
+  if (!spec.is_object() || !spec.contains("kind") || !spec["kind"].is_string())
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": expected the spec to be a JSON object with a kind, got " +
+                                        entry->second.substr(0, 80));
+  return spec;
+}
+
+}  // namespace
+
+nlohmann::json verifyFile(Device& device, const std::string& goldenPath, const std::string& backbonePath,
+                          const Cancel& cancel) {
+  const SafetensorsFile file = SafetensorsFile::open(goldenPath);
+  const nlohmann::json spec = readSpec(file);
+  const std::string name = spec["kind"];
+  nlohmann::json result = {{"file", goldenPath},
+                           {"kind", name},
+                           {"ok", false},
+                           {"skipped", nullptr},
+                           {"tensors", nlohmann::json::array()}};
+  const Kind* kind = nullptr;
+  for (const Kind& known : kKinds)
+    if (name == known.name) kind = &known;
+  if (kind == nullptr) throw Error("ERR_MODEL_FORMAT", goldenPath + ": a golden file of unknown kind " + name);
+  if (kind->verify == nullptr) {
+    result["skipped"] = kind->skipped;
+    return result;
+  }
+
+  Comparison comparison(file);
+  VerifyContext context{device, file, spec, backbonePath, cancel, comparison};
+  cancel.check();
+  try {
+    kind->verify(context);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error("ERR_MODEL_FORMAT", goldenPath + ": its spec lacks something: " + error.what());
+  }
+  bool ok = false;
+  result["tensors"] = comparison.finish(&ok);
+  result["ok"] = ok;
+  return result;
+}
+
+}  // namespace ddad

@@ -1,0 +1,225 @@
+// Golden files of kind "diffusion": schedules, the posterior, losses and reverse steps.
+#include <algorithm>
+#include <numbers>
+#include <numeric>
+
+#include "device/device.h"
+#include "file/safetensors.h"
+#include "noise/noising.h"
+#include "noise/schedule.h"
+#include "tensor/error.h"
+#include "verify/compare.h"
+#include "verify/verify.h"
+
+namespace ddad {
+namespace {
+
+constexpr double kScheduleTolerance = 1e-12, kTolerance = 1e-5, kMapTolerance = 1e-4, kPriorTolerance = 1e-2;
+
+/// The inputs of one file, in the engine's layout, and the checks on them.
+class DiffusionCheck {
+ public:
+  explicit DiffusionCheck(VerifyContext& context)
+      : context_(context), compare_(context.comparison), threads_(context.device.threads()) {
+    const nlohmann::json& spec = context.spec;
+    const nlohmann::json respacing = spec.value("respacing", nlohmann::json());
+    schedule_ = makeSchedule(
+        spec.at("schedule"), spec.at("diffusionSteps"),
+        respacing.is_null() ? std::nullopt : std::optional<std::string>(respacing.get<std::string>()));
+    const std::string loss = spec.at("loss");
+    if (loss != "mse" && loss != "rescaled_mse")
+      throw Error("ERR_MODEL_FORMAT", context.file.path() + ": loss: expected mse or rescaled_mse, got " + loss);
+    vbWeight_ = loss == "mse" ? 1.0 : schedule_.steps() / 1000.0;
+    if (!spec.value("learnSigma", true))
+      throw Error("ERR_MODEL_FORMAT", context.file.path() + ": expected a learned variance (learnSigma)");
+
+    shape_ = context.file.get("x0").shape;
+    if (shape_.size() != 4)
+      throw Error("ERR_MODEL_FORMAT", context.file.path() + ": x0: expected [N, C, H, W], got " + shapeText(shape_));
+    batch_ = {shape_[0], shape_[2] * shape_[3], static_cast<int>(shape_[1])};
+    x0_ = images("x0", shape_[1]);
+    noise_ = images("noise", shape_[1]);
+    z_ = images("z", shape_[1]);
+    modelOutput_ = images("model_output", 2 * shape_[1]);
+    compare_.input("t");
+    t_ = context.file.ints("t");
+    if (static_cast<int64_t>(t_.size()) != batch_.samples)
+      throw Error("ERR_MODEL_FORMAT", context.file.path() + ": t: expected one step a sample");
+    for (int64_t n = 0; n < batch_.samples; ++n) {
+      coefficients_.push_back(stepCoefficients(schedule_, t_[n]));
+      noiseSources_.push_back({.given = noise_.data() + n * batch_.elements()});
+      zSources_.push_back({.given = z_.data() + n * batch_.elements()});
+    }
+  }
+
+  void checkSchedule() {
+    const int64_t steps[] = {schedule_.steps()};
+    const auto check = [&](const char* name, const std::vector<double>& values) {
+      compare_.check(name, values, steps, kScheduleTolerance);
+    };
+    check("betas", schedule_.betas);
+    check("alphas_cumprod", schedule_.alphasCumprod);
+    check("alphas_cumprod_prev", schedule_.alphasCumprodPrev);
+    check("sqrt_recip_alphas_cumprod", schedule_.sqrtRecipAlphasCumprod);
+    check("sqrt_recipm1_alphas_cumprod", schedule_.sqrtRecipm1AlphasCumprod);
+    check("posterior_variance", schedule_.posteriorVariance);
+    check("posterior_log_variance_clipped", schedule_.posteriorLogVarianceClipped);
+    check("posterior_mean_coef1", schedule_.posteriorMeanCoef1);
+    check("posterior_mean_coef2", schedule_.posteriorMeanCoef2);
+    compare_.checkExact("timestep_map", schedule_.timestepMap, steps);
+  }
+
+  void checkForward() {
+    xt_.resize(x0_.size());
+    noising(batch_, x0View(), coefficients_.data(), noiseSources_.data(), xt_.data(), threads_);
+    checkImages("x_t", xt_, kTolerance);
+
+    std::vector<float> mean(x0_.size()), logVariance(x0_.size());
+    for (size_t i = 0; i < x0_.size(); ++i) {
+      const StepCoefficients& k = coefficients_[i / batch_.elements()];
+      mean[i] = posteriorMean(k, x0_[i], xt_[i]);
+      logVariance[i] = k.posteriorLogVariance;
+    }
+    checkImages("q_posterior_mean", mean, kTolerance);
+    checkImages("q_posterior_log_variance", logVariance, kTolerance);
+
+    std::vector<double> prior(batch_.samples);
+    priorBits(batch_, x0View(), stepCoefficients(schedule_, schedule_.steps() - 1), prior.data(), threads_);
+    checkSamples("prior_bits", prior, kPriorTolerance);
+  }
+
+  void checkReverse(bool clip) {
+    const std::string suffix = clip ? ".clip" : ".noclip";
+    std::vector<float> xstart(x0_.size()), mean(x0_.size()), logVariance(x0_.size()), next(x0_.size());
+    reverseStep(batch_, xt_.data(), modelOutput_.data(), coefficients_.data(), nullptr, zSources_.data(), clip,
+                {xstart.data(), mean.data(), logVariance.data(), next.data()}, threads_);
+    checkImages("pred_xstart" + suffix, xstart, kTolerance);
+    checkImages("p_mean" + suffix, mean, kTolerance);
+    checkImages("p_log_variance" + suffix, logVariance, kTolerance);
+    if (!clip) return;
+    checkImages("p_sample", next, kTolerance);
+    std::vector<DdimCoefficients> ddim;
+    for (const int32_t t : t_) ddim.push_back(ddimCoefficients(schedule_, t, 0.0));
+    reverseStep(batch_, xt_.data(), modelOutput_.data(), coefficients_.data(), ddim.data(), nullptr, clip,
+                {.next = next.data()}, threads_);
+    checkImages("ddim_sample.eta0", next, kTolerance);
+  }
+
+  void checkVariational(bool clip) {
+    const std::string suffix = clip ? ".clip" : ".noclip";
+    std::vector<float> kl(x0_.size());
+    variationalMap(batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(), clip, false,
+                   kl.data(), threads_);
+    checkImages("kl_map_nats" + suffix, kl, kMapTolerance);
+
+    std::vector<float> decoder(x0_.size());
+    variationalMap(batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(), clip, true,
+                   decoder.data(), threads_);
+    const std::string name = "decoder_nll_map_nats" + suffix;
+    if (t_[0] == 0) {
+      const int64_t shape[] = {1, shape_[1], shape_[2], shape_[3]};
+      const std::span<const float> first(decoder.data(), batch_.elements());
+      compare_.check(name, std::span<const float>(toNchw(first, 1, batch_.channels, batch_.pixels)), shape,
+                     kMapTolerance);
+    } else if (context_.file.find(name) != nullptr) {
+      compare_.fail(name, "the discretised likelihood holds at step 0, but the first sample's t is " +
+                              std::to_string(t_[0]));
+    }
+
+    std::vector<double> bits;
+    for (int64_t n = 0; n < batch_.samples; ++n) {
+      const float* nats = (t_[n] == 0 ? decoder : kl).data() + n * batch_.elements();
+      bits.push_back(std::accumulate(nats, nats + batch_.elements(), 0.0) / batch_.elements() / std::numbers::ln2);
+    }
+    checkSamples("vb_bits" + suffix, bits, kTolerance);
+    if (clip) checkScoreKernel(kl);
+  }
+
+  void checkLoss() {
+    std::vector<SampleLoss> losses(batch_.samples);
+    std::vector<float> gradient(modelOutput_.size());
+    diffusionLoss(batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(), vbWeight_,
+                  batch_.samples, losses.data(), gradient.data(), threads_);
+    std::vector<double> loss, mse, vb;
+    for (const SampleLoss& sample : losses) {
+      loss.push_back(sample.loss);
+      mse.push_back(sample.mse);
+      vb.push_back(sample.vb);
+    }
+    checkSamples("loss.loss", loss, kTolerance);
+    checkSamples("loss.mse", mse, kTolerance);
+    checkSamples("loss.vb", vb, kTolerance);
+    const int64_t shape[] = {shape_[0], 2 * shape_[1], shape_[2], shape_[3]};
+    compare_.check("grad.model_output",
+                   std::span<const float>(toNchw(gradient, batch_.samples, 2 * batch_.channels, batch_.pixels)), shape,
+                   kTolerance);
+  }
+
+ private:
+  ImageView x0View() const { return {x0_.data(), batch_.elements()}; }
+
+  std::vector<float> images(const std::string& name, int64_t channels) {
+    compare_.input(name);
+    const int64_t shape[] = {shape_[0], channels, shape_[2], shape_[3]};
+    const TensorEntry& entry = context_.file.get(name);
+    if (!std::ranges::equal(entry.shape, shape))
+      throw Error("ERR_MODEL_FORMAT", context_.file.path() + ": " + name + ": expected " + shapeText(shape) +
+                                          ", got " + shapeText(entry.shape));
+    return toNhwc(context_.file.floats(name), shape_[0], channels, shape_[2] * shape_[3]);
+  }
+
+  void checkImages(const std::string& name, std::span<const float> nhwc, double tolerance) {
+    compare_.check(name, std::span<const float>(toNchw(nhwc, batch_.samples, batch_.channels, batch_.pixels)), shape_,
+                   tolerance);
+  }
+
+  void checkSamples(const std::string& name, std::span<const double> values, double tolerance) {
+    const int64_t shape[] = {batch_.samples};
+    compare_.check(name, values, shape, tolerance);
+  }
+
+  /// The score's own kernel must give the mean over channels of the map above, which the file vouches for.
+  void checkScoreKernel(const std::vector<float>& kl) {
+    std::vector<float> score(batch_.samples * batch_.pixels);
+    klScore(batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(), nullptr, score.data(),
+            nullptr, nullptr, threads_);
+    double difference = 0.0, norm = 0.0;
+    for (size_t p = 0; p < score.size(); ++p) {
+      double mean = 0.0;
+      for (int c = 0; c < batch_.channels; ++c) mean += kl[p * batch_.channels + c];
+      mean /= batch_.channels;
+      difference += (score[p] - mean) * (score[p] - mean);
+      norm += mean * mean;
+    }
+    if (!(difference <= norm * kTolerance * kTolerance))
+      compare_.fail("kl_map_nats.clip (score)", "the score's kernel disagrees with the mean over channels");
+  }
+
+  VerifyContext& context_;
+  Comparison& compare_;
+  int threads_;
+  Schedule schedule_;
+  double vbWeight_ = 1.0;
+  std::vector<int64_t> shape_;  // [N, C, H, W]
+  ImageBatch batch_;
+  std::vector<float> x0_, noise_, z_, modelOutput_, xt_;
+  std::vector<int32_t> t_;
+  std::vector<StepCoefficients> coefficients_;
+  std::vector<NoiseSource> noiseSources_, zSources_;
+};
+
+}  // namespace
+
+void verifyDiffusion(VerifyContext& context) {
+  DiffusionCheck check(context);
+  check.checkSchedule();
+  check.checkForward();
+  for (const bool clip : {true, false}) {
+    context.cancel.check();
+    check.checkReverse(clip);
+    check.checkVariational(clip);
+  }
+  check.checkLoss();
+}
+
+}  // namespace ddad
