@@ -48,6 +48,12 @@ ElementType elementType(int type) {
   }
 }
 
+/// "a Float32Array", "an Int32Array".
+std::string named(int type) {
+  const std::string name = elementType(type).name;
+  return (name[0] == 'I' ? "an " : "a ") + name;
+}
+
 struct TypedArrayInfo {
   int type = -1;
   size_t length = 0;
@@ -97,7 +103,7 @@ std::string describe(const Napi::Value& value) {
     default:
       break;
   }
-  if (value.IsTypedArray()) return std::string("a ") + elementType(typedArrayInfo(value).type).name;
+  if (value.IsTypedArray()) return named(typedArrayInfo(value).type);
   return value.IsArray() ? "an array" : "an object";
 }
 
@@ -161,8 +167,10 @@ ArrayView expectTypedArray(const Napi::Value& value, const std::string& what,
   std::string expected;
   size_t left = types.size();
   for (const napi_typedarray_type type : types) {
-    expected += expected.empty() ? "a " : left > 1 ? ", " : " or ";
-    expected += elementType(type).name;
+    if (expected.empty())
+      expected = named(type);
+    else
+      expected += (left > 1 ? ", " : " or ") + std::string(elementType(type).name);
     --left;
   }
   if (!value.IsTypedArray()) throwArgument(what, expected, describe(value));

@@ -36,6 +36,14 @@ struct Pieces {
   int channels;
 };
 
+/// Memory for partial sums that outlives the call, so that a training step or a score allocates nothing.
+template <class Sums>
+Sums* partialSums(int64_t count) {
+  static thread_local std::vector<Sums> sums;
+  if (sums.size() < static_cast<size_t>(count)) sums.resize(static_cast<size_t>(count));
+  return sums.data();
+}
+
 double deviation(double sum, double squares, double count) {
   if (count < 2) return 0.0;
   return std::sqrt(std::max(squares - sum * sum / count, 0.0) / (count - 1));
@@ -79,7 +87,7 @@ void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutp
   const double bits = vbWeight / std::numbers::ln2;
   const float mseScale = static_cast<float>(1.0 / (elements * static_cast<double>(lossSamples)));
   const float vbScale = static_cast<float>(bits / (elements * static_cast<double>(lossSamples)));
-  std::vector<LossSums> sums(pieces.total);
+  LossSums* const sums = partialSums<LossSums>(pieces.total);
   parallelFor(threads, pieces.total, [&](int64_t i) {
     const int64_t n = pieces.sample(i);
     const Piece piece = pieces.piece(i);
@@ -104,7 +112,7 @@ void klScore(const ImageBatch& batch, ImageView x0, const float* modelOutput, co
              int threads) {
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(klPiece);
-  std::vector<KlSums> sums(pieces.total);
+  KlSums* const sums = partialSums<KlSums>(pieces.total);
   // One piece of all samples at a time: `map` is written by one thread only, in the samples' order.
   parallelFor(threads, pieces.perSample, [&](int64_t part) {
     const int64_t pixel = pieces.firstPixel(part);
@@ -150,7 +158,7 @@ void variationalMap(const ImageBatch& batch, ImageView x0, const float* modelOut
 void priorBits(const ImageBatch& batch, ImageView x0, const StepCoefficients& last, double* bits, int threads) {
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(priorPiece);
-  std::vector<double> sums(pieces.total);
+  double* const sums = partialSums<double>(pieces.total);
   parallelFor(threads, pieces.total, [&](int64_t i) {
     const Piece piece = pieces.piece(i);
     sums[i] = kernel(&last, x0.data + pieces.sample(i) * x0.sampleStride + piece.first, piece.pixels * piece.channels);

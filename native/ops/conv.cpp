@@ -135,13 +135,7 @@ class DirectConv : public Op {
     if (context_.paramGradient)
       weightGradient_.run(buffers_.in, buffers_.outGrad, buffers_.backwardWorkspace, buffers_.packed,
                           buffers_.paramGrad[0], attr().bias ? buffers_.paramGrad[1] : nullptr);
-    const auto r = static_cast<size_t>(attr().sources);
-    if (attr().residual && context_.inputGradient[r] && buffers_.inGrad[r] != buffers_.outGrad) {
-      const auto add = DDAD_DISPATCH(addInto);
-      const int64_t row = context_.out.w * context_.out.c;
-      parallelFor(threads(), context_.out.n * context_.out.h,
-                  [&](int64_t i) { add(buffers_.inGrad[r] + i * row, buffers_.outGrad + i * row, row); });
-    }
+    addResidualGradient(context_, buffers_);
   }
 
  private:
@@ -216,6 +210,25 @@ void checkConv(const OpContext& context) {
     fail("an activation in the convolution has no backward; use a separate op");
 }
 
-std::unique_ptr<Op> makeConv(OpContext context) { return std::make_unique<DirectConv>(std::move(context)); }
+void addResidualGradient(const OpContext& context, const OpBuffers& buffers) {
+  const OpAttributes& attr = context.record->attr;
+  const auto r = static_cast<size_t>(attr.sources);
+  if (!attr.residual || !context.inputGradient[r] || buffers.inGrad[r] == buffers.outGrad) return;
+  const auto add = DDAD_DISPATCH(addInto);
+  const int64_t row = context.out.w * context.out.c;
+  parallelFor(context.device->threads(), context.out.n * context.out.h,
+              [&](int64_t i) { add(buffers.inGrad[r] + i * row, buffers.outGrad + i * row, row); });
+}
+
+std::unique_ptr<Op> makeConv(OpContext context) {
+  const ConvKernel kernel = convKernel();
+  if (kernel == ConvKernel::kOnednn)
+    if (auto op = makeOnednnConv(context)) return op;
+  // Fewer input channels leave too little arithmetic to pay for the transforms.
+  const bool pays = context.in[0].c >= 16 && context.out.h >= 3 && context.out.w >= 3;
+  if (winogradFits(context) && (kernel == ConvKernel::kWinograd || (kernel == ConvKernel::kAuto && pays)))
+    return makeWinogradConv(std::move(context));
+  return std::make_unique<DirectConv>(std::move(context));
+}
 
 }  // namespace ddad

@@ -15,6 +15,16 @@ ConvKernel convKernel();
 /// Bounds of a convolution checked once, shared by its kernels; throws ERR_CONFIG.
 void checkConv(const OpContext& context);
 
+/// Adds the output's gradient to that of the residual, where it does not lie there already.
+void addResidualGradient(const OpContext& context, const OpBuffers& buffers);
+
+/// Winograd takes 3x3 convolutions with stride 1 and padding 1 of one source.
+bool winogradFits(const OpContext& context);
+std::unique_ptr<Op> makeWinogradConv(OpContext context);
+
+/// Null where oneDNN has no such convolution (two sources; a few shapes in a few instruction sets).
+std::unique_ptr<Op> makeOnednnConv(const OpContext& context);
+
 /// wgrad shared by the kernels: the weight gradient as a sum over pixels of outer products, read from NHWC directly.
 class ConvWeightGradient {
  public:

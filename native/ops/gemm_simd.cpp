@@ -1,38 +1,13 @@
 #include <cstdint>
 
-#include "device/simd.h"
 #include "ops/gemm.h"
+#include "ops/gemm_tile.h"
 
 namespace ddad {
 namespace DDAD_ISA {
 namespace {
 
-constexpr int kVl = DDAD_VL;
 constexpr int kMaxTaps = 49;
-constexpr int kMaxRows = 12;
-
-// acc[MR][NV] += A (MR rows by pointer, all taps) * B (panel of NV vectors).
-template <int MR, int NV>
-inline __attribute__((always_inline)) void innerProduct(const float* const* rows, int taps, int64_t k, const float* b,
-                                                        Vec (&acc)[MR][NV]) {
-  for (int tap = 0; tap < taps; ++tap) {
-    const float* a[MR];
-#pragma GCC unroll 16
-    for (int m = 0; m < MR; ++m) a[m] = rows[tap * kMaxRows + m];
-    for (int64_t i = 0; i < k; ++i) {
-      Vec bv[NV];
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) bv[j] = load(b + j * kVl);
-      b += NV * kVl;
-#pragma GCC unroll 16
-      for (int m = 0; m < MR; ++m) {
-        const float value = a[m][i];
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) acc[m][j] += value * bv[j];
-      }
-    }
-  }
-}
 
 inline __attribute__((always_inline)) Vec finish(Vec v, float scale, Vec bias, int relu6) {
   v = v * scale + bias;

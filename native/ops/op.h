@@ -87,7 +87,6 @@ class Op {
 std::unique_ptr<Op> compileOp(OpContext context);
 
 std::unique_ptr<Op> makeConv(OpContext context);
-std::unique_ptr<Op> makeOnednnConv(OpContext context);
 std::unique_ptr<Op> makeDepthwiseConv(OpContext context);
 std::unique_ptr<Op> makeGroupNorm(OpContext context);
 std::unique_ptr<Op> makeLinear(OpContext context);

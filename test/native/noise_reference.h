@@ -72,14 +72,13 @@ inline double referenceDecoderNll(double x0, double difference, double logVarian
   const double invStd = std::exp(-0.5 * (frac * logBeta + (1 - frac) * logVarianceQ));
   const auto g = [](double u) { return std::sqrt(2 / std::numbers::pi) * (u + 0.044715 * u * u * u); };
   const double upper = g(invStd * (-difference + 1.0 / 255)), lower = g(invStd * (-difference - 1.0 / 255));
-  const double cdfUpper = 0.5 * (1 + std::tanh(upper));
-  // The complement without the cancellation that double would have too.
-  const double aboveLower = 1 / (1 + std::exp(2 * lower));
-  double probability = cdfUpper - (1 - aboveLower);
+  // (1 + tanh g) / 2 and its complement, taken on the side where the difference of the two ends keeps its digits.
+  const auto below = [](double end) { return 1 / (1 + std::exp(-2 * end)); };
+  double probability = upper < 0 ? below(upper) - below(lower) : below(-lower) - below(-upper);
   if (x0 < -0.999)
-    probability = 1 / (1 + std::exp(-2 * upper));
+    probability = below(upper);
   else if (x0 > 0.999)
-    probability = aboveLower;
+    probability = below(-lower);
   return -std::log(std::max(probability, 1e-12));
 }
 

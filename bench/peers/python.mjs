@@ -1,0 +1,61 @@
+// The scratch environment that PyTorch lives in.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const requirements = join(import.meta.dirname, 'requirements.txt');
+
+function execute(program, args, environment, stdio = ['ignore', 2, 2]) {
+  const done = spawnSync(program, args, { env: environment, encoding: 'utf8', stdio });
+  return { ok: done.status === 0, out: (done.stdout ?? '').trim(), problem: done.error?.message ?? done.stderr ?? '' };
+}
+
+/** Pinned versions by package name. */
+function pins() {
+  const lines = readFileSync(requirements, 'utf8').split('\n');
+  return Object.fromEntries(lines.filter((line) => line.includes('==')).map((line) => line.trim().split('==')));
+}
+
+/**
+ * Path of a Python with the pinned packages in `folder`, which is made when it is absent or empty. A folder that was
+ * there before is only read, unless it is the benchmark's `own` environment, so that a mistyped path harms nothing.
+ */
+export function pythonWithTorch(folder, own, environment) {
+  const python = join(folder, 'bin', 'python');
+  const existed = existsSync(folder) && readdirSync(folder).length > 0;
+  if (existed && !existsSync(join(folder, 'pyvenv.cfg')))
+    throw new Error(`${folder} is neither empty nor a Python virtual environment`);
+  const writable = own || !existed;
+  if (writable && !existsSync(python)) {
+    console.error(`peers: making ${folder}`);
+    const made = execute('python3', ['-m', 'venv', folder], environment);
+    if (!made.ok) throw new Error(`python3 -m venv ${folder} failed: is Python 3.10 or newer with venv installed?`);
+    writeFileSync(join(folder, '.gitignore'), '*\n');
+  }
+  let problem = missing(python, environment);
+  if (problem && writable) {
+    console.error('peers: installing PyTorch (about 5 GB, once)');
+    const install = ['-m', 'pip', 'install', '--disable-pip-version-check', '--requirement', requirements];
+    if (!execute(python, install, environment).ok) throw new Error(`pip install into ${folder} failed`);
+    problem = missing(python, environment);
+  }
+  if (problem) throw new Error(`${folder}: ${problem}`);
+  return python;
+}
+
+/** What stands between the environment and the pinned versions; empty when nothing does. */
+function missing(python, environment) {
+  const program =
+    'import json, importlib.metadata as m, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))';
+  const wanted = pins();
+  const found = execute(python, ['-c', program, ...Object.keys(wanted)], environment, ['ignore', 'pipe', 'pipe']);
+  if (!found.ok) return found.problem.trim().split('\n').at(-1) || 'its Python does not start';
+  const versions = JSON.parse(found.out);
+  const wrong = Object.keys(wanted).filter((name) => versions[name].split('+')[0] !== wanted[name]);
+  return wrong.map((name) => `expected ${name} ${wanted[name]}, found ${versions[name]}`).join(', ');
+}
+
+/** Runs one of the scripts of this folder; returns whether it succeeded. */
+export function runScript(python, environment, script, ...args) {
+  return execute(python, [join(import.meta.dirname, script), ...args], environment, 'inherit').ok;
+}

@@ -1,0 +1,46 @@
+# ddad_native_tests and ddad_bench. They need no Node; beside the addon they are built only when asked for by name, so
+# that installing the package stays quick. A published package has neither folder.
+if(TARGET ddad_addon)
+  set(DDAD_EXTRA EXCLUDE_FROM_ALL)
+endif()
+
+file(GLOB_RECURSE DDAD_BENCH_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/bench/native/*.cpp)
+if(DDAD_BENCH_SOURCES)
+  add_executable(ddad_bench ${DDAD_EXTRA} ${DDAD_BENCH_SOURCES})
+  target_link_libraries(ddad_bench PRIVATE ddad_options ddad_engine)
+endif()
+
+file(GLOB_RECURSE DDAD_TEST_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/test/native/*.cpp)
+if(NOT DDAD_TEST_SOURCES)
+  return()
+endif()
+add_executable(ddad_native_tests ${DDAD_EXTRA} ${DDAD_TEST_SOURCES})
+target_link_libraries(ddad_native_tests PRIVATE ddad_options ddad_engine)
+target_include_directories(ddad_native_tests PRIVATE ${CMAKE_SOURCE_DIR}/test/native)
+target_compile_definitions(ddad_native_tests PRIVATE DDAD_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+
+# One run per instruction set that this processor has, for our kernels and for oneDNN's.
+enable_testing()
+set(DDAD_TEST_ISAS baseline)
+if(EXISTS /proc/cpuinfo)
+  file(STRINGS /proc/cpuinfo DDAD_CPU_FLAGS REGEX "^flags" LIMIT_COUNT 1)
+  if(DDAD_CPU_FLAGS MATCHES " avx2 " AND DDAD_CPU_FLAGS MATCHES " fma ")
+    list(APPEND DDAD_TEST_ISAS avx2)
+  endif()
+  if(DDAD_CPU_FLAGS MATCHES " avx512f " AND DDAD_CPU_FLAGS MATCHES " avx512bw " AND
+     DDAD_CPU_FLAGS MATCHES " avx512dq " AND DDAD_CPU_FLAGS MATCHES " avx512vl")
+    list(APPEND DDAD_TEST_ISAS avx512)
+  endif()
+endif()
+set(DDAD_ONEDNN_ISA_baseline SSE41)
+set(DDAD_ONEDNN_ISA_avx2 AVX2)
+set(DDAD_ONEDNN_ISA_avx512 AVX512_CORE)
+foreach(isa IN LISTS DDAD_TEST_ISAS)
+  add_test(NAME native.${isa} COMMAND ddad_native_tests WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set(DDAD_TEST_ENV GOMP_SPINCOUNT=10000 DDAD_MAX_CPU_ISA=${isa} ONEDNN_MAX_CPU_ISA=${DDAD_ONEDNN_ISA_${isa}})
+  if(DDAD_SANITIZE)
+    list(APPEND DDAD_TEST_ENV "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/lsan.supp:print_suppressions=0"
+                              "UBSAN_OPTIONS=print_stacktrace=1")
+  endif()
+  set_tests_properties(native.${isa} PROPERTIES ENVIRONMENT "${DDAD_TEST_ENV}" TIMEOUT 600 LABELS native)
+endforeach()

@@ -1,0 +1,48 @@
+// Compiles src/ to CommonJS in dist/, and writes the ES module entry: a wrapper that names every export of the
+// CommonJS one, so that both see the same classes.
+import fs from 'node:fs';
+import path from 'node:path';
+import ts from 'typescript';
+import { fail, root, run } from './lib/run.mjs';
+
+const source = path.join(root, 'src');
+const dist = path.join(root, 'dist');
+const entry = path.join(source, 'index.ts');
+
+/** Removes what a source that is gone has left behind. */
+function removeStale() {
+  if (!fs.existsSync(dist)) return;
+  for (const file of fs.readdirSync(dist, { recursive: true })) {
+    const match = /^(.*)\.(js|js\.map|d\.ts)$/.exec(file);
+    if (match && !fs.existsSync(path.join(source, `${match[1]}.ts`))) fs.rmSync(path.join(dist, file));
+  }
+}
+
+/** The names of the values, not the types, that src/index.ts exports. */
+function exportedValues() {
+  const config = ts.getParsedCommandLineOfConfigFile(path.join(root, 'tsconfig.json'), {}, ts.sys);
+  const program = ts.createProgram([entry], config.options);
+  const checker = program.getTypeChecker();
+  const names = checker
+    .getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(entry)))
+    .filter((symbol) => {
+      const target = symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol;
+      return target.flags & ts.SymbolFlags.Value;
+    })
+    .map((symbol) => symbol.name);
+  return names.sort();
+}
+
+removeStale();
+const record = path.join(dist, '.tsbuildinfo');
+const wrapper = path.join(dist, 'index.mjs');
+// With its record of the last run but without the output, tsc would write nothing.
+if (!fs.existsSync(path.join(dist, 'index.js'))) fs.rmSync(record, { force: true });
+run(process.execPath, [path.join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '--project', root]);
+
+if (!fs.existsSync(wrapper) || fs.statSync(wrapper).mtimeMs < fs.statSync(record).mtimeMs) {
+  const names = exportedValues();
+  if (names.includes('default')) fail('src/index.ts must not have a default export: the wrapper could not repeat it.');
+  fs.writeFileSync(path.join(dist, 'index.d.mts'), `export * from './index.js';\n`);
+  fs.writeFileSync(wrapper, `export { ${names.join(', ')} } from './index.js';\n`);
+}

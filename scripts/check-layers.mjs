@@ -1,0 +1,144 @@
+// Dependencies point one way, and files stay short. Prints what breaks the rules below and exits with 1.
+import fs from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The folders of native/, each with those that it may include beside itself. */
+export const nativeLayers = (() => {
+  const tensor = [];
+  const file = ['tensor'];
+  const device = ['tensor', 'file'];
+  const ops = ['device', ...device];
+  const network = ['ops', ...ops];
+  const score = ['unet', 'noise', 'backbone', ...network];
+  const train = ['score', ...score];
+  const verify = ['train', ...train];
+  const bind = ['verify', ...verify];
+  return { tensor, file, device, ops, unet: network, noise: network, backbone: network, score, train, verify, bind };
+})();
+
+/** What a *_simd.cpp may include of the system: nothing that brings functions the linker could share with other code. */
+const simdHeaders = ['cstdint', 'cstddef', 'cfloat', 'climits', 'immintrin.h'];
+const maxLines = 500;
+
+function filesOf(root, folder, pattern) {
+  const start = path.join(root, folder);
+  if (!fs.existsSync(start)) return [];
+  return fs
+    .readdirSync(start, { recursive: true })
+    .filter((name) => pattern.test(name))
+    .map((name) => `${folder}/${name.split(path.sep).join('/')}`)
+    .sort();
+}
+
+function checkNativeFile(root, file, text) {
+  const problems = [];
+  const folder = file.split('/')[1];
+  const allowed = nativeLayers[folder];
+  if (!allowed) return [`${file}: native/${folder} is not a layer; scripts/check-layers.mjs lists them`];
+  for (const [, quoted, angled] of text.matchAll(/^[ \t]*#[ \t]*include[ \t]*(?:"([^"]+)"|<([^>]+)>)/gm)) {
+    const name = quoted ?? angled;
+    if (/^(napi|node_api|js_native_api|node)\b.*\.h$/.test(name) && folder !== 'bind') {
+      problems.push(`${file}: only native/bind includes ${name}`);
+    }
+    if (angled && file.endsWith('_simd.cpp') && !simdHeaders.includes(angled)) {
+      problems.push(`${file}: a *_simd.cpp may not include <${angled}>`);
+    }
+    if (!quoted || /^dnnl\w*\.hp*$/.test(quoted) || fs.existsSync(path.join(root, 'third_party', quoted))) continue;
+    const target = quoted.split('/')[0];
+    if (quoted.includes('..') || !fs.existsSync(path.join(root, 'native', quoted))) {
+      problems.push(`${file}: "${quoted}" is not a path from native/`);
+    } else if (target !== folder && !allowed.includes(target)) {
+      problems.push(`${file}: native/${folder} may not include native/${target} ("${quoted}")`);
+    }
+  }
+  return problems;
+}
+
+/** The imports of a TypeScript file as { from, types }; `types` when the compiler erases it. */
+function importsOf(text) {
+  const found = [];
+  const declaration = /^(?:import|export)\s+(type\s+)?(?:([^;'"]*?)\s+from\s+)?['"]([^'"]+)['"]/gm;
+  for (const [, type, names, from] of text.matchAll(declaration)) {
+    const braces = /^\{([^}]*)\}$/.exec(names?.trim() ?? '');
+    const onlyTypes = braces?.[1].split(',').every((name) => !name.trim() || name.trim().startsWith('type '));
+    found.push({ from, types: Boolean(type) || Boolean(onlyTypes) });
+  }
+  for (const [, from] of text.matchAll(/\b(?:import|require)\(\s*['"]([^'"]+)['"]\s*\)/g)) {
+    found.push({ from, types: false });
+  }
+  return found;
+}
+
+function checkSourceFile(file, text, dependencies) {
+  const problems = [];
+  if (file === 'src/index.ts') {
+    const rest = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '').replace(/export\s[^;]*?\sfrom\s+'[^']+';/g, '');
+    if (rest.trim()) problems.push(`${file}: only re-exports belong here`);
+  }
+  if (file !== 'src/native.ts' && /\.node['"`]|process\.dlopen|createRequire/.test(text)) {
+    problems.push(`${file}: only src/native.ts loads the addon`);
+  }
+  for (const { from } of importsOf(text)) {
+    if (from.startsWith('.')) {
+      const target = path.posix.join(path.posix.dirname(file), from);
+      if (!file.startsWith('src/cli/') && target.startsWith('src/cli/')) {
+        problems.push(`${file}: only the command line may import ${target}`);
+      }
+      if (!target.startsWith('src/') && target !== 'package.json')
+        problems.push(`${file}: imports ${from}, outside src/`);
+    } else if (!from.startsWith('node:')) {
+      const name = from.split('/', from.startsWith('@') ? 2 : 1).join('/');
+      if (!dependencies.includes(name)) problems.push(`${file}: ${name} is not among the dependencies in package.json`);
+    }
+  }
+  return problems;
+}
+
+/** One problem for each cycle of imports that remain after compilation. */
+function importCycles(sources) {
+  const graph = new Map(
+    [...sources].map(([file, text]) => [
+      file,
+      importsOf(text)
+        .filter(({ from, types }) => from.startsWith('.') && !types)
+        .map(({ from }) => path.posix.join(path.posix.dirname(file), from).replace(/\.js$/, '.ts')),
+    ]),
+  );
+  const problems = [];
+  const done = new Set();
+  const visit = (file, trail) => {
+    if (trail.includes(file)) {
+      problems.push(`import cycle: ${[...trail.slice(trail.indexOf(file)), file].join(' -> ')}`);
+    } else if (!done.has(file)) {
+      for (const next of graph.get(file) ?? []) visit(next, [...trail, file]);
+      done.add(file);
+    }
+  };
+  for (const file of graph.keys()) visit(file, []);
+  return problems;
+}
+
+/** Every broken rule below `root`, as lines "file: what is wrong". */
+export function checkLayers(root) {
+  const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
+  const { dependencies } = JSON.parse(read('package.json'));
+  const native = filesOf(root, 'native', /\.(cpp|h|cu|cuh)$/);
+  const source = filesOf(root, 'src', /\.ts$/);
+  const others = ['test', 'bench', 'scripts', 'bin'].flatMap((at) => filesOf(root, at, /\.(cpp|h|js|mjs|ts|py)$/));
+  return [
+    ...native.flatMap((file) => checkNativeFile(root, file, read(file))),
+    ...source.flatMap((file) => checkSourceFile(file, read(file), Object.keys(dependencies))),
+    ...importCycles(new Map(source.map((file) => [file, read(file)]))),
+    ...[...native, ...source, ...others].flatMap((file) => {
+      const lines = read(file).split('\n').length - 1;
+      return lines > maxLines ? [`${file}: ${lines} lines, more than ${maxLines}`] : [];
+    }),
+  ];
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const problems = checkLayers(path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..'));
+  for (const problem of problems) process.stderr.write(`${problem}\n`);
+  if (problems.length > 0) process.exitCode = 1;
+}

@@ -1,0 +1,50 @@
+import { mkdir, open, stat, unlink } from 'node:fs/promises';
+import path from 'node:path';
+import { DdadError, messageOf } from '../errors.js';
+
+/**
+ * Makes a folder and those above it. Not `mkdir({ recursive })`, which never returns below file systems that refuse new
+ * folders with ENOENT, such as /proc.
+ */
+export async function makeFolder(folder: string): Promise<void> {
+  const make = (): Promise<void> =>
+    mkdir(folder).catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST' || !(await isFolder(folder))) throw error;
+    });
+  try {
+    await make();
+  } catch (error) {
+    const parent = path.dirname(folder);
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || parent === folder) throw error;
+    await makeFolder(parent);
+    await make();
+  }
+}
+
+export function isFolder(name: string): Promise<boolean> {
+  return stat(name).then(
+    (at) => at.isDirectory(),
+    () => false,
+  );
+}
+
+/** Runs a write; what goes wrong becomes ERR_FILE_WRITE with the file's name. */
+export async function writing<T>(file: string, write: () => Promise<T>): Promise<T> {
+  try {
+    return await write();
+  } catch (cause) {
+    throw new DdadError('ERR_FILE_WRITE', `${file}: cannot be written: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Makes the folder of an output file and makes sure that it can be written, before any work goes into it. */
+export async function checkWritable(file: string): Promise<void> {
+  await writing(file, async () => {
+    if (await isFolder(file)) throw new Error('expected a file, found a folder');
+    const folder = path.dirname(path.resolve(file));
+    const probe = path.join(folder, `.${path.basename(file)}.${process.pid}.probe`);
+    await makeFolder(folder);
+    await (await open(probe, 'wx')).close();
+    await unlink(probe);
+  });
+}

@@ -1,0 +1,144 @@
+import { appendFile, readdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { DeviceOptions } from '../config.js';
+import { Detector, type ScoreResult } from '../detector.js';
+import { DdadError, toDdadError } from '../errors.js';
+import { imageExtensions } from '../image.js';
+import { mapAhead } from '../read-ahead.js';
+import type { Command } from './command.js';
+import { isFolder, makeFolder, writing } from './files.js';
+import { images, log, memoryLine, print, ProgressLine, short } from './output.js';
+import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
+
+/** An image to score, and what its output is called. */
+export interface Entry {
+  image: string;
+  /** Path below the output folder, without an extension; no two entries share it. */
+  name: string;
+}
+
+/** Images named on the command line: files as they are, folders with all images below them, in order of their names. */
+export async function listImages(given: readonly string[]): Promise<Entry[]> {
+  const entries: Entry[] = [];
+  const taken = new Set<string>();
+  const add = (image: string, name: string): void => {
+    const stem = name.replace(/\.[^./\\]+$/, '');
+    let free = stem;
+    for (let i = 2; taken.has(free); i++) free = `${stem}-${i}`;
+    taken.add(free);
+    entries.push({ image, name: free });
+  };
+  for (const argument of given) {
+    if (!(await isFolder(argument))) {
+      add(argument, path.basename(argument));
+      continue;
+    }
+    const found = (await readdir(argument, { recursive: true }))
+      .filter((name) => imageExtensions.test(name) && !name.split(path.sep).some((part) => part.startsWith('.')))
+      .sort((a, b) => (a < b ? -1 : 1));
+    if (found.length === 0) throw new DdadError('ERR_DATASET', `${argument}: expected images, found none`);
+    for (const name of found) add(path.join(argument, name), name);
+  }
+  return entries;
+}
+
+interface ScoreArguments extends DeviceOptions {
+  model: string;
+  images: string[];
+  json: boolean;
+  out?: string;
+  heatmaps?: boolean;
+  threshold?: number;
+  failOnAnomaly: boolean;
+}
+
+export const scoreCommand: Command<ScoreArguments> = {
+  usage: 'score <model> <images..>',
+  describe: 'Tell good images from anomalous ones and show where',
+  positionals: { model: 'A model file', images: 'Image files, or folders of them' },
+  flags: {
+    out: text('out', 'Folder for the overlays (<name>.heatmap.png) and scores.jsonl'),
+    heatmaps: { type: 'boolean', describe: 'Write overlays  [default: true with --out]' },
+    threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
+    'fail-on-anomaly': { type: 'boolean', default: false, describe: 'Exit with status 3 when an image is anomalous' },
+    ...deviceFlags,
+  },
+  example: ['$0 score part.safetensors photos/ --out found/', 'Score a folder and write overlays'],
+  work: score,
+};
+
+type Scored = { entry: Entry; line: Record<string, unknown>; result?: ScoreResult; error?: DdadError };
+
+async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number> {
+  const heatmaps = argv.heatmaps ?? argv.out !== undefined;
+  const out = argv.out ?? (heatmaps ? 'heatmaps' : undefined);
+  const { device, threads, threshold } = argv;
+  await using detector = await Detector.load(argv.model, { device, threads, threshold, signal });
+  if (argv.failOnAnomaly && detector.threshold === null) {
+    throw new UsageError('--fail-on-anomaly: the model has no threshold; give one with --threshold');
+  }
+  const entries = await listImages(argv.images.map(String));
+  if (out !== undefined) await prepare(out);
+
+  const one = async (entry: Entry, inner: AbortSignal): Promise<Scored> => {
+    const { image } = entry;
+    try {
+      const result = await detector.score(image, { signal: inner });
+      const map = out !== undefined && heatmaps ? await writeHeatmap(out, entry, result) : null;
+      const { score, threshold, anomalous } = result;
+      return { entry, result, line: { image, score, threshold, anomalous, map } };
+    } catch (thrown) {
+      const error = toDdadError(thrown);
+      // The image's own fault is reported and the others go on; anything else ends the run.
+      if (error.code !== 'ERR_IMAGE') throw error;
+      return { entry, error, line: { image, error: { code: error.code, message: error.message } } };
+    }
+  };
+
+  const progress = new ProgressLine();
+  const start = performance.now();
+  let [count, anomalous, failed] = [0, 0, 0];
+  for await (const { entry, line, result, error } of mapAhead(entries, one, { ahead: 2, signal })) {
+    count += 1;
+    if (result?.anomalous) anomalous += 1;
+    const json = JSON.stringify(line);
+    if (out !== undefined) await writing(out, () => appendFile(path.join(out, 'scores.jsonl'), `${json}\n`));
+    if (error) {
+      failed += 1;
+      log(`ddad-native: ${error.code}: ${error.message}`);
+    }
+    if (argv.json) print(json);
+    else if (result) print(verdict(entry.image, result));
+    // Lines on a terminal are progress enough.
+    if (!process.stdout.isTTY) progress.update('score', count / entries.length, `${count}/${entries.length} images`);
+  }
+  progress.stop();
+  const rate = (1000 * count) / (performance.now() - start);
+  log(`${images(count)}, ${anomalous} anomalous, ${failed} failed, ${rate.toFixed(1)} images/s`);
+  log(memoryLine(detector.memory));
+  if (out !== undefined) log(`written to ${out}`);
+  if (failed > 0) return exitCodes.failed;
+  return argv.failOnAnomaly && anomalous > 0 ? exitCodes.anomalies : exitCodes.done;
+}
+
+function verdict(image: string, { score, threshold, anomalous }: ScoreResult): string {
+  const limit = threshold === null ? '' : `  (threshold ${short(threshold)})`;
+  return `${anomalous === null ? '' : anomalous ? 'ANOMALOUS  ' : 'good       '}${short(score)}${limit}  ${image}`;
+}
+
+async function prepare(out: string): Promise<void> {
+  await writing(out, async () => {
+    await makeFolder(path.resolve(out));
+    await writeFile(path.join(out, 'scores.jsonl'), '');
+  });
+}
+
+async function writeHeatmap(out: string, { name }: Entry, result: ScoreResult): Promise<string> {
+  const file = path.join(out, `${name}.heatmap.png`);
+  const png = await result.heatmap();
+  await writing(file, async () => {
+    await makeFolder(path.resolve(path.dirname(file)));
+    await writeFile(file, png);
+  });
+  return file;
+}

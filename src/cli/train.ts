@@ -1,0 +1,141 @@
+import type { TrainerOptions } from '../config.js';
+import { defaultPreset, presetNames } from '../presets.js';
+import { type Progress, Trainer } from '../trainer.js';
+import type { Command } from './command.js';
+import { checkWritable } from './files.js';
+import { duration, images, log, memoryLine, peakMemory, print, ProgressLine, short } from './output.js';
+import { deviceFlags, exitCodes, number, parseDuration, parseNumbers, parseTopPixels, text } from './usage.js';
+
+function show(line: ProgressLine, progress: Progress): void {
+  const left = `${duration(progress.remainingMs)} left`;
+  if (progress.phase === 'calibrate') {
+    line.update('calibrate', progress.done, `${progress.step}/${progress.steps} images scored  ${left}`);
+    return;
+  }
+  const { step, steps, loss, samplesPerSecond } = progress;
+  const count = steps === null ? `step ${step}` : `step ${step}/${steps}`;
+  line.update(
+    'train',
+    progress.done,
+    `${count}  loss ${short(loss)}  ${samplesPerSecond.toFixed(1)} samples/s  ${left}`,
+  );
+}
+
+export const trainCommand: Command<TrainArguments> = {
+  usage: 'train <dataset>',
+  describe: 'Learn what good parts look like from a folder of good images',
+  positionals: { dataset: 'A folder of good images, or one in the MVTec AD layout (train/good)' },
+  flags: {
+    out: { ...text('out', 'The model file to write'), demandOption: true },
+    preset: { choices: presetNames, describe: `Size of the network  [default: ${defaultPreset}]` },
+    mode: {
+      choices: ['resize', 'crop'],
+      describe: 'resize: aligned parts, whole images; crop: textures, random windows  [default: by preset]',
+    },
+    size: number('size', 'Input size in pixels', 'by preset'),
+    channels: { choices: ['auto', 'gray', 'rgb'], describe: 'auto: gray when all images are  [default: auto]' },
+    steps: number('steps', 'Optimiser steps', 'by preset, or what the time limit allows'),
+    'time-limit': text('time-limit', 'Time for training, such as 30s, 5m, 1h30m'),
+    'batch-size': number('batch-size', 'Samples a step', 'by preset'),
+    lr: number('lr', 'Learning rate at the start; falls linearly to 0', '1e-4'),
+    flip: {
+      choices: ['none', 'horizontal', 'vertical', 'both'],
+      describe: 'Mirror training samples at random  [default: none]',
+    },
+    seed: number('seed', 'Decides order, windows and noise', '0'),
+    scales: text('scales', 'Noise steps to score', '5,50,100'),
+    'top-pixels': text('top-pixels', 'Score: mean of so many of the largest map values, or a share: 50%', '64'),
+    quantile: number('quantile', "Of the held-back images' scores, becomes the threshold", '0.99'),
+    checkpoint: text('checkpoint', 'File that keeps the state to resume from', '<out>.checkpoint.safetensors'),
+    'checkpoint-every': text('checkpoint-every', 'Time between two checkpoints', '30s'),
+    resume: text('resume', 'Checkpoint to go on from'),
+    ...deviceFlags,
+  },
+  example: ['$0 train parts/ --out part.safetensors --mode resize --time-limit 10m', 'Train for ten minutes'],
+  work: train,
+};
+
+interface TrainArguments extends Pick<
+  TrainerOptions,
+  | 'preset'
+  | 'mode'
+  | 'size'
+  | 'channels'
+  | 'steps'
+  | 'batchSize'
+  | 'lr'
+  | 'flip'
+  | 'seed'
+  | 'quantile'
+  | 'device'
+  | 'threads'
+> {
+  dataset: string;
+  out: string;
+  json: boolean;
+  timeLimit?: string;
+  scales?: string;
+  topPixels?: string;
+  checkpoint?: string;
+  checkpointEvery?: string;
+  resume?: string;
+}
+
+async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
+  const { preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, device, threads } = argv;
+  const trainer = new Trainer({
+    ...{ preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, device, threads },
+    ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
+    ...(argv.topPixels === undefined ? {} : { topPixels: parseTopPixels(argv.topPixels) }),
+  });
+  const timeLimitMs = argv.timeLimit === undefined ? undefined : parseDuration('time-limit', argv.timeLimit);
+  const checkpointEverySeconds = parseDuration('checkpoint-every', argv.checkpointEvery ?? '30s') / 1000;
+  const checkpoint = argv.checkpoint ?? `${argv.out.replace(/\.safetensors$/, '')}.checkpoint.safetensors`;
+  await checkWritable(argv.out);
+  await checkWritable(checkpoint);
+
+  const line = new ProgressLine();
+  const start = performance.now();
+  let last: Progress | undefined;
+  let loss = Number.NaN;
+  let done = 0;
+  try {
+    const { dataset, resume } = argv;
+    const options = { signal, timeLimitMs, checkpoint, checkpointEverySeconds, resume };
+    for await (const progress of trainer.fit(dataset, options)) {
+      last = progress;
+      if (progress.phase === 'train') [loss, done] = [progress.loss, progress.step];
+      show(line, progress);
+    }
+  } catch (error) {
+    line.stop();
+    if (signal.aborted && last) log(`interrupted; go on with --resume ${checkpoint}`);
+    throw error;
+  }
+  line.stop();
+  await trainer.save(argv.out);
+  for (const warning of trainer.warnings) log(`warning: ${warning}`);
+  log(memoryLine(trainer.memory));
+  const { threshold = null, calibration = null } = trainer.config ?? {};
+  if (argv.json) {
+    const result = {
+      model: argv.out,
+      checkpoint,
+      steps: done,
+      loss: Number.isNaN(loss) ? null : loss,
+      threshold,
+      calibrationImages: calibration?.images ?? 0,
+      elapsedMs: Math.round(performance.now() - start),
+      memory: { ...trainer.memory, peak: peakMemory() },
+      warnings: trainer.warnings,
+    };
+    print(JSON.stringify(result));
+  } else {
+    const took = duration(performance.now() - start);
+    const limit = threshold === null ? '-' : short(threshold);
+    const heldBack = images(calibration?.images ?? 0);
+    print(`${argv.out}: ${done} steps in ${took}, loss ${short(loss)}, threshold ${limit} (${heldBack} held back)`);
+  }
+  trainer.dispose();
+  return exitCodes.done;
+}

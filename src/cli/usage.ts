@@ -1,0 +1,94 @@
+import type { Options } from 'yargs';
+import { DdadError } from '../errors.js';
+
+/** A command line that cannot be run as it stands: exit status 2. */
+export class UsageError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'UsageError';
+  }
+}
+
+export const exitCodes = { done: 0, failed: 1, usage: 2, anomalies: 3, interrupted: 130 } as const;
+
+/** Which exit status an error ends with. */
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof UsageError) return exitCodes.usage;
+  if (error instanceof DdadError && error.code === 'ERR_OPTION') return exitCodes.usage;
+  if (error instanceof DdadError && error.code === 'ERR_ABORTED') return exitCodes.interrupted;
+  return exitCodes.failed;
+}
+
+const units: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** `90`, `90s`, `1.5m`, `1h30m` in milliseconds; a bare number is seconds. */
+export function parseDuration(name: string, text: string): number {
+  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)];
+  const plain = /^\d+(\.\d+)?$/.test(text);
+  const total = plain
+    ? Number(text) * 1000
+    : parts.reduce((sum, [, value, unit]) => sum + Number(value) * (units[unit as string] as number), 0);
+  if ((!plain && parts.map(([part]) => part).join('') !== text) || !(total > 0)) {
+    throw new UsageError(`--${name}: expected a duration such as 30s, 5m or 1h30m, got "${text}"`);
+  }
+  return total;
+}
+
+/** `64` (pixels) or `50%` (of the pixels). */
+export function parseTopPixels(text: string): { count: number } | { share: number } {
+  const found = /^(\d+(?:\.\d+)?)(%?)$/.exec(text);
+  const value = Number(found?.[1]);
+  if (!found || !(value > 0) || (found[2] === '%' ? value > 100 : !Number.isInteger(value))) {
+    throw new UsageError(`--top-pixels: expected a number such as 64 or a share such as 50%, got "${text}"`);
+  }
+  return found[2] === '%' ? { share: value / 100 } : { count: value };
+}
+
+/** `5,50,100` as numbers. */
+export function parseNumbers(name: string, text: string): number[] {
+  const numbers = text.split(',').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
+  if (numbers.some(Number.isNaN)) throw new UsageError(`--${name}: expected numbers such as 5,50,100, got "${text}"`);
+  return numbers;
+}
+
+/** An option with one text value. */
+export function text(name: string, describe: string, shown?: string): Options {
+  return {
+    type: 'string',
+    requiresArg: true,
+    describe: `${describe}${shown === undefined ? '' : `  [default: ${shown}]`}`,
+    coerce: (value: unknown) => {
+      if (Array.isArray(value)) throw new UsageError(`--${name}: given twice`);
+      if (value === '') throw new UsageError(`--${name}: expected a value, got nothing`);
+      return value;
+    },
+  };
+}
+
+/** An option that takes one number; yargs itself would turn anything else into NaN. */
+export function number(name: string, describe: string, shown?: string): Options {
+  const option = text(name, describe, shown);
+  const coerce = option.coerce as (value: unknown) => unknown;
+  return {
+    ...option,
+    coerce: (value: unknown) => {
+      const given = coerce(value);
+      if (given === undefined) return undefined;
+      const text = given as string;
+      const result = text.trim() === '' ? Number.NaN : Number(text);
+      if (!Number.isFinite(result)) throw new UsageError(`--${name}: expected a number, got "${text}"`);
+      return result;
+    },
+  };
+}
+
+export const jsonFlag = {
+  json: { type: 'boolean', default: false, describe: 'Print the result as JSON on stdout' },
+} satisfies Record<string, Options>;
+
+/** Options that every computing command has. */
+export const deviceFlags = {
+  device: { choices: ['auto', 'cpu', 'cuda'], default: 'auto', describe: 'Where to compute' },
+  threads: number('threads', 'CPU threads', 'all'),
+  ...jsonFlag,
+} satisfies Record<string, Options>;

@@ -1,0 +1,350 @@
+import { z } from 'zod';
+import { DdadError, type DdadErrorCode } from './errors.js';
+import { defaultPreset, type Preset, presetNames, presets } from './presets.js';
+import { didYouMean } from './suggest.js';
+
+const whole = (min: number, max: number = Number.MAX_SAFE_INTEGER) => z.number().int().min(min).max(max);
+const topPixels = z.union([z.strictObject({ count: whole(1) }), z.strictObject({ share: z.number().gt(0).max(1) })], {
+  error: 'expected { count: a number of pixels } or { share: above 0, at most 1 }',
+});
+const deviceName = z.enum(['auto', 'cpu', 'cuda']);
+
+/** Which device computes, and how many threads a CPU gives (0: all). */
+export const deviceOptions = z.strictObject({ device: deviceName.optional(), threads: whole(0, 1024).optional() });
+
+const unetOptions = z.strictObject({
+  modelChannels: whole(32, 1024).multipleOf(32).optional(),
+  channelMult: z.array(whole(1, 16)).min(1).max(8).optional(),
+  numResBlocks: whole(1, 8).optional(),
+  attentionResolutions: z.array(whole(1)).max(8).optional(),
+  numHeadChannels: whole(8, 512).optional(),
+});
+
+const trainerOptions = z.strictObject({
+  preset: z.enum(presetNames).optional(),
+  mode: z.enum(['resize', 'crop']).optional(),
+  size: whole(8, 2048).optional(),
+  channels: z.enum(['auto', 'gray', 'rgb']).optional(),
+  unet: unetOptions.optional(),
+  schedule: z.enum(['linear', 'cosine']).optional(),
+  loss: z.enum(['rescaled_mse', 'mse']).optional(),
+  steps: whole(1).optional(),
+  batchSize: whole(1, 1024).optional(),
+  lr: z.number().gt(0).max(1).optional(),
+  weightDecay: z.number().min(0).max(1).optional(),
+  ema: z.number().min(0).lt(1).optional(),
+  flip: z.enum(['none', 'horizontal', 'vertical', 'both']).optional(),
+  seed: whole(0).optional(),
+  holdOut: z.number().gt(0).lt(1).optional(),
+  quantile: z.number().gt(0).max(1).optional(),
+  scales: z.array(whole(0, 999)).min(1).max(64).optional(),
+  scaleIndexing: z.enum(['original', 'respaced']).optional(),
+  respacing: z.string().min(1).nullable().optional(),
+  normalization: z.enum(['calibration', 'per-image', 'none']).optional(),
+  smoothing: z.number().min(0).max(100).optional(),
+  topPixels: topPixels.optional(),
+  device: deviceName.optional(),
+  threads: whole(0, 1024).optional(),
+});
+
+/**
+ * Options of a training run; whatever is left out comes from the preset.
+ *
+ * - `preset`: size of the network, see {@link presets}; `lite` by default.
+ * - `mode`: `crop` for textures (random windows of `size` pixels), `resize` for aligned parts (the whole image).
+ * - `channels`: `auto` takes gray when every training image is gray.
+ * - `steps`: optimiser steps; a time limit given to `fit` alone means as many as fit in.
+ * - `holdOut`: share of the good images kept for calibration and never trained on (0.1).
+ * - `quantile`: of the held-back images' scores, becomes the threshold (0.99).
+ * - `scales`: noise steps that are scored, of the 1000-step chain (`scaleIndexing: 'original'`) or of the chain
+ *   respaced to `respacing` (`'respaced'`).
+ * - `topPixels`: the image score is the mean over this number or share of the largest map values (64).
+ */
+export type TrainerOptions = z.infer<typeof trainerOptions>;
+export type TopPixels = z.infer<typeof topPixels>;
+export type DeviceOptions = z.infer<typeof deviceOptions>;
+
+const positive = z.number().int().positive();
+const perScale = z.array(z.number());
+
+const modelConfig = z.looseObject({
+  preset: z.string(),
+  unet: z.looseObject({
+    imageSize: positive,
+    inChannels: z.union([z.literal(1), z.literal(3)]),
+    modelChannels: positive,
+    outChannels: positive,
+    numResBlocks: positive,
+    attentionResolutions: z.array(positive),
+    channelMult: z.array(positive),
+    numHeads: positive,
+    numHeadChannels: z.number().int(),
+    useScaleShiftNorm: z.boolean(),
+    resblockUpdown: z.boolean(),
+    useNewAttentionOrder: z.boolean(),
+    numClasses: positive.nullable(),
+  }),
+  diffusion: z.looseObject({
+    schedule: z.enum(['linear', 'cosine']),
+    steps: positive,
+    respacing: z.string().nullable(),
+    loss: z.enum(['rescaled_mse', 'mse']),
+  }),
+  input: z.looseObject({
+    mode: z.enum(['resize', 'crop']),
+    size: positive,
+    channels: z.union([z.literal(1), z.literal(3)]),
+  }),
+  score: z.looseObject({
+    scales: z.array(z.number().int().min(0)).min(1),
+    scaleIndexing: z.enum(['original', 'respaced']),
+    respacing: z.string().nullable(),
+    normalization: z.enum(['calibration', 'per-image', 'none']),
+    alpha: z.number(),
+    smoothing: z.number(),
+    topPixels,
+    seed: z.number(),
+  }),
+  calibration: z
+    .looseObject({
+      pixelMean: perScale,
+      pixelStd: perScale,
+      images: z.number(),
+      quantile: z.number(),
+      /** Map values of a typical good image: its median and the end of its normal range. */
+      mapRange: z.tuple([z.number(), z.number()]).optional(),
+    })
+    .nullable(),
+  threshold: z.number().nullable(),
+  training: z.looseObject({
+    seed: z.number(),
+    steps: positive.nullable(),
+    timeLimitMs: z.number().positive().nullable(),
+    batchSize: positive,
+    lr: z.number(),
+    betas: z.tuple([z.number(), z.number()]),
+    eps: z.number(),
+    weightDecay: z.number(),
+    ema: z.number(),
+    flip: z.enum(['none', 'horizontal', 'vertical', 'both']),
+    holdOut: z.number(),
+    quantile: z.number(),
+  }),
+});
+
+/** The configuration that a model file carries. */
+export type ModelConfig = z.infer<typeof modelConfig>;
+
+/** A configuration read from a file; `training` may be absent in models that were imported. */
+const storedConfig = modelConfig.extend({ training: modelConfig.shape.training.optional() });
+export type StoredConfig = z.infer<typeof storedConfig>;
+
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value);
+}
+
+function describe(issue: z.core.$ZodIssue, value: unknown, known: readonly string[]): string {
+  const name = issue.path.map(String).join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const key = issue.keys[0] ?? '';
+    return `unknown option "${name ? `${name}.` : ''}${key}"${didYouMean(key, known)}`;
+  }
+  const came = valueAt(value, issue.path);
+  const text = JSON.stringify(came) ?? String(came);
+  const expected = issue.message.replace(/^(Invalid|Too) \w+: /, '').replace(/, received .*$/, '');
+  return `${name ? `option "${name}"` : 'options'}: ${expected}, got ${text.length > 80 ? `${text.slice(0, 80)}…` : text}`;
+}
+
+function parse<T>(schema: z.ZodType<T>, value: unknown, code: DdadErrorCode, what = ''): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0] as z.core.$ZodIssue;
+  const known = schema instanceof z.ZodObject && issue.path.length === 0 ? Object.keys(schema.shape) : [];
+  throw new DdadError(code, what + describe(issue, value, known));
+}
+
+/** Checks options given by a caller; throws ERR_OPTION naming the first that is unknown or out of range. */
+export function parseOptions<T>(schema: z.ZodType<T>, value: unknown): T {
+  return parse(schema, value, 'ERR_OPTION');
+}
+
+/** The same without the keys whose value is undefined, which would hide a default. */
+function defined<T extends object>(options: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]: Exclude<T[K], undefined>;
+  };
+}
+
+export function parseTrainerOptions(value: unknown): TrainerOptions {
+  return defined(parseOptions(trainerOptions, value));
+}
+
+function fromJson<T>(schema: z.ZodType<T>, json: string, file: string): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch (cause) {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: its configuration is not JSON`, { cause });
+  }
+  return parse(schema, value, 'ERR_MODEL_FORMAT', `${file}: in its configuration, `);
+}
+
+/** The configuration of a model file. */
+export const parseStoredConfig = (json: string, file: string): StoredConfig => fromJson(storedConfig, json, file);
+/** The configuration of a checkpoint, which always has its training settings. */
+export const parseModelConfig = (json: string, file: string): ModelConfig => fromJson(modelConfig, json, file);
+
+/** The whole configuration that stands behind a few options. `channels` must be decided by now. */
+export function expandConfig(options: TrainerOptions): ModelConfig {
+  const name = options.preset ?? defaultPreset;
+  const preset = presets[name];
+  const channels = options.channels === 'gray' ? 1 : 3;
+  const unet: Preset = { ...preset, ...defined(options.unet ?? {}) };
+  const size = options.size ?? preset.size;
+  const config: ModelConfig = {
+    preset: name,
+    unet: {
+      // The nominal size fixes where attention stands, so a network is the same whatever `size` it is trained at.
+      imageSize: preset.size,
+      inChannels: channels,
+      modelChannels: unet.modelChannels,
+      outChannels: 2 * channels,
+      numResBlocks: unet.numResBlocks,
+      attentionResolutions: [...unet.attentionResolutions],
+      channelMult: [...unet.channelMult],
+      numHeads: 4,
+      numHeadChannels: unet.numHeadChannels,
+      useScaleShiftNorm: true,
+      resblockUpdown: true,
+      useNewAttentionOrder: false,
+      numClasses: null,
+    },
+    diffusion: {
+      schedule: options.schedule ?? 'linear',
+      steps: 1000,
+      respacing: null,
+      loss: options.loss ?? 'rescaled_mse',
+    },
+    input: { mode: options.mode ?? preset.mode, size, channels },
+    score: {
+      scales: options.scales ?? [5, 50, 100],
+      scaleIndexing: options.scaleIndexing ?? 'original',
+      respacing: options.respacing ?? (options.scaleIndexing === 'respaced' ? '250' : null),
+      normalization: options.normalization ?? 'calibration',
+      alpha: 1,
+      smoothing: options.smoothing ?? 0,
+      topPixels: options.topPixels ?? { count: 64 },
+      seed: 0,
+    },
+    calibration: null,
+    threshold: null,
+    training: {
+      seed: options.seed ?? 0,
+      steps: options.steps ?? preset.steps,
+      timeLimitMs: null,
+      batchSize: options.batchSize ?? preset.batchSize,
+      lr: options.lr ?? 1e-4,
+      betas: [0.9, 0.999],
+      eps: 1e-8,
+      weightDecay: options.weightDecay ?? 0.01,
+      ema: options.ema ?? 0.997,
+      flip: options.flip ?? 'none',
+      holdOut: options.holdOut ?? 0.1,
+      quantile: options.quantile ?? 0.99,
+    },
+  };
+  check(config);
+  return config;
+}
+
+function check({ unet, input, score }: ModelConfig): void {
+  const refuse = (message: string): never => {
+    throw new DdadError('ERR_OPTION', message);
+  };
+  const stride = 2 ** (unet.channelMult.length - 1);
+  if (input.size % stride !== 0) {
+    refuse(`option "size": expected a multiple of ${stride}, the network's coarsest stride, got ${input.size}`);
+  }
+  const stray = unet.attentionResolutions.find((resolution) => unet.imageSize % resolution !== 0);
+  if (stray !== undefined) {
+    refuse(`option "unet.attentionResolutions": expected divisors of ${unet.imageSize}, got ${stray}`);
+  }
+  for (const [level, mult] of unet.channelMult.entries()) {
+    // The middle block has attention too, at the channels of the last level.
+    const attends = unet.attentionResolutions.includes(unet.imageSize / 2 ** level) || 2 ** level === stride;
+    const channels = mult * unet.modelChannels;
+    if (attends && channels % unet.numHeadChannels !== 0) {
+      refuse(`option "unet.numHeadChannels": expected a divisor of ${channels}, got ${unet.numHeadChannels}`);
+    }
+  }
+  if (score.scaleIndexing === 'original' && score.respacing !== null) {
+    refuse('option "respacing": goes with scaleIndexing "respaced" only');
+  }
+  if (new Set(score.scales).size !== score.scales.length) refuse('option "scales": a noise scale is given twice');
+}
+
+/** The options that lead to this configuration; the inverse of {@link expandConfig}. */
+export function optionsOf(config: ModelConfig): TrainerOptions {
+  const { unet, training, score } = config;
+  return {
+    preset: config.preset as NonNullable<TrainerOptions['preset']>,
+    mode: config.input.mode,
+    size: config.input.size,
+    channels: config.input.channels === 1 ? 'gray' : 'rgb',
+    unet: {
+      modelChannels: unet.modelChannels,
+      channelMult: unet.channelMult,
+      numResBlocks: unet.numResBlocks,
+      attentionResolutions: unet.attentionResolutions,
+      numHeadChannels: unet.numHeadChannels,
+    },
+    schedule: config.diffusion.schedule,
+    loss: config.diffusion.loss,
+    ...(training.steps === null ? {} : { steps: training.steps }),
+    batchSize: training.batchSize,
+    lr: training.lr,
+    weightDecay: training.weightDecay,
+    ema: training.ema,
+    flip: training.flip,
+    seed: training.seed,
+    holdOut: training.holdOut,
+    quantile: training.quantile,
+    scales: score.scales,
+    scaleIndexing: score.scaleIndexing,
+    respacing: score.respacing,
+    normalization: score.normalization,
+    smoothing: score.smoothing,
+    topPixels: score.topPixels,
+  };
+}
+
+/** Options that a resumed run may change: they do not touch what has been trained so far. */
+const changeable = new Set<keyof TrainerOptions>([
+  'steps',
+  'quantile',
+  'scales',
+  'scaleIndexing',
+  'respacing',
+  'normalization',
+  'smoothing',
+  'topPixels',
+  'device',
+  'threads',
+]);
+
+/** The options of a run that goes on from `saved`: what is given must agree with it, or be free to change. */
+export function resumeOptions(saved: ModelConfig, given: TrainerOptions): TrainerOptions {
+  const before = optionsOf(saved);
+  for (const [key, value] of Object.entries(given) as [keyof TrainerOptions, unknown][]) {
+    if (changeable.has(key) || (key === 'channels' && value === 'auto')) continue;
+    const was = before[key];
+    const wanted = key === 'unet' ? { ...before.unet, ...defined(value as object) } : value;
+    if (JSON.stringify(wanted) !== JSON.stringify(was)) {
+      throw new DdadError(
+        'ERR_OPTION',
+        `option "${key}": the checkpoint was trained with ${JSON.stringify(was)}, got ${JSON.stringify(value)}`,
+      );
+    }
+  }
+  return { ...before, ...given, unet: before.unet, channels: before.channels };
+}

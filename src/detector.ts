@@ -1,0 +1,208 @@
+import { z } from 'zod';
+import { type DeviceOptions, deviceOptions, parseOptions, parseStoredConfig, type StoredConfig } from './config.js';
+import { atCaller, callSite, DdadError, toDdadError } from './errors.js';
+import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
+import { decodeImage, type ImageInput, resizePixels } from './image.js';
+import { addon, callNative, type NativeDetector, type NativeScore } from './native.js';
+import { mapAhead } from './read-ahead.js';
+
+// Older runtimes lack the well-known symbols; the names are what later ones use.
+const wellKnown = Symbol as { dispose?: symbol; asyncDispose?: symbol };
+wellKnown.dispose ??= Symbol('Symbol.dispose');
+wellKnown.asyncDispose ??= Symbol('Symbol.asyncDispose');
+
+const threshold = z.number().nullable().optional();
+const limitInputPixels = z.number().int().min(1).optional();
+const signal = z.instanceof(AbortSignal).optional();
+const loadOptions = deviceOptions.extend({ threshold, limitInputPixels, signal });
+const scoreOptions = z.strictObject({ threshold, limitInputPixels, signal });
+const heatmapOptions = z.strictObject({
+  opacity: z.number().min(0).max(1).optional(),
+  range: z.tuple([z.number(), z.number()]).optional(),
+  limitInputPixels,
+});
+
+export interface LoadOptions extends DeviceOptions {
+  /** Used instead of the model's own threshold. */
+  threshold?: number | null | undefined;
+  /** Images with more pixels are refused before they are decoded; 100 megapixels by default. */
+  limitInputPixels?: number | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+export type ScoreOptions = Omit<LoadOptions, keyof DeviceOptions>;
+
+/** The verdict on an image. */
+export interface ScoreResult {
+  /** The image as it was given. */
+  image: ImageInput;
+  /** How far the image is from good ones; compares across images of one model. */
+  score: number;
+  threshold: number | null;
+  /** Whether the score is above the threshold; null when there is none. */
+  anomalous: boolean | null;
+  /** Where the image differs from good ones, at the image's own size. */
+  map: ScoreMap;
+  /** An overlay as a PNG. Reads the image again, which must still be there, unchanged. */
+  heatmap(options?: HeatmapOptions): Promise<Buffer>;
+}
+
+/** Decodes and scores an image as the configuration says; the map has the image's own size. */
+export async function scoreImage(
+  native: NativeDetector,
+  { input }: Pick<StoredConfig, 'input'>,
+  image: ImageInput,
+  options: Pick<ScoreOptions, 'limitInputPixels' | 'signal'>,
+): Promise<NativeScore> {
+  const pixels = await decodeImage(image, { channels: input.channels, ...options });
+  const seen = input.mode === 'resize' ? await resizePixels(pixels, input.size) : pixels;
+  const own = { outWidth: pixels.width, outHeight: pixels.height };
+  return callNative(options.signal, (token) => native.score({ ...seen, ...own }, token));
+}
+
+/**
+ * A trained model, ready to score images.
+ *
+ *     const detector = await Detector.load('screw.safetensors');
+ *     const { score, anomalous, map } = await detector.score('part.png');
+ *
+ * Hold it with `using`, or call `dispose()` when done; later calls fail with ERR_DISPOSED.
+ */
+export class Detector {
+  readonly #native: NativeDetector;
+  readonly #config: StoredConfig;
+  readonly #options: Pick<LoadOptions, 'threshold' | 'limitInputPixels'>;
+  readonly #running = new Set<AbortController>();
+  readonly #work = new Set<Promise<unknown>>();
+  #disposed = false;
+
+  private constructor(native: NativeDetector, config: StoredConfig, options: LoadOptions) {
+    this.#native = native;
+    this.#config = config;
+    this.#options = options;
+  }
+
+  /** Loads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_DEVICE, ERR_OPTION, ERR_ABORTED. */
+  static load(path: string, options: LoadOptions = {}): Promise<Detector> {
+    return atCaller(async () => {
+      if (typeof path !== 'string') throw new DdadError('ERR_ARGUMENT', `expected a model's path, got ${typeof path}`);
+      const { device = 'auto', threads = 0, ...given } = parseOptions(loadOptions, options);
+      const engine = JSON.stringify({ device, threads });
+      const native = await callNative(given.signal, (token) => addon().loadDetector(path, engine, token)).catch(
+        (error: unknown) => {
+          const { code, message } = toDdadError(error);
+          // A configuration that came with the file is the file's fault.
+          throw code === 'ERR_CONFIG' ? new DdadError('ERR_MODEL_FORMAT', `${path}: ${message}`) : error;
+        },
+      );
+      try {
+        return new Detector(native, parseStoredConfig(native.config(), path), given);
+      } catch (error) {
+        native.dispose();
+        throw error;
+      }
+    });
+  }
+
+  /** The model's configuration; do not change it. */
+  get config(): StoredConfig {
+    return this.#config;
+  }
+
+  /** Scores above it are anomalous: the one given to `load`, else the model's; null when neither has one. */
+  get threshold(): number | null {
+    return this.#options.threshold !== undefined ? this.#options.threshold : this.#config.threshold;
+  }
+
+  /** Bytes that the engine holds for this model, by purpose. */
+  get memory(): Record<string, number> {
+    this.#checkAlive();
+    return JSON.parse(this.#native.memory()) as Record<string, number>;
+  }
+
+  /** Scores an image: a path, an encoded image, or pixels. Throws ERR_IMAGE, ERR_ABORTED, ERR_DISPOSED. */
+  score(image: ImageInput, options: ScoreOptions = {}): Promise<ScoreResult> {
+    return atCaller(() => this.#score(image, parseOptions(scoreOptions, options)));
+  }
+
+  /**
+   * Scores the images of an iterable and yields the results in order; decodes up to two images ahead, so that decoding
+   * and computing overlap. The first image that fails ends it with that error.
+   */
+  async *scoreAll(
+    images: Iterable<ImageInput> | AsyncIterable<ImageInput>,
+    options: ScoreOptions = {},
+  ): AsyncGenerator<ScoreResult, void, undefined> {
+    const relocate = callSite();
+    try {
+      const { signal: outer, ...given } = parseOptions(scoreOptions, options);
+      const one = (image: ImageInput, inner: AbortSignal) => this.#score(image, { ...given, signal: inner });
+      yield* mapAhead(images, one, { ahead: 2, signal: outer });
+    } catch (error) {
+      throw relocate(error);
+    }
+  }
+
+  /** Frees the model. Work in flight fails with ERR_DISPOSED. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    for (const controller of this.#running) controller.abort();
+    this.#native.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** Frees the model and waits until work in flight has ended. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.dispose();
+    await Promise.allSettled(this.#work);
+  }
+
+  #checkAlive(): void {
+    if (this.#disposed) throw new DdadError('ERR_DISPOSED', 'the detector has been disposed');
+  }
+
+  async #score(image: ImageInput, options: ScoreOptions): Promise<ScoreResult> {
+    this.#checkAlive();
+    const controller = new AbortController();
+    const abort = (): void => controller.abort(options.signal?.reason);
+    if (options.signal?.aborted) abort();
+    options.signal?.addEventListener('abort', abort, { once: true });
+    this.#running.add(controller);
+    const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
+    const work = scoreImage(this.#native, this.#config, image, { limitInputPixels, signal: controller.signal });
+    this.#work.add(work);
+    try {
+      return this.#result(image, await work, options);
+    } catch (error) {
+      this.#checkAlive();
+      throw error;
+    } finally {
+      options.signal?.removeEventListener('abort', abort);
+      this.#running.delete(controller);
+      this.#work.delete(work);
+    }
+  }
+
+  #result(image: ImageInput, found: NativeScore, options: ScoreOptions): ScoreResult {
+    const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
+    const threshold = options.threshold !== undefined ? options.threshold : this.threshold;
+    const map = { data: found.map, width: found.width, height: found.height };
+    const range = (): [number, number] => colourRange(this.#config, map.data);
+    return {
+      image,
+      score: found.score,
+      threshold,
+      anomalous: threshold === null ? null : found.score > threshold,
+      map,
+      heatmap: (given: HeatmapOptions = {}) =>
+        atCaller(() => {
+          const checked = { limitInputPixels, ...parseOptions(heatmapOptions, given) };
+          return renderHeatmap(image, map, range(), checked);
+        }),
+    };
+  }
+}

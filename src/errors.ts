@@ -1,0 +1,75 @@
+/** Every code that an error of this package can carry. */
+export type DdadErrorCode =
+  | 'ERR_ABORTED' // the AbortSignal fired
+  | 'ERR_ADDON' // the native addon is missing or does not load
+  | 'ERR_ARGUMENT' // a call at the wrong time or with the wrong kind of value
+  | 'ERR_CONFIG' // a configuration that contradicts itself, or a checkpoint that does not fit
+  | 'ERR_DATASET' // a folder without the images that were expected
+  | 'ERR_DEVICE' // the device is not there
+  | 'ERR_DISPOSED' // used after dispose
+  | 'ERR_FILE_READ'
+  | 'ERR_FILE_WRITE'
+  | 'ERR_IMAGE' // missing, empty, truncated or not an image
+  | 'ERR_INTERNAL'
+  | 'ERR_MEMORY'
+  | 'ERR_MODEL_FORMAT' // not a model: bad file, missing tensor, wrong shape, NaN weights
+  | 'ERR_NUMERIC' // the loss is not finite
+  | 'ERR_OPTION'; // an unknown option or a bad value
+
+/** What this package throws: a stable `code` for programs, a sentence saying what was expected and what came. */
+export class DdadError extends Error {
+  readonly code: DdadErrorCode;
+
+  constructor(code: DdadErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'DdadError';
+    this.code = code;
+  }
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The error as a DdadError: one of the engine's keeps its code, anything else becomes ERR_INTERNAL. */
+export function toDdadError(error: unknown): DdadError {
+  if (error instanceof DdadError) return error;
+  const code = (error as { code?: unknown } | null)?.code;
+  const known = typeof code === 'string' && code.startsWith('ERR_') && !code.startsWith('ERR_INVALID');
+  return new DdadError(known ? (code as DdadErrorCode) : 'ERR_INTERNAL', messageOf(error), { cause: error });
+}
+
+/** The error that an aborted call rejects with; its cause is the signal's reason. */
+export function abortError(signal?: AbortSignal): DdadError {
+  return new DdadError('ERR_ABORTED', 'the operation was aborted', { cause: signal?.reason });
+}
+
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw abortError(signal);
+}
+
+/**
+ * Remembers which line called the public method that this stands in. Errors of the engine arrive from another thread
+ * with no JavaScript frames, so the returned function gives them the caller's stack.
+ */
+export function callSite(): (error: unknown) => DdadError {
+  const { stack = '' } = new Error();
+  return (error) => {
+    const found = toDdadError(error);
+    const frames = stack.split('\n').slice(1);
+    const outside = frames.filter((frame) => !frame.includes(__dirname)).join('\n');
+    if (outside) found.stack = `${found.name} [${found.code}]: ${found.message}\n${outside}`;
+    return found;
+  };
+}
+
+/** Runs a public asynchronous method; its errors show the line that called it. */
+export function atCaller<T>(run: () => Promise<T>): Promise<T> {
+  const relocate = callSite();
+  return Promise.resolve()
+    .then(run)
+    .catch((error: unknown) => {
+      throw relocate(error);
+    });
+}

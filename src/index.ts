@@ -1,0 +1,7 @@
+export { DdadError, type DdadErrorCode } from './errors.js';
+export { Detector, type LoadOptions, type ScoreOptions, type ScoreResult } from './detector.js';
+export { type CalibrateProgress, type FitOptions, type Progress, Trainer, type TrainProgress } from './trainer.js';
+export type { DeviceOptions, ModelConfig, StoredConfig, TopPixels, TrainerOptions } from './config.js';
+export type { HeatmapOptions, ScoreMap } from './heatmap.js';
+export type { ImageInput, RawImage } from './image.js';
+export { type Preset, type PresetName, presets } from './presets.js';

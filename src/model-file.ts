@@ -1,0 +1,59 @@
+import { open } from 'node:fs/promises';
+import { type ModelConfig, parseModelConfig } from './config.js';
+import { DdadError, messageOf } from './errors.js';
+
+/** No safetensors reader takes a longer header. */
+const maxHeaderBytes = 100_000_000;
+
+/** Where a checkpoint stands in its run. */
+export interface CheckpointState {
+  step: number;
+  /** Training time so far, counted when the run has a time limit. */
+  elapsedMs: number;
+  /** Of the training images: names and sizes. */
+  fingerprint: string;
+  images: number;
+}
+
+async function readHeader(file: string): Promise<Record<string, unknown>> {
+  const broken = (why: string): never => {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${why}`);
+  };
+  const handle = await open(file).catch((cause: unknown) => {
+    throw new DdadError('ERR_FILE_READ', `${file}: ${messageOf(cause)}`, { cause });
+  });
+  try {
+    const prefix = Buffer.alloc(8);
+    const { size } = await handle.stat();
+    if (size < 8) broken(`expected at least 8 bytes, got ${size}`);
+    await handle.read(prefix, 0, 8, 0);
+    const length = prefix.readBigUInt64LE();
+    if (length > BigInt(Math.min(size - 8, maxHeaderBytes))) broken(`its header of ${length} bytes does not fit`);
+    const header = Buffer.alloc(Number(length));
+    await handle.read(header, 0, header.length, 8);
+    return JSON.parse(header.toString('utf8')) as Record<string, unknown>;
+  } catch (cause) {
+    if (cause instanceof DdadError) throw cause;
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${messageOf(cause)}`, { cause });
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The configuration and position of a checkpoint, read from its header alone. */
+export async function readCheckpoint(file: string): Promise<{ config: ModelConfig; state: CheckpointState }> {
+  const metadata = (await readHeader(file))['__metadata__'] as Record<string, string> | undefined;
+  if (metadata?.['format'] !== 'ddad-native') {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a file of ddad-native`);
+  }
+  if (metadata['kind'] !== 'checkpoint') {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a checkpoint, got a ${metadata['kind']}`);
+  }
+  const config = parseModelConfig(metadata['config'] ?? '', file);
+  const state = config['checkpoint'] as CheckpointState | undefined;
+  if (typeof state?.step !== 'number' || typeof state.fingerprint !== 'string') {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: the checkpoint does not say where its run stands`);
+  }
+  delete config['checkpoint'];
+  return { config, state };
+}

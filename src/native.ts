@@ -1,0 +1,116 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { abortError, DdadError, messageOf, throwIfAborted, toDdadError } from './errors.js';
+
+/** A flag that the compute thread reads between two operations. */
+export interface CancelToken {
+  cancel(): void;
+}
+
+/** Pixels as the engine takes them: interleaved rows; 8 bits, 16 bits, or floats in 0..1. */
+export interface NativeImage {
+  data: Uint8Array | Uint16Array | Float32Array;
+  width: number;
+  height: number;
+  channels: number;
+  /** Size of the map; the image's own when absent. */
+  outWidth?: number;
+  outHeight?: number;
+  label?: number;
+}
+
+export interface NativeScore {
+  map: Float32Array;
+  width: number;
+  height: number;
+  score: number;
+  /** Mean and standard deviation (n - 1) of this image's raw KL, a value per noise scale, over `elements` pixels. */
+  scaleMean: Float64Array;
+  scaleStd: Float64Array;
+  elements: number;
+}
+
+export interface NativeStep {
+  loss: number;
+  mse: number;
+  vb: number;
+  feature: number;
+  gradNorm: number;
+  /** Steps done, this one included. */
+  step: number;
+}
+
+export interface NativeDetector {
+  config(): string;
+  setConfig(config: string): Promise<void>;
+  score(image: NativeImage, token: CancelToken): Promise<NativeScore>;
+  save(path: string, config: string, token: CancelToken): Promise<void>;
+  memory(): string;
+  dispose(): void;
+}
+
+export interface NativeTrainer {
+  open(token: CancelToken): Promise<void>;
+  step(pixels: Float32Array, labels: Int32Array | null, lr: number, token: CancelToken): Promise<NativeStep>;
+  saveCheckpoint(path: string, metadata: string, token: CancelToken): Promise<void>;
+  loadCheckpoint(path: string, token: CancelToken): Promise<string>;
+  toDetector(config: string): Promise<NativeDetector>;
+  memory(): string;
+  dispose(): void;
+}
+
+export interface Addon {
+  info(): string;
+  CancelToken: new () => CancelToken;
+  NativeTrainer: new (config: string, options: string) => NativeTrainer;
+  loadDetector(path: string, options: string, token: CancelToken): Promise<NativeDetector>;
+  verify(path: string, options: string, token: CancelToken): Promise<string>;
+}
+
+/** The folder that holds package.json. */
+export const packageRoot = path.join(__dirname, '..');
+
+/** Where the addon is: the build's output, or what DDAD_ADDON names. */
+export function addonPath(): string {
+  return path.resolve(process.env['DDAD_ADDON'] || path.join(packageRoot, 'build', 'Release', 'ddad.node'));
+}
+
+let loaded: Addon | undefined;
+
+/** The native addon, loaded at its first use. Throws ERR_ADDON when it has not been built. */
+export function addon(): Addon {
+  if (loaded) return loaded;
+  const file = addonPath();
+  if (!existsSync(file)) {
+    throw new DdadError('ERR_ADDON', `the native addon is not built: expected ${file}; run "npm run build"`);
+  }
+  try {
+    // The OpenMP runtime reads these when the addon loads it. Its default is to spin at every barrier for milliseconds,
+    // which collapses both sides as soon as anything else in the machine wants a processor.
+    process.env['GOMP_SPINCOUNT'] ??= '10000';
+    // eslint-disable-next-line @typescript-eslint/no-require-imports
+    loaded = require(file) as Addon;
+  } catch (error) {
+    throw new DdadError('ERR_ADDON', `the native addon ${file} does not load: ${messageOf(error)}`, { cause: error });
+  }
+  return loaded;
+}
+
+/** Runs a call of the engine that `signal` can cancel; its errors become DdadErrors. */
+export async function callNative<T>(
+  signal: AbortSignal | undefined,
+  run: (token: CancelToken) => Promise<T>,
+): Promise<T> {
+  throwIfAborted(signal);
+  const token = new (addon().CancelToken)();
+  const cancel = (): void => token.cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  try {
+    return await run(token);
+  } catch (error) {
+    const found = toDdadError(error);
+    throw found.code === 'ERR_ABORTED' && signal?.aborted ? abortError(signal) : found;
+  } finally {
+    signal?.removeEventListener('abort', cancel);
+  }
+}

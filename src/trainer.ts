@@ -1,0 +1,361 @@
+import { z } from 'zod';
+import { poolStatistics, thresholdOf, typicalRange } from './calibration.js';
+import {
+  expandConfig,
+  type ModelConfig,
+  parseOptions,
+  parseTrainerOptions,
+  resumeOptions,
+  type TrainerOptions,
+} from './config.js';
+import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
+import { scoreImage } from './detector.js';
+import { atCaller, callSite, DdadError, throwIfAborted } from './errors.js';
+import { mapRange } from './heatmap.js';
+import { type CheckpointState, readCheckpoint } from './model-file.js';
+import { addon, callNative, type NativeDetector, type NativeScore, type NativeTrainer } from './native.js';
+import { mapAhead } from './read-ahead.js';
+
+const fitOptions = z.strictObject({
+  signal: z.instanceof(AbortSignal).optional(),
+  timeLimitMs: z.number().positive().optional(),
+  checkpoint: z.string().min(1).optional(),
+  checkpointEverySeconds: z.number().positive().optional(),
+  resume: z.string().min(1).optional(),
+});
+
+/**
+ * - `timeLimitMs`: ends training after this time, counted across resumes; calibration follows.
+ * - `checkpoint`: a file that always holds a state to resume from: written at the start, every
+ *   `checkpointEverySeconds` (30), at the end and when aborted.
+ * - `resume`: a checkpoint to go on from; the result has the same bytes as that of a run never stopped.
+ */
+export type FitOptions = z.infer<typeof fitOptions>;
+
+export interface TrainProgress {
+  phase: 'train';
+  /** Optimiser steps done, those before a resume included. */
+  step: number;
+  /** Steps in all; null when only the time limits them. */
+  steps: number | null;
+  /** Share of the run that is done, 0 to 1. */
+  done: number;
+  loss: number;
+  mse: number;
+  /** The variational term in bits. */
+  vb: number;
+  lr: number;
+  samplesPerSecond: number;
+  elapsedMs: number;
+  remainingMs: number;
+}
+
+export interface CalibrateProgress {
+  phase: 'calibrate';
+  /** Images scored, of `steps`. */
+  step: number;
+  steps: number;
+  done: number;
+  elapsedMs: number;
+  remainingMs: number;
+}
+
+export type Progress = TrainProgress | CalibrateProgress;
+
+interface Run {
+  config: ModelConfig;
+  images: ImageSet;
+  native: NativeTrainer;
+  state: CheckpointState;
+  options: FitOptions;
+}
+
+/**
+ * Trains a detector on good images.
+ *
+ *     const trainer = new Trainer({ preset: 'lite', mode: 'resize' });
+ *     for await (const { step, loss } of trainer.fit('dataset/', { timeLimitMs: 600_000 })) console.log(step, loss);
+ *     await trainer.save('model.safetensors');
+ */
+export class Trainer {
+  readonly #options: TrainerOptions;
+  #config: ModelConfig | undefined;
+  #detector: NativeDetector | undefined;
+  #memory: Record<string, number> = {};
+  #warnings: string[] = [];
+  #busy = false;
+
+  /** Throws ERR_OPTION for an unknown option or a value out of range. */
+  constructor(options: TrainerOptions = {}) {
+    this.#options = parseTrainerOptions(options);
+    expandConfig(this.#options);
+  }
+
+  /** The model's configuration, known once `fit` has looked at the images; do not change it. */
+  get config(): ModelConfig | undefined {
+    return this.#config;
+  }
+
+  /** Bytes that training took, by purpose; known once `fit` has started. */
+  get memory(): Record<string, number> {
+    return this.#memory;
+  }
+
+  /** What the last `fit` found doubtful, in sentences. */
+  get warnings(): readonly string[] {
+    return this.#warnings;
+  }
+
+  /**
+   * Trains on the good images of a folder (`train/good` in the MVTec AD layout, else the folder's own images) or of a
+   * list of files, then calibrates on images held back. Yields after every step; leaving the loop stops the training.
+   * Throws ERR_DATASET, ERR_IMAGE, ERR_FILE_WRITE, ERR_NUMERIC, ERR_ABORTED and more; see {@link DdadError}.
+   */
+  async *fit(dataset: string | readonly string[], options: FitOptions = {}): AsyncGenerator<Progress, void, undefined> {
+    const relocate = callSite();
+    let run: Run | undefined;
+    if (this.#busy) throw relocate(new DdadError('ERR_ARGUMENT', 'fit: this trainer is training already'));
+    this.#busy = true;
+    try {
+      this.#release();
+      run = await this.#open(dataset, parseOptions(fitOptions, options));
+      yield* this.#train(run);
+      yield* this.#calibrate(run);
+    } catch (error) {
+      throw relocate(error);
+    } finally {
+      run?.native.dispose();
+      this.#busy = false;
+    }
+  }
+
+  /** Writes the trained model, replacing a file of that name at once when complete. Throws ERR_FILE_WRITE. */
+  save(path: string): Promise<void> {
+    return atCaller(async () => {
+      const detector = this.#detector;
+      if (!detector || !this.#config) {
+        throw new DdadError('ERR_ARGUMENT', 'save: expected a trained model; let fit run to its end first');
+      }
+      const config = JSON.stringify(this.#config);
+      await callNative(undefined, (token) => detector.save(path, config, token));
+    });
+  }
+
+  /** Frees the trained model. */
+  dispose(): void {
+    this.#release();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #release(): void {
+    this.#detector?.dispose();
+    this.#detector = undefined;
+    this.#config = undefined;
+    this.#warnings = [];
+  }
+
+  /** Finds the images, decides the configuration, and builds the network or reads it from the checkpoint. */
+  async #open(dataset: string | readonly string[], options: FitOptions): Promise<Run> {
+    const { signal, resume } = options;
+    throwIfAborted(signal);
+    const { device = 'auto', threads = 0 } = this.#options;
+    const images = await findImages(dataset);
+    const saved = resume === undefined ? undefined : await readCheckpoint(resume);
+    if (saved && saved.state.fingerprint !== images.fingerprint) {
+      throw new DdadError(
+        'ERR_DATASET',
+        `${resume}: was trained on ${saved.state.images} other images; found ${images.files.length} whose names or ` +
+          'sizes differ',
+      );
+    }
+    const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images.files, options);
+    const native = new (addon().NativeTrainer)(JSON.stringify(config), JSON.stringify({ device, threads }));
+    try {
+      await callNative(signal, (token) => native.open(token));
+      if (resume !== undefined) await callNative(signal, (token) => native.loadCheckpoint(resume, token));
+      this.#memory = JSON.parse(native.memory()) as Record<string, number>;
+    } catch (error) {
+      native.dispose();
+      throw error;
+    }
+    this.#config = config;
+    const { fingerprint, files } = images;
+    const state = saved?.state ?? { step: 0, elapsedMs: 0, fingerprint, images: files.length };
+    return { config, images, native, state, options };
+  }
+
+  async #begin(files: readonly string[], { signal, timeLimitMs }: FitOptions): Promise<ModelConfig> {
+    const { channels = 'auto', ...given } = this.#options;
+    const gray = await allGray(files, signal);
+    const config = expandConfig({ ...given, channels: channels === 'auto' ? (gray ? 'gray' : 'rgb') : channels });
+    config.training.timeLimitMs = timeLimitMs ?? null;
+    if (timeLimitMs !== undefined && given.steps === undefined) config.training.steps = null;
+    return config;
+  }
+
+  #goOn(saved: ModelConfig, { timeLimitMs }: FitOptions): ModelConfig {
+    const given = this.#options;
+    const config = expandConfig(resumeOptions(saved, given));
+    const { quantile } = config.training;
+    Object.assign(config.unet, saved.unet);
+    Object.assign(config.training, saved.training, { quantile });
+    if (timeLimitMs !== undefined || given.steps !== undefined) {
+      Object.assign(config.training, { steps: given.steps ?? null, timeLimitMs: timeLimitMs ?? null });
+    }
+    return config;
+  }
+
+  async *#train(run: Run): AsyncGenerator<Progress, void, undefined> {
+    const { config, images, native, state, options } = run;
+    const { signal } = options;
+    const { training } = config;
+    const { train } = splitHeldBack(images.files, training.holdOut, training.seed);
+    const every = 1000 * (options.checkpointEverySeconds ?? 30);
+    const data = new TrainingData(train, config);
+    const earlier = state.elapsedMs;
+    const start = performance.now();
+    const elapsed = (): number => earlier + performance.now() - start;
+    const done = (): number =>
+      Math.max(
+        training.steps === null ? 0 : state.step / training.steps,
+        training.timeLimitMs === null ? 0 : elapsed() / training.timeLimitMs,
+      );
+    let savedAt = performance.now();
+    let written = options.resume === options.checkpoint ? state.step : -1;
+    const checkpoint = async (): Promise<void> => {
+      if (options.checkpoint === undefined || written === state.step) return;
+      // Without a time limit the time decides nothing; leaving it out makes equal states equal files.
+      state.elapsedMs = training.timeLimitMs === null ? 0 : elapsed();
+      await writeCheckpoint(native, options.checkpoint, config, state);
+      written = state.step;
+      savedAt = performance.now();
+    };
+
+    await checkpoint();
+    let failed = false;
+    let speed = 0;
+    let next = data.batch(state.step, signal);
+    next.catch(() => undefined);
+    try {
+      while (done() < 1) {
+        const began = performance.now();
+        const pixels = await next;
+        next = data.batch(state.step + 1, signal);
+        next.catch(() => undefined); // reported when its turn comes
+        const lr = training.lr * (1 - done());
+        const result = await callNative(signal, (token) => native.step(pixels, null, lr, token));
+        state.step = result.step;
+        if (performance.now() - savedAt >= every) await checkpoint();
+        const rate = (1000 * training.batchSize) / (performance.now() - began);
+        speed = speed === 0 ? rate : 0.95 * speed + 0.05 * rate;
+        yield {
+          phase: 'train',
+          step: state.step,
+          steps: training.steps,
+          done: Math.min(1, done()),
+          loss: result.loss,
+          mse: result.mse,
+          vb: result.vb,
+          lr,
+          samplesPerSecond: speed,
+          elapsedMs: elapsed(),
+          remainingMs: remaining(training, state.step, elapsed(), speed),
+        };
+      }
+    } catch (error) {
+      failed = true;
+      throw error;
+    } finally {
+      await checkpoint().catch((error: unknown) => {
+        if (!failed) throw error; // else the first error is the one to tell
+      });
+    }
+  }
+
+  /** Normalisation and threshold from the images held back: one pass for each, since scores need the normalisation. */
+  async *#calibrate(run: Run): AsyncGenerator<Progress, void, undefined> {
+    const { config, images, native, options } = run;
+    const { holdOut, quantile, seed } = config.training;
+    const { heldBack } = splitHeldBack(images.files, holdOut, seed);
+    this.#warn(heldBack.length, images.files.length, quantile);
+    const raw: ModelConfig = { ...config, score: { ...config.score, normalization: 'none' } };
+    this.#memory = JSON.parse(native.memory()) as Record<string, number>;
+    const detector = await callNative(options.signal, () => native.toDetector(JSON.stringify(raw)));
+    native.dispose();
+    try {
+      const start = performance.now();
+      const pass = scorePass(detector, config, heldBack, options.signal);
+      const steps = 2 * heldBack.length;
+      const progress = (step: number): CalibrateProgress => {
+        const elapsedMs = performance.now() - start;
+        return {
+          phase: 'calibrate',
+          step,
+          steps,
+          done: step / steps,
+          elapsedMs,
+          remainingMs: elapsedMs * (steps / step - 1),
+        };
+      };
+      const statistics: NativeScore[] = [];
+      for await (const { found } of pass()) yield progress(statistics.push(found));
+      const { mean, std } = poolStatistics(statistics);
+      config.calibration = { pixelMean: mean, pixelStd: std, images: heldBack.length, quantile };
+      await callNative(options.signal, () => detector.setConfig(JSON.stringify(config)));
+
+      const scores: number[] = [];
+      const ranges: [number, number][] = [];
+      for await (const { found, range } of pass()) {
+        ranges.push(range);
+        yield progress(heldBack.length + scores.push(found.score));
+      }
+      config.calibration.mapRange = typicalRange(ranges);
+      config.threshold = thresholdOf(scores, quantile);
+      await callNative(options.signal, () => detector.setConfig(JSON.stringify(config)));
+      this.#detector = detector;
+    } finally {
+      if (this.#detector !== detector) detector.dispose();
+    }
+  }
+
+  #warn(heldBack: number, images: number, quantile: number): void {
+    if (images < 2) {
+      this.#warnings.push('a single image is trained on and calibrated on: the threshold means little');
+    } else if (quantile < 1 && heldBack * (1 - quantile) < 1) {
+      this.#warnings.push(
+        `the threshold is the quantile ${quantile} of only ${heldBack} held-back images, close to their largest score ` +
+          `(${Math.ceil(1 / (1 - quantile))} images or more would tell false alarms that rare)`,
+      );
+    }
+  }
+}
+
+/** Scores images; of the maps only their range is kept. */
+function scorePass(detector: NativeDetector, config: ModelConfig, files: readonly string[], signal?: AbortSignal) {
+  const one = async (file: string, inner: AbortSignal): Promise<{ found: NativeScore; range: [number, number] }> => {
+    const found = await scoreImage(detector, config, file, { signal: inner });
+    const range = mapRange(found.map);
+    return { found: { ...found, map: new Float32Array(0) }, range };
+  };
+  return () => mapAhead(files, one, { ahead: 2, signal });
+}
+
+function remaining(training: ModelConfig['training'], step: number, elapsedMs: number, speed: number): number {
+  const byTime = training.timeLimitMs === null ? Infinity : training.timeLimitMs - elapsedMs;
+  const samples = training.steps === null ? Infinity : (training.steps - step) * training.batchSize;
+  return Math.max(0, Math.min(byTime, (1000 * samples) / speed));
+}
+
+async function writeCheckpoint(
+  native: NativeTrainer,
+  path: string,
+  config: ModelConfig,
+  state: CheckpointState,
+): Promise<void> {
+  const metadata = JSON.stringify({ ...config, checkpoint: state });
+  // Not cancellable: what an aborted run keeps is written here.
+  await callNative(undefined, (token) => native.saveCheckpoint(path, metadata, token));
+}

@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { root } from '../../scripts/lib/run.mjs';
+import { checkLayers } from '../../scripts/check-layers.mjs';
+
+/** A package with these files, one problem a line. */
+function problemsOf(t, files) {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'ddad-layers-'));
+  t.after(() => fs.rmSync(folder, { recursive: true, force: true }));
+  const all = { 'package.json': '{"dependencies":{"sharp":"1"}}', ...files };
+  for (const [name, text] of Object.entries(all)) {
+    fs.mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
+    fs.writeFileSync(path.join(folder, name), text);
+  }
+  return checkLayers(folder);
+}
+
+test('dependencies of this package point one way', () => {
+  assert.deepEqual(checkLayers(root), []);
+});
+
+test('native: an include against the order is found', (t) => {
+  const problems = problemsOf(t, {
+    'native/tensor/a.h': '#include "ops/b.h"\n',
+    'native/ops/b.h': '#include "tensor/a.h"\n#include <vector>\n',
+    'native/score/c.cpp': '#include "noise/d.h"\n  #  include "train/e.h"\n',
+    'native/noise/d.h': '',
+    'native/train/e.h': '#include "score/../verify/f.h"\n',
+    'native/verify/f.h': '',
+  });
+  assert.equal(problems.length, 3);
+  assert.match(problems[0], /score\/c\.cpp: native\/score may not include native\/train/);
+  assert.match(problems[1], /tensor\/a\.h: native\/tensor may not include native\/ops/);
+  assert.match(problems[2], /train\/e\.h: "score\/\.\.\/verify\/f\.h" is not a path from native/);
+});
+
+test('native: paths start at native/, folders are layers, N-API stays in bind', (t) => {
+  const problems = problemsOf(t, {
+    'native/tensor/a.h': '',
+    'native/tensor/b.cpp': '#include "a.h"\n',
+    'native/tensor/c.cpp': '#include <napi.h>\n',
+    'native/bind/d.cpp': '#include <napi.h>\n#include "tensor/a.h"\n',
+    'native/misc/e.cpp': '',
+    'native/ops/f_simd.cpp': '#include <cstdint>\n#include <vector>\n',
+    'third_party/nlohmann/json.hpp': '',
+    'native/file/g.cpp': '#include "nlohmann/json.hpp"\n',
+  });
+  assert.equal(problems.length, 4);
+  assert.ok(problems.some((line) => /misc is not a layer/.test(line)));
+  assert.ok(problems.some((line) => /"a\.h" is not a path from native/.test(line)));
+  assert.ok(problems.some((line) => /c\.cpp: only native\/bind includes napi\.h/.test(line)));
+  assert.ok(problems.some((line) => /f_simd\.cpp.* may not include <vector>/.test(line)));
+});
+
+test('TypeScript: the command line is a leaf, the addon has one door, index.ts only re-exports', (t) => {
+  const problems = problemsOf(t, {
+    'src/index.ts': "export { a } from './a.js';\n/** Not here. */\nexport const b = 1;\n",
+    'src/a.ts': "import { run } from './cli/run.js';\nimport yargs from 'yargs';\nimport sharp from 'sharp';\n",
+    'src/cli/run.ts': "import { a } from '../a.js';\nimport x from '../../test/x.js';\n",
+    'src/load.ts': "const addon = require('../build/Release/ddad.node');\n",
+    'src/native.ts': "const addon = require('../build/Release/ddad.node');\n",
+  });
+  assert.ok(problems.some((line) => /index\.ts: only re-exports/.test(line)));
+  assert.ok(problems.some((line) => /a\.ts: only the command line may import src\/cli\/run\.js/.test(line)));
+  assert.ok(problems.some((line) => /a\.ts: yargs is not among the dependencies/.test(line)));
+  assert.ok(problems.some((line) => /run\.ts: imports \.\.\/\.\.\/test/.test(line)));
+  assert.ok(problems.some((line) => /load\.ts: only src\/native\.ts loads the addon/.test(line)));
+  assert.ok(!problems.some((line) => /^src\/native\.ts: only/.test(line)));
+});
+
+test('TypeScript: cycles of values are found, cycles of types are not', (t) => {
+  const cycle = problemsOf(t, {
+    'src/a.ts': "import { b } from './b.js';\n",
+    'src/b.ts': "import {\n  c,\n  type C,\n} from './c.js';\n",
+    'src/c.ts': "export * from './a.js';\n",
+  });
+  assert.deepEqual(cycle, ['import cycle: src/a.ts -> src/b.ts -> src/c.ts -> src/a.ts']);
+  const types = problemsOf(t, {
+    'src/a.ts': "import { b } from './b.js';\n",
+    'src/b.ts': "import type { A } from './a.js';\nimport { type A as B } from './a.js';\n",
+  });
+  assert.deepEqual(types, []);
+});
+
+test('a file of more than 500 lines is found', (t) => {
+  const problems = problemsOf(t, { 'native/ops/a.cpp': '\n'.repeat(501), 'native/ops/b.cpp': '\n'.repeat(500) });
+  assert.deepEqual(problems, ['native/ops/a.cpp: 501 lines, more than 500']);
+});

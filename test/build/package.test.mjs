@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { before, test } from 'node:test';
+import { capture, root } from '../../scripts/lib/run.mjs';
+
+const manifest = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'));
+let files;
+
+before(() => {
+  const npm = process.env.npm_execpath?.endsWith('.js') ? [process.execPath, process.env.npm_execpath] : ['npm'];
+  const { code, output } = capture(npm[0], [...npm.slice(1), 'pack', '--dry-run', '--json', '--ignore-scripts']);
+  assert.equal(code, 0, output);
+  const report = JSON.parse(output.slice(output.search(/^[[{]/m)));
+  files = Object.values(report)[0].files.map((file) => file.path);
+});
+
+test('the package has all that its own build needs', () => {
+  const wanted = ['CMakeLists.txt', 'binding.gyp', 'LICENSE', 'bin/ddad-native.js', 'cmake/addon.map'];
+  const sources = ['native/device/dispatch.cpp', 'third_party/nlohmann/json.hpp', 'third_party/nlohmann-LICENSE.txt'];
+  const built = ['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/index.d.mts', 'dist/cli/index.js'];
+  for (const file of [...wanted, ...sources, ...built]) assert.ok(files.includes(file), file);
+
+  // What scripts/build.mjs imports, and what that imports.
+  const pending = ['scripts/build.mjs'];
+  for (const file of pending) {
+    assert.ok(files.includes(file), file);
+    for (const [, from] of fs.readFileSync(path.join(root, file), 'utf8').matchAll(/from '(\.[^']+)'/g)) {
+      const next = path.posix.join(path.posix.dirname(file), from);
+      if (!pending.includes(next)) pending.push(next);
+    }
+  }
+  assert.ok(files.includes('scripts/onednn.txt'));
+});
+
+test('the package has neither tests nor data nor anything that was built for this machine', () => {
+  const unwanted = files.filter((file) => /^(test|bench|build|build-debug|node_modules|src|shared|\.)|\.node$/.test(file));
+  assert.deepEqual(unwanted, []);
+});
+
+test('every entry that package.json names is in the package', () => {
+  const named = [manifest.main, manifest.module, manifest.types, ...Object.values(manifest.bin)];
+  const visit = (entry) => (typeof entry === 'string' ? named.push(entry) : Object.values(entry).forEach(visit));
+  visit(manifest.exports);
+  for (const entry of named) assert.ok(files.includes(path.posix.normalize(entry)), entry);
+});
+
+test('the N-API version is the same everywhere', () => {
+  const cmake = fs.readFileSync(path.join(root, 'cmake', 'addon.cmake'), 'utf8');
+  assert.deepEqual(manifest.binary.napi_versions, [Number(/NAPI_VERSION=(\d+)/.exec(cmake)[1])]);
+});

@@ -1,0 +1,551 @@
+// The addon as src/native.ts sees it: arguments, errors, lifetimes, cancellation, exits and workers.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { test } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import { root, temporaryFolder } from './helpers.mjs';
+
+const require = createRequire(import.meta.url);
+const file = path.resolve(process.env.DDAD_ADDON || path.join(root, 'build', 'Release', 'ddad.node'));
+const addon = require(file);
+const folder = await temporaryFolder();
+const at = (name) => path.join(folder, name);
+
+/** A configuration: `size` pixels a side and `batch` images a step decide how long a step takes. */
+function configOf({ size = 16, batch = 2, channels = 32 } = {}) {
+  return JSON.stringify({
+    preset: 'nano',
+    unet: {
+      imageSize: size,
+      inChannels: 1,
+      modelChannels: channels,
+      outChannels: 2,
+      numResBlocks: 1,
+      attentionResolutions: [],
+      channelMult: [1, 1],
+      numHeads: 1,
+      numHeadChannels: -1,
+      useScaleShiftNorm: true,
+      resblockUpdown: false,
+      useNewAttentionOrder: false,
+      numClasses: null,
+    },
+    diffusion: { schedule: 'linear', steps: 1000, respacing: null, loss: 'rescaled_mse' },
+    input: { mode: 'crop', size, channels: 1 },
+    score: {
+      scales: [5, 50],
+      scaleIndexing: 'original',
+      respacing: '250',
+      normalization: 'none',
+      alpha: 1,
+      smoothing: 0,
+      topPixels: { count: 64 },
+      seed: 0,
+    },
+    calibration: null,
+    threshold: null,
+    training: {
+      seed: 0,
+      steps: 10,
+      batchSize: batch,
+      lr: 1e-4,
+      betas: [0.9, 0.999],
+      eps: 1e-8,
+      weightDecay: 0.01,
+      ema: 0.997,
+    },
+  });
+}
+
+const small = { size: 16, batch: 2 };
+const slow = { size: 32, batch: 32 }; // a step takes long, is cancelled between two operations
+const options = JSON.stringify({ device: 'cpu', threads: 1 });
+const token = () => new addon.CancelToken();
+const pixelsOf = ({ size, batch }) => new Float32Array(batch * size * size).fill(0.25);
+const grayImage = (width = 16, height = 16) => ({
+  data: new Uint8Array(width * height).fill(100),
+  width,
+  height,
+  channels: 1,
+});
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function open(t, shape = small) {
+  const trainer = new addon.NativeTrainer(configOf(shape), options);
+  t.after(() => trainer.dispose());
+  await trainer.open(token());
+  return trainer;
+}
+
+async function openDetector(t, shape = small) {
+  const trainer = await open(t, shape);
+  const detector = await trainer.toDetector(configOf(shape));
+  t.after(() => detector.dispose());
+  return detector;
+}
+
+const argument = (message) => (error) => {
+  assert.ok(error instanceof Error);
+  assert.equal(error.code, 'ERR_ARGUMENT', error.message);
+  assert.match(error.message, message);
+  return true;
+};
+
+test('info tells about the machine and the libraries', () => {
+  const info = JSON.parse(addon.info());
+  assert.match(info.version, /^\d+\.\d+\.\d+$/);
+  assert.ok(info.cpu.isas.includes(info.cpu.isa) && info.cpu.isas.includes('baseline'));
+  assert.ok(info.cpu.processors >= 1 && info.cpu.name.length > 0);
+  assert.match(info.onednn.version, /^3\.\d+\.\d+$/);
+  assert.deepEqual(
+    info.devices.map(({ name }) => name),
+    ['cpu', 'cuda'],
+  );
+  assert.equal(info.devices[0].available, true);
+  assert.ok(info.devices[1].available || info.devices[1].reason.length > 0);
+  assert.ok(info.memory.processPeak >= info.memory.process && info.memory.process > 0);
+  assert.ok(info.memory.total >= info.memory.available && info.memory.available > 0);
+});
+
+test('trains, scores, saves and loads', async (t) => {
+  const trainer = await open(t);
+  const memory = JSON.parse(trainer.memory());
+  assert.ok(memory.parameters > 0 && memory.optimizer > 0 && memory.activations > 0);
+  const result = await trainer.step(pixelsOf(small), null, 1e-4, token());
+  assert.deepEqual(Object.keys(result), ['loss', 'mse', 'vb', 'feature', 'gradNorm', 'step']);
+  assert.equal(result.step, 1);
+  assert.ok(Number.isFinite(result.loss) && Number.isFinite(result.gradNorm));
+
+  await trainer.saveCheckpoint(at('checkpoint.safetensors'), configOf(), token());
+  const other = await open(t);
+  const loaded = await other.loadCheckpoint(at('checkpoint.safetensors'), token());
+  assert.deepEqual(JSON.parse(loaded), JSON.parse(configOf()));
+  const [second, resumed] = [
+    await trainer.step(pixelsOf(small), null, 1e-4, token()),
+    await other.step(pixelsOf(small), null, 1e-4, token()),
+  ];
+  assert.deepEqual(resumed, second);
+
+  const detector = await trainer.toDetector(configOf());
+  trainer.dispose();
+  assert.deepEqual(JSON.parse(detector.config()), JSON.parse(configOf()));
+  const score = await detector.score({ ...grayImage(), outWidth: 20, outHeight: 30 }, token());
+  assert.ok(score.map instanceof Float32Array && score.map.length === 600);
+  assert.deepEqual([score.width, score.height, score.elements], [20, 30, 256]);
+  assert.ok(score.scaleMean instanceof Float64Array && score.scaleStd instanceof Float64Array);
+  assert.deepEqual([score.scaleMean.length, score.scaleStd.length], [2, 2]);
+  assert.ok(Number.isFinite(score.score));
+  const map = structuredClone(score.map, { transfer: [score.map.buffer] }); // goes to other threads without a copy
+  assert.equal(map.length, 600);
+
+  await detector.save(at('model.safetensors'), configOf(), token());
+  const again = await addon.loadDetector(at('model.safetensors'), options, token());
+  t.after(() => again.dispose());
+  const { map: same } = await again.score({ ...grayImage(), outWidth: 20, outHeight: 30 }, token());
+  assert.deepEqual(same, map);
+  const config = { ...JSON.parse(configOf()), threshold: 0.5, calibration: null };
+  assert.equal(await again.setConfig(JSON.stringify(config)), undefined);
+  assert.equal(JSON.parse(again.config()).threshold, 0.5);
+  assert.ok(JSON.parse(again.memory()).parameters > 0);
+});
+
+test('pixels of 8 bits, 16 bits and floats score alike, and are copied before the call returns', async (t) => {
+  const detector = await openDetector(t);
+  const bytes = Uint8Array.from({ length: 256 }, (_, i) => i);
+  const kinds = [bytes, Uint16Array.from(bytes, (v) => v * 257), Float32Array.from(bytes, (v) => v / 255)];
+  const scores = [];
+  for (const data of kinds) {
+    const work = detector.score({ ...grayImage(), data }, token());
+    data.fill(0);
+    scores.push((await work).score);
+  }
+  for (const score of scores) assert.ok(Math.abs(score - scores[0]) <= 1e-3 * Math.abs(scores[0]), scores.join());
+});
+
+test('rejects bad arguments of the trainer', async (t) => {
+  const { NativeTrainer, CancelToken } = addon;
+  assert.throws(() => new NativeTrainer(), argument(/config: expected a string, got undefined/));
+  assert.throws(() => new NativeTrainer('{', options), argument(/config: expected JSON/));
+  assert.throws(() => new NativeTrainer('[]', options), argument(/config: expected a JSON object, got a JSON array/));
+  assert.throws(() => new NativeTrainer('['.repeat(1e6), options), argument(/nested at most 64 deep/));
+  assert.throws(() => new NativeTrainer('{}', 5), argument(/options: expected a string, got 5/));
+  assert.throws(() => new NativeTrainer('{}', '{"device":1}'), argument(/options.device: expected a string, got 1/));
+  for (const threads of ['-1', '1.5', '1025', '"2"', 'null'])
+    assert.throws(() => new NativeTrainer('{}', `{"threads":${threads}}`), argument(/threads: .* 0 to 1024/));
+  assert.throws(() => NativeTrainer('{}', '{}'), TypeError);
+  assert.throws(() => CancelToken(), TypeError);
+
+  const reject = (work, message) => assert.rejects(work, argument(message));
+  const closed = new NativeTrainer(configOf(), options);
+  assert.equal(closed.memory(), '{}');
+  await reject(closed.step(pixelsOf(small), null, 1e-4, token()), /expected an open trainer/);
+  await reject(closed.saveCheckpoint(at('x'), '{}', token()), /expected an open trainer/);
+  await reject(closed.loadCheckpoint(at('x'), token()), /expected an open trainer/);
+  await reject(closed.toDetector('{}'), /expected an open trainer/);
+  await reject(closed.open(), /open: token: expected a CancelToken, got undefined/);
+  closed.dispose();
+  await assert.rejects(new NativeTrainer('{}', options).open(token()), { code: 'ERR_CONFIG' });
+  await assert.rejects(new NativeTrainer(configOf(), '{"device":"abacus"}').open(token()), { code: 'ERR_OPTION' });
+  await assert.rejects(new NativeTrainer(configOf(), '{"device":"cuda"}').open(token()), { code: 'ERR_DEVICE' });
+
+  const trainer = await open(t);
+  await reject(trainer.open(token()), /open already/);
+  const step = (pixels, labels = null, lr = 1e-4, stop = token()) => trainer.step(pixels, labels, lr, stop);
+  const good = pixelsOf(small);
+  await reject(trainer.step(), /step: lr: expected a number .*, got undefined/);
+  await reject(step(), /pixels: expected a Float32Array, got undefined/);
+  await reject(step([1, 2]), /pixels: expected a Float32Array, got an array/);
+  await reject(step(new Float64Array(512)), /expected a Float32Array, got a Float64Array/);
+  await reject(step(new DataView(new ArrayBuffer(8))), /expected a Float32Array, got an object/);
+  await reject(step(new Float32Array(5)), /pixels: expected 512 values \(a batch of 2\), got 5/);
+  await reject(step(new Float32Array(new SharedArrayBuffer(2048))), /got one over a SharedArrayBuffer/);
+  const detached = pixelsOf(small);
+  structuredClone(detached, { transfer: [detached.buffer] });
+  await reject(step(detached), /ArrayBuffer is detached/);
+  const shrunk = new ArrayBuffer(2048, { maxByteLength: 2048 });
+  const view = new Float32Array(shrunk);
+  shrunk.resize(4);
+  await reject(step(view), /expected 512 values .*, got 1/);
+  await reject(trainer.step(good, undefined, 1e-4, token()), /labels: expected an Int32Array, got undefined/);
+  await reject(step(good, new Int32Array(3)), /labels: expected 2 labels, got 3/);
+  for (const lr of [Number.NaN, -1, Infinity, '1', null, 1n])
+    await reject(step(good, null, lr), /lr: expected a number from 0/);
+  for (const stop of [null, {}, Object.create(addon.CancelToken.prototype), trainer])
+    await reject(step(good, null, 1e-4, stop), /token: expected a CancelToken/);
+  const disguised = Object.setPrototypeOf(new NativeTrainer('{}', '{}'), addon.CancelToken.prototype);
+  await reject(step(good, null, 1e-4, disguised), /token: expected a CancelToken/);
+
+  await reject(trainer.saveCheckpoint(), /path: expected a string/);
+  await reject(trainer.saveCheckpoint('', '{}', token()), /path: expected the name of a file, got an empty string/);
+  await reject(trainer.saveCheckpoint('a\0b', '{}', token()), /NUL/);
+  await reject(trainer.saveCheckpoint(at('x'), 'no', token()), /metadata: expected JSON/);
+  await reject(trainer.saveCheckpoint(at('x'), '{}', 1), /token: expected a CancelToken, got 1/);
+  await reject(trainer.loadCheckpoint(7, token()), /path: expected a string, got 7/);
+  await reject(trainer.loadCheckpoint('x'), /token/);
+  await reject(trainer.toDetector(), /config: expected a string/);
+  const missing = at('no/such/folder/file');
+  await assert.rejects(trainer.loadCheckpoint(missing, token()), { code: 'ERR_FILE_READ' });
+  await assert.rejects(trainer.saveCheckpoint(missing, '{}', token()), { code: 'ERR_FILE_WRITE' });
+  const broken = pixelsOf(small).fill(Number.NaN);
+  await assert.rejects(step(broken), { code: 'ERR_NUMERIC' });
+  assert.equal((await step(good)).step, 1, 'nothing of the above has moved the trainer');
+  assert.throws(() => trainer.step.call({}, good, null, 1e-4, token()), TypeError);
+});
+
+test('rejects bad arguments of the detector, of loadDetector and of verify', async (t) => {
+  const reject = (work, message) => assert.rejects(work, argument(message));
+  await reject(addon.loadDetector(), /path: expected a string, got undefined/);
+  await reject(addon.loadDetector('x', '{}'), /token: expected a CancelToken/);
+  await reject(addon.loadDetector('x', 'null', token()), /options: expected a JSON object, got a JSON null/);
+  await assert.rejects(addon.loadDetector(at('none'), options, token()), { code: 'ERR_FILE_READ' });
+  await assert.rejects(addon.loadDetector(file, options, token()), { code: 'ERR_MODEL_FORMAT' });
+  await reject(addon.verify(), /path: expected a string/);
+  await reject(addon.verify('x', '{"backbone":5}', token()), /options.backbone: expected a string, got 5/);
+  await reject(addon.verify('x', '{}', {}), /token: expected a CancelToken, got an object/);
+  await assert.rejects(addon.verify(at('none'), options, token()), { code: 'ERR_FILE_READ' });
+
+  const detector = await openDetector(t);
+  assert.throws(() => new detector.constructor(), argument(/use loadDetector/));
+  const score = (change, stop = token()) => detector.score({ ...grayImage(), ...change }, stop);
+  await reject(detector.score(), /token: expected a CancelToken/);
+  for (const image of [undefined, null, 5, 'x', () => 1])
+    await reject(detector.score(image, token()), /score: image: expected an object/);
+  for (const [name, max] of [
+    ['width', 2 ** 31],
+    ['height', 2 ** 31],
+    ['channels', 5],
+  ]) {
+    for (const value of [undefined, null, 0, -1, 1.5, Number.NaN, '16', max])
+      await reject(score({ [name]: value }), new RegExp(`image.${name}: expected an integer from 1 to`));
+  }
+  for (const name of ['outWidth', 'outHeight', 'label'])
+    for (const value of [null, -1, 0.5, '1'])
+      await reject(score({ [name]: value }), new RegExp(`image.${name}: expected an integer from 0 to`));
+  await reject(score({ width: 2 ** 30, height: 2 ** 30 }), /at most 268435456 pixels, got 1073741824 x 1073741824/);
+  await reject(score({ outWidth: 2 ** 30, outHeight: 2 ** 30 }), /map: expected at most 268435456 pixels/);
+  await reject(score({ data: new Uint8Array(9) }), /data: expected 256 values \(16 x 16 pixels of 1\), got 9/);
+  for (const data of [undefined, [1], new ArrayBuffer(256), new Int8Array(256), new Uint8ClampedArray(256)])
+    await reject(score({ data }), /data: expected a Uint8Array, Uint16Array or Float32Array, got/);
+  await reject(score({ data: new Uint8Array(new SharedArrayBuffer(256)) }), /SharedArrayBuffer/);
+  const detached = new Uint8Array(256);
+  structuredClone(detached, { transfer: [detached.buffer] });
+  await reject(score({ data: detached }), /detached/);
+  await assert.rejects(score({ channels: 3, data: new Uint8Array(768) }), { code: 'ERR_IMAGE' });
+
+  const thrown = new RangeError('from a getter');
+  const withGetter = (name, get) => Object.defineProperty(grayImage(), name, { get });
+  for (const value of [thrown, 7]) {
+    const trap = withGetter('height', () => {
+      throw value;
+    });
+    await assert.rejects(detector.score(trap, token()), (error) => error === value);
+  }
+  const sly = withGetter('label', () => {
+    structuredClone(sly.data, { transfer: [sly.data.buffer] });
+  });
+  await reject(detector.score(sly, token()), /detached/);
+
+  await reject(detector.setConfig(5), /config: expected a string, got 5/);
+  await assert.rejects(detector.setConfig('{}'), { code: 'ERR_CONFIG' });
+  await reject(detector.save(), /path: expected a string/);
+  await reject(detector.save(at('x'), '"x"', token()), /config: expected a JSON object, got a JSON string/);
+  await assert.rejects(detector.save(at('no/folder/x'), '{}', token()), { code: 'ERR_FILE_WRITE' });
+  assert.ok(Number.isFinite((await score({})).score));
+});
+
+test('dispose: later calls fail, calls in flight fail, twice is once', async (t) => {
+  const disposed = { code: 'ERR_DISPOSED' };
+  const detector = await openDetector(t);
+  const busy = await openDetector(t, slow);
+  const running = busy.score(grayImage(256, 256), token());
+  const queued = [detector.score(grayImage(), token()), detector.save(at('never'), '{}', token())];
+  detector.dispose();
+  await Promise.all(queued.map((work) => assert.rejects(work, disposed)));
+  busy.dispose();
+  await assert.rejects(running, { ...disposed, message: 'the detector has been disposed' });
+  detector.dispose();
+  await assert.rejects(detector.score(grayImage(), token()), disposed);
+  await assert.rejects(detector.setConfig(configOf()), disposed);
+  await assert.rejects(detector.save(at('never'), '{}', token()), disposed);
+  assert.throws(() => detector.config(), disposed);
+  assert.throws(() => detector.memory(), disposed);
+
+  const trainer = await open(t);
+  trainer.dispose();
+  await assert.rejects(trainer.open(token()), disposed);
+  await assert.rejects(trainer.step(pixelsOf(small), null, 1e-4, token()), disposed);
+  await assert.rejects(trainer.saveCheckpoint(at('never'), '{}', token()), disposed);
+  await assert.rejects(trainer.loadCheckpoint(at('never'), token()), disposed);
+  await assert.rejects(trainer.toDetector(configOf()), disposed);
+  assert.throws(() => trainer.memory(), disposed);
+
+  const again = await openDetector(t);
+  const own = Object.defineProperty(grayImage(), 'label', { get: () => again.dispose() });
+  await assert.rejects(again.score(own, token()), disposed, 'a getter may dispose');
+});
+
+test('cancel: before, while queued, while running, after', async (t) => {
+  const aborted = { code: 'ERR_ABORTED' };
+  const trainer = await open(t, slow);
+  const early = token();
+  early.cancel();
+  await assert.rejects(trainer.step(pixelsOf(slow), null, 1e-4, early), aborted);
+  await assert.rejects(addon.verify('x', '{}', early), aborted);
+  await assert.rejects(addon.loadDetector('x', '{}', early), aborted);
+
+  const [first, second] = [token(), token()];
+  const running = trainer.step(pixelsOf(slow), null, 1e-4, first);
+  const queued = trainer.step(pixelsOf(slow), null, 1e-4, second);
+  await pause(50);
+  second.cancel();
+  await assert.rejects(queued, aborted); // does not wait for the one that runs
+  const start = performance.now();
+  first.cancel();
+  await assert.rejects(running, aborted);
+  assert.ok(performance.now() - start < 1000, `stopped after ${performance.now() - start} ms`);
+  first.cancel();
+
+  const shared = token();
+  const both = [trainer.step(pixelsOf(slow), null, 0, shared), trainer.step(pixelsOf(slow), null, 0, shared)];
+  shared.cancel();
+  await Promise.all(both.map((work) => assert.rejects(work, aborted)));
+  const late = token();
+  const fast = await open(t);
+  assert.equal((await fast.step(pixelsOf(small), null, 1e-4, late)).step, 1);
+  late.cancel();
+});
+
+test("JavaScript's thread is free while the engine computes", async (t) => {
+  const trainer = await open(t, slow);
+  const stop = token();
+  const running = trainer.step(pixelsOf(slow), null, 1e-4, stop);
+  let ticks = 0;
+  const timer = setInterval(() => ticks++, 1);
+  await pause(200);
+  clearInterval(timer);
+  stop.cancel();
+  await assert.rejects(running, { code: 'ERR_ABORTED' });
+  assert.ok(ticks > 20, `${ticks} ticks in 200 ms`);
+});
+
+// Code for other threads and processes: everything above it that these need.
+const prelude = `
+  const addon = require(${JSON.stringify(file)});
+  const configOf = ${configOf};
+  const pixelsOf = ${pixelsOf};
+  const options = ${JSON.stringify(options)};
+  const token = () => new addon.CancelToken();
+  const slow = ${JSON.stringify(slow)};
+  const small = ${JSON.stringify(small)};
+  async function open(shape) {
+    const trainer = new addon.NativeTrainer(configOf(shape), options);
+    await trainer.open(token());
+    return trainer;
+  }
+`;
+
+async function runProcess(body, flags = []) {
+  const code = `${prelude}\n(async () => {${body}\n})();`;
+  const child = spawn(process.execPath, [...flags, '-e', code], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const output = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr']) child[name].setEncoding('utf8').on('data', (text) => (output[name] += text));
+  const [status, signal] = await once(child, 'close');
+  return { status: status ?? signal, ...output };
+}
+
+test('a process exits with work in flight', async () => {
+  const work = `
+    const trainer = await open(slow);
+    trainer.step(pixelsOf(slow), null, 1e-4, token());
+    trainer.step(pixelsOf(slow), null, 1e-4, token());
+  `;
+  const runs = await Promise.all([
+    runProcess(`${work} setTimeout(() => process.exit(3), 100);`),
+    runProcess(`${work} setTimeout(() => { throw new Error('uncaught'); }, 100);`),
+    runProcess('new addon.NativeTrainer(configOf(slow), options).open(token()); process.exit(3);'),
+    runProcess(`${work} setTimeout(() => process.kill(process.pid), 100);`),
+  ]);
+  assert.deepEqual(
+    runs.map(({ status }) => status),
+    [3, 1, 3, 'SIGTERM'],
+    JSON.stringify(runs),
+  );
+});
+
+test('a process ends by itself when its promises are settled, disposed or not, and not before', async () => {
+  const { status, stdout, stderr } = await runProcess(`
+    const trainer = await open(small);
+    const { step } = await trainer.step(pixelsOf(small), null, 1e-4, token());
+    console.log(step);
+  `);
+  assert.deepEqual([status, stdout.trim(), stderr], [0, '1', '']);
+});
+
+test('objects that are let go are collected by themselves, since V8 knows what hangs on them', async () => {
+  const { status, stdout, stderr } = await runProcess(
+    `
+    let collected = 0;
+    const registry = new FinalizationRegistry(() => collected++);
+    const shape = { size: 64, batch: 8 };
+    let count = 0;
+    while (count < 200 && collected < 3) {
+      const trainer = await open(shape);
+      registry.register(trainer);
+      count++;
+      await new Promise(setImmediate);
+    }
+    console.log(JSON.stringify({ count, collected }));
+  `,
+    ['--max-old-space-size=64'],
+  );
+  assert.equal(status, 0, stderr);
+  const { collected } = JSON.parse(stdout);
+  assert.ok(collected >= 3, stdout);
+});
+
+test('a call in flight keeps what it needs', async () => {
+  const { status, stdout, stderr } = await runProcess(
+    `
+    let trainer = await open(small);
+    const work = trainer.step(pixelsOf(small), null, 1e-4, token());
+    trainer = undefined;
+    globalThis.gc();
+    console.log((await work).step);
+  `,
+    ['--expose-gc'],
+  );
+  assert.deepEqual([status, stdout.trim()], [0, '1'], stderr);
+});
+
+function startWorker(body) {
+  return new Worker(
+    `const { parentPort } = require('node:worker_threads');
+    ${prelude}\n(async () => {${body}\n})();`,
+    { eval: true },
+  );
+}
+
+const busyWorker = `
+  const trainer = await open(slow);
+  const detector = await trainer.toDetector(configOf(slow));
+  for (let i = 0; i < 3; i++) trainer.step(pixelsOf(slow), null, 1e-4, token()).catch(() => {});
+  const data = new Uint8Array(256 * 256);
+  detector.score({ data, width: 256, height: 256, channels: 1 }, token()).catch(() => {});
+  parentPort.postMessage('busy');
+`;
+
+test('workers are terminated while they compute', async (t) => {
+  for (let round = 0; round < 6; round++) {
+    const worker = startWorker(busyWorker);
+    await once(worker, 'message');
+    await pause(round * 7);
+    const start = performance.now();
+    await worker.terminate();
+    assert.ok(performance.now() - start < 2000, `terminated after ${performance.now() - start} ms`);
+  }
+  const starting = Array.from({ length: 4 }, () => startWorker(busyWorker));
+  await pause(30);
+  await Promise.all(starting.map((worker) => worker.terminate())); // wherever they are
+  const trainer = await open(t);
+  assert.equal((await trainer.step(pixelsOf(small), null, 1e-4, token())).step, 1);
+});
+
+test('workers are terminated while they call without a pause', async () => {
+  const body = `
+    const trainer = await open(small);
+    const detector = await trainer.toDetector(configOf(small));
+    parentPort.postMessage('busy');
+    const image = { get data() { return new Uint8Array(4); }, width: 2, height: 2, channels: 1 };
+    for (;;) {
+      for (let i = 0; i < 100; i++) {
+        const stop = token();
+        detector.score(image, stop).catch(() => {});
+        try { new addon.NativeTrainer('{', '{}'); } catch { /* that is the point */ }
+        trainer.step(1, 2, 3, 4).catch(() => {});
+        stop.cancel();
+      }
+      await detector.score(image, token());
+    }
+  `;
+  for (let round = 0; round < 4; round++) {
+    const worker = startWorker(body);
+    await once(worker, 'message');
+    await pause(5 + 11 * round);
+    await worker.terminate();
+  }
+});
+
+test('two workers and the main thread train side by side', async (t) => {
+  const body = `
+    const trainer = await open(small);
+    const losses = [];
+    for (let i = 0; i < 5; i++) losses.push((await trainer.step(pixelsOf(small), null, 1e-4, token())).loss);
+    trainer.dispose();
+    parentPort.postMessage(losses);
+  `;
+  const workers = [startWorker(body), startWorker(body)];
+  const results = Promise.all(workers.map(async (worker) => (await once(worker, 'message'))[0]));
+  const ends = Promise.all(workers.map(async (worker) => (await once(worker, 'exit'))[0]));
+  const trainer = await open(t);
+  const losses = [];
+  for (let i = 0; i < 5; i++) losses.push((await trainer.step(pixelsOf(small), null, 1e-4, token())).loss);
+  for (const other of await results) assert.deepEqual(other, losses);
+  assert.deepEqual(await ends, [0, 0], 'workers end by themselves');
+});
+
+test('an addon that only workers load survives their end', async () => {
+  const worker = `${prelude}\nopen(slow).then((t) => { t.step(pixelsOf(slow), null, 1e-4, token()); setTimeout(() => process.exit(), 50); });`;
+  const code = `
+    const { Worker } = require('node:worker_threads');
+    const { once } = require('node:events');
+    (async () => {
+      for (let i = 0; i < 3; i++) await once(new Worker(${JSON.stringify(worker)}, { eval: true }), 'exit');
+      setTimeout(() => {}, 100);
+    })();
+  `;
+  const child = spawn(process.execPath, ['-e', code], { stdio: 'inherit' });
+  assert.deepEqual(await once(child, 'close'), [0, null]);
+});

@@ -1,0 +1,255 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { test } from 'node:test';
+import {
+  makeDataset,
+  readSafetensors,
+  root,
+  run,
+  start,
+  temporaryFolder,
+  until,
+  writeSafetensors,
+} from './helpers.mjs';
+
+const folder = await temporaryFolder();
+const at = (name) => path.join(folder, name);
+const parts = await makeDataset(at('parts'), 8);
+const [good, bad] = [path.join(parts, 'train', 'good', '00.png'), path.join(parts, 'test', 'bad', '00.png')];
+const model = at('model.safetensors');
+const quick = ['--preset', 'nano', '--size', '16', '--batch-size', '2', '--threads', '1'];
+const train = (out, ...more) => ['train', parts, '--out', out, ...quick, ...more];
+
+const trained = await run(train(model, '--steps', '5', '--json'));
+
+/** One line on stderr, no stack, the code and the message. */
+function assertOneError({ code, stdout, stderr }, status, message) {
+  assert.equal(code, status, stderr);
+  assert.match(stderr, message);
+  assert.equal(stderr.trim().split('\n').length, 1, stderr);
+  assert.equal(stdout, '');
+}
+
+test('train writes a model and says what it did as JSON on stdout', async () => {
+  assert.equal(trained.code, 0, trained.stderr);
+  const result = JSON.parse(trained.stdout);
+  assert.deepEqual([result.model, result.steps, result.calibrationImages], [model, 5, 1]);
+  assert.ok(Number.isFinite(result.loss) && Number.isFinite(result.threshold) && result.memory.peak > 0);
+  assert.ok((await stat(model)).size > 1000);
+  assert.equal(result.checkpoint, at('model.checkpoint.safetensors'));
+  assert.ok((await stat(result.checkpoint)).size > (await stat(model)).size);
+  assert.match(trained.stderr, /warning: the threshold is the quantile/);
+});
+
+test('score prints a JSON line an image and writes overlays', async () => {
+  const { code, stdout, stderr } = await run(['score', model, parts, bad, '--json', '--out', at('found')]);
+  assert.equal(code, 0, stderr);
+  const lines = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  assert.equal(lines.length, 8 + 1 + 1);
+  for (const { image, score, threshold, anomalous, map } of lines) {
+    assert.ok(existsSync(image) && existsSync(map));
+    assert.equal(anomalous, score > threshold);
+  }
+  assert.equal(new Set(lines.map(({ map }) => map)).size, lines.length, 'no overlay replaces another');
+  assert.equal(lines[0].map, path.join(at('found'), 'test', 'bad', '00.heatmap.png'));
+  assert.equal(await readFile(path.join(at('found'), 'scores.jsonl'), 'utf8'), stdout);
+});
+
+test('score without --json speaks to people; --fail-on-anomaly decides the exit status', async () => {
+  const { code, stdout } = await run(['score', model, bad, '--threshold', '-1e9', '--fail-on-anomaly']);
+  assert.equal(code, 3);
+  assert.match(stdout, /^ANOMALOUS .*\(threshold -1000000000\) .*00\.png\n$/);
+  const calm = await run(['score', model, bad, '--threshold', '1e9', '--fail-on-anomaly']);
+  assert.equal(calm.code, 0);
+  assert.match(calm.stdout, /^good /);
+});
+
+test('a bad image is reported and the others are scored', async () => {
+  await writeFile(at('broken.png'), (await readFile(good)).subarray(0, 100));
+  const { code, stdout, stderr } = await run(['score', model, at('broken.png'), at('nowhere.png'), good, '--json']);
+  assert.equal(code, 1);
+  const lines = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  assert.deepEqual(
+    lines.map(({ error }) => error?.code),
+    ['ERR_IMAGE', 'ERR_IMAGE', undefined],
+  );
+  assert.match(stderr, /^ddad-native: ERR_IMAGE: .*broken\.png: damaged or truncated/m);
+  assert.match(stderr, /^ddad-native: ERR_IMAGE: .*nowhere\.png: no such file$/m);
+});
+
+test('usage errors: one line, exit status 2, the nearest known word', async () => {
+  for (const [args, message] of [
+    [[], /expected a command: train, score, verify, info/],
+    [['trian'], /unknown command "trian"; did you mean "train"\?/],
+    [['train'], /expected "ddad-native train <dataset>"/],
+    [['train', parts], /expected --out/],
+    [['train', parts, 'more', '--out', at('x')], /unexpected argument "more"/],
+    [['train', parts, '--out', at('x'), '--stps', '3'], /unknown option "--stps"; did you mean "steps"\?/],
+    [['train', parts, '--out', at('x'), '--steps', 'many'], /--steps: expected a number, got "many"/],
+    [['train', parts, '--out', at('x'), '--steps', '1', '--steps', '2'], /--steps: given twice/],
+    [['train', parts, '--out', at('x'), '--steps', '0'], /ERR_OPTION: option "steps"/],
+    [['train', parts, '--out', at('x'), '--preset', 'huge'], /"huge".*"nano", "lite", "base", "paper-256"/],
+    [['train', parts, '--out', at('x'), '--preset', 'nano', '--size', '33'], /option "size": expected a multiple of 4/],
+    [['train', parts, '--out', at('x'), '--time-limit', '5 parsecs'], /--time-limit: expected a duration/],
+    [['train', parts, '--out', at('x'), '--top-pixels', 'all'], /--top-pixels: expected a number/],
+    [['score', model], /expected "ddad-native score <model> <images\.\.>"/],
+    [['score', model, good, '--treshold', '3'], /unknown option "--treshold"; did you mean "threshold"\?/],
+    [['verify'], /expected "ddad-native verify <golden\.\.>"/],
+    [['info', '--jsn'], /did you mean "json"\?/],
+  ]) {
+    assertOneError(await run(args), 2, message);
+  }
+  assert.ok(!existsSync(at('x')));
+});
+
+test('failures: one line with a code, exit status 1, nothing overwritten', async () => {
+  await mkdir(at('empty'));
+  const before = await readFile(model);
+  for (const [args, message] of [
+    [['train', at('nowhere'), '--out', model], /ERR_DATASET: .*nowhere: no such folder/],
+    [['train', at('empty'), '--out', model], /ERR_DATASET: .*expected good images .* found an empty folder/],
+    [['train', parts, '--out', folder], /ERR_FILE_WRITE: .*found a folder/],
+    [['train', parts, '--out', path.join(good, 'x.safetensors')], /ERR_FILE_WRITE/],
+    [['train', parts, '--out', '/proc/nowhere/x.safetensors'], /ERR_FILE_WRITE/],
+    [train(model, '--resume', good), /ERR_MODEL_FORMAT: .*not a safetensors file/],
+    [['score', at('nowhere.safetensors'), good], /ERR_FILE_READ/],
+    [['score', good, good], /ERR_MODEL_FORMAT/],
+    [['score', model, at('empty')], /ERR_DATASET: .*expected images, found none/],
+    [['info', good], /ERR_MODEL_FORMAT/],
+  ]) {
+    assertOneError(await run(args), 1, message);
+  }
+  assert.ok((await readFile(model)).equals(before));
+  const { code, stderr } = await run(['score', good, good, '--debug']);
+  assert.equal(code, 1);
+  assert.match(stderr, /\n {4}at /, 'a stack where it is asked for');
+});
+
+test('a folder with a damaged image trains nothing', async () => {
+  const broken = await makeDataset(at('broken'), 3);
+  await writeFile(path.join(broken, 'train', 'good', '99.png'), 'not an image');
+  const result = await run(['train', broken, '--out', at('never.safetensors'), ...quick]);
+  assertOneError(result, 1, /ERR_IMAGE: .*99\.png: not an image/);
+  assert.ok(!existsSync(at('never.safetensors')));
+});
+
+test('info tells versions and what a model holds', async () => {
+  const engine = JSON.parse((await run(['info', '--json'])).stdout);
+  assert.equal(engine.version, JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8')).version);
+  assert.equal(typeof engine.engine, 'object');
+  const { code, stdout } = await run(['info', model]);
+  assert.equal(code, 0);
+  assert.match(stdout, /preset: nano[\s\S]*threshold: -?\d/);
+  assert.equal((await run(['--version'])).stdout.trim(), engine.version);
+  for (const command of ['train', 'score', 'verify', 'info']) {
+    const help = await run([command, '--help']);
+    assert.equal(help.code, 0);
+    assert.match(help.stdout, /--json/);
+  }
+});
+
+test('kill -9 leaves a checkpoint; resumed, the model has the bytes of a run never stopped', async () => {
+  const options = ['--steps', '60', '--checkpoint-every', '50ms'];
+  const whole = await run(train(at('whole.safetensors'), ...options));
+  assert.equal(whole.code, 0, whole.stderr);
+  const out = at('killed.safetensors');
+  const checkpoint = at('killed.checkpoint.safetensors');
+  const stepOf = async () => JSON.parse((await readSafetensors(checkpoint)).header.__metadata__.config).checkpoint.step;
+  const { child, finished } = start(train(out, ...options));
+  await until(async () => existsSync(checkpoint) && (await stepOf()) > 0);
+  child.kill('SIGKILL');
+  assert.equal((await finished).code, 'SIGKILL');
+  assert.ok(!existsSync(out));
+  assert.ok((await stepOf()) < 60, 'it was killed on its way');
+  const resumed = await run(['train', parts, '--out', out, '--resume', checkpoint]);
+  assert.equal(resumed.code, 0, resumed.stderr);
+  assert.ok((await readFile(out)).equals(await readFile(at('whole.safetensors'))));
+});
+
+test('Ctrl-C stops within a second, keeps a checkpoint and exits with 130', async () => {
+  const out = at('interrupted.safetensors');
+  const checkpoint = at('interrupted.checkpoint.safetensors');
+  const { child, finished } = start(train(out, '--steps', '100000', '--checkpoint-every', '50ms'));
+  await until(() => existsSync(checkpoint));
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const before = performance.now();
+  child.kill('SIGINT');
+  const { code, stderr } = await finished;
+  assert.equal(code, 130, stderr);
+  assert.ok(performance.now() - before < 1000, `took ${performance.now() - before} ms`);
+  assert.match(stderr, /interrupted; go on with --resume .*interrupted\.checkpoint\.safetensors/);
+  assert.ok(!existsSync(out));
+  const resumed = await run(['train', parts, '--out', out, '--resume', checkpoint, '--time-limit', '1s']);
+  assert.equal(resumed.code, 0, resumed.stderr);
+});
+
+test('verify compares golden files', async (t) => {
+  const golden = path.join(root, '..', 'shared', 'golden', 'unet-gray-plain.safetensors');
+  assertOneErrorLine(await run(['verify', at('nowhere.safetensors')]), /ERR_FILE_READ/);
+  if (!existsSync(golden)) return t.skip('the golden files are not here');
+  const passed = await run(['verify', golden]);
+  assert.equal(passed.code, 0, passed.stdout);
+  assert.match(passed.stdout, /unet-gray-plain\.safetensors \(unet\): ok/);
+  const { header, data } = await readSafetensors(golden);
+  const name = Object.keys(header).find((key) => key.startsWith('param.') && header[key].shape.length === 4);
+  const [from] = header[name].data_offsets;
+  for (const value of [data.readFloatLE(from) + 0.5, NaN]) {
+    const changed = Buffer.from(data);
+    changed.writeFloatLE(value, from);
+    await writeSafetensors(at('changed.safetensors'), { header, data: changed });
+    const failed = await run(['verify', at('changed.safetensors'), '--json']);
+    assert.equal(failed.code, 1, failed.stdout);
+  }
+});
+
+function assertOneErrorLine({ code, stderr }, message) {
+  assert.equal(code, 1);
+  assert.match(stderr, message);
+}
+
+test('a missing build is explained', async () => {
+  const result = await run(['info'], { env: { DDAD_ADDON: at('nowhere.node') } });
+  assertOneError(result, 1, /ERR_ADDON: the native addon is not built: expected .*nowhere\.node; run "npm run build"/);
+});
+
+test('a reader that leaves early is no failure', async () => {
+  const { child, finished } = start(['score', model, parts, '--json']);
+  child.stdout.destroy();
+  const { code, stderr } = await finished;
+  assert.equal(code, 0, stderr);
+});
+
+test('a folder without write permission is found before training', { skip: process.getuid?.() === 0 }, async () => {
+  await mkdir(at('locked'));
+  await chmod(at('locked'), 0o500);
+  const result = await run(train(path.join(at('locked'), 'x.safetensors'), '--steps', '2'));
+  assertOneError(result, 1, /ERR_FILE_WRITE/);
+});
+
+test('a full disk is one clear error and leaves what was there', async (t) => {
+  const disk = at('disk');
+  await mkdir(disk);
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', disk], { stdio: 'ignore' });
+  if (mounted.status !== 0) return t.skip('a small file system cannot be mounted here');
+  t.after(() => spawnSync('umount', [disk]));
+  const out = path.join(disk, 'model.safetensors');
+  await writeFile(out, 'precious');
+  for (const more of [['--checkpoint', at('roomy.safetensors')], []]) {
+    const { code, stdout, stderr } = await run(train(out, '--steps', '2', ...more));
+    assert.equal(code, 1);
+    assert.equal(stdout, '');
+    assert.match(stderr, /^ddad-native: ERR_FILE_WRITE: .*\.safetensors/m);
+    assert.doesNotMatch(stderr, /\n {4}at /);
+    assert.equal(await readFile(out, 'utf8'), 'precious');
+    assert.deepEqual(await readdir(disk), ['model.safetensors']);
+  }
+});
