@@ -82,7 +82,9 @@ async function layOut(data) {
 
 async function train({ Trainer }, dataset, model) {
   // Whole cells, since position matters on them; a defect is rarely a few pixels, so half of the map makes the score.
-  const trainer = new Trainer({ preset: 'nano', mode: 'resize', topPixels: { share: 0.5 }, lr: 5e-4, seed: 1 });
+  // Many small steps: the averaged weights need some thousand of them.
+  const options = { preset: 'nano', mode: 'resize', topPixels: { share: 0.5 }, batchSize: 2, lr: 4e-4, seed: 1 };
+  const trainer = new Trainer(options);
   let told = performance.now();
   let last;
   for await (const progress of trainer.fit(dataset, { timeLimitMs: seconds * 1000 })) {

@@ -98,7 +98,7 @@ function sidesOf(options, python) {
       `our side is not built: expected ${options.worker ?? workerCandidates.join(' or ')}; build the target ddad_bench ` +
         'or give --worker PATH or --peer-only',
     );
-  return { [ours]: [worker], ...sides };
+  return { [ours]: [worker, 'peer'], ...sides };
 }
 
 const ours = 'ddad-native';
@@ -292,7 +292,14 @@ async function main() {
 
   const folder = mkdtempSync(join(tmpdir(), 'ddad-peers-'));
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130));
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ])
+    process.once(signal, () => {
+      console.error(`peers: stopped by ${signal}`);
+      process.exit(code);
+    });
   const files = makeFiles(works, folder, python, environment);
 
   const names = Object.keys(sides);

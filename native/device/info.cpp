@@ -1,6 +1,7 @@
 #include "device/info.h"
 
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 

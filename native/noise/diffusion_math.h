@@ -95,7 +95,8 @@ DDAD_HD float priorKlNats(const StepCoefficients& k, float x0) {
 }
 
 /// Negative log-likelihood in nats of x_0 under the model's Gaussian at step 0, discretised to 255 levels (half-width
-/// 1/255, open ends beyond +-0.999, probabilities floored at 1e-12), and its derivative by v. `difference` = mean - x_0.
+/// 1/255, open ends beyond +-0.999, probabilities floored at 1e-12), and its derivative by v; `difference` is the
+/// mean minus x_0.
 ///
 /// As in the public code the cumulative distribution is (1 + tanh g(u)) / 2, g(u) = sqrt(2/pi) (u + 0.044715 u^3),
 /// which is sigmoid(2 g(u)). A bin's probability sigmoid(a) - sigmoid(b) is taken as
@@ -124,8 +125,7 @@ DDAD_HD float decoderNllGradient(const StepCoefficients& k, float x0, float diff
   const float probability = insideUpper * insideLower * (grown / (1.0f + grown));
 
   // d log p / d log std, from each factor.
-  const float fromUpper =
-      -twiceC * upper * (1.0f + 3.0f * cubic * upper * upper) * (aboveUpper * insideUpper);
+  const float fromUpper = -twiceC * upper * (1.0f + 3.0f * cubic * upper * upper) * (aboveUpper * insideUpper);
   const float fromLower = twiceC * lower * (1.0f + 3.0f * cubic * lower * lower) * (belowLower * insideLower);
   const float fromWidth = -twiceC * width * (1.0f + 3.0f * cubic * squares) / grown;
 

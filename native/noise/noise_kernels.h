@@ -1,6 +1,6 @@
 #pragma once
-// The vector kernels behind noise/noising.h. Each works on one piece of one sample: whole pixels, at most kPieceElements
-// elements, starting at an element whose index is a multiple of 4 (a block of the noise).
+// The vector kernels behind noise/noising.h. Each works on one piece of one sample: whole pixels, at most
+// kPieceElements elements, starting at an element whose index is a multiple of 4 (a block of the noise).
 #include <cstdint>
 
 #include "device/dispatch.h"
@@ -14,7 +14,7 @@ constexpr int64_t kPieceElements = 1024;
 constexpr int64_t piecePixels(int channels) { return kPieceElements / channels / 4 * 4; }
 
 struct Piece {
-  int64_t first;   // index of the first element within the sample
+  int64_t first;  // index of the first element within the sample
   int64_t pixels;
   int channels;
 };

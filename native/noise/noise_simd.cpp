@@ -136,12 +136,10 @@ void klPiece(const StepCoefficients* k, const NoiseSource* noise, const Piece* p
   Outputs out;
   split(modelOutput, *piece, &out);
   const float* eps = noiseOf(noise, piece->first, n, scratch);
-  for (int64_t i = 0; i < n; ++i)
-    nats[i] = klNats(step, clampedXStartError(step, x0[i], eps[i], out.eps[i]), out.v[i]);
+  for (int64_t i = 0; i < n; ++i) nats[i] = klNats(step, clampedXStartError(step, x0[i], eps[i], out.eps[i]), out.v[i]);
   const float* mean = nats;
   if (channels == 3) {
-    for (int64_t p = 0; p < pixels; ++p)
-      means[p] = (nats[3 * p] + nats[3 * p + 1] + nats[3 * p + 2]) * (1.0f / 3.0f);
+    for (int64_t p = 0; p < pixels; ++p) means[p] = (nats[3 * p] + nats[3 * p + 1] + nats[3 * p + 2]) * (1.0f / 3.0f);
     mean = means;
   } else if (channels != 1) {
     for (int64_t p = 0; p < pixels; ++p) {

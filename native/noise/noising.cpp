@@ -62,8 +62,8 @@ void fillNormal(const NoiseSource& source, int64_t count, float* out, int thread
 
 void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t count, int steps, int32_t* t) {
   for (int64_t i = 0; i < count; ++i)
-    t[i] = static_cast<int32_t>(philoxBelow(seed, kStreamTimestep, step, firstSample + static_cast<uint32_t>(i),
-                                            static_cast<uint32_t>(steps)));
+    t[i] = static_cast<int32_t>(
+        philoxBelow(seed, kStreamTimestep, step, firstSample + static_cast<uint32_t>(i), static_cast<uint32_t>(steps)));
 }
 
 void noising(const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,
@@ -79,8 +79,8 @@ void noising(const ImageBatch& batch, ImageView x0, const StepCoefficients* coef
 }
 
 void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutput,
-                   const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight,
-                   int64_t lossSamples, SampleLoss* losses, float* gradient, int threads) {
+                   const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight, int64_t lossSamples,
+                   SampleLoss* losses, float* gradient, int threads) {
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(lossPiece);
   const double elements = static_cast<double>(batch.elements());

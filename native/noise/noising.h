@@ -2,9 +2,9 @@
 // The diffusion process over whole batches: noising, the training loss with its gradient, the pixel-level score, the
 // reverse step. Noise is regenerated from its counter (or taken from an array), never stored.
 //
-// Shapes: images are float32 NHWC [samples, pixels, C] in [-1, 1]; the network's output is [samples, pixels, 2C], eps in
-// channels [0, C), v in [C, 2C). Every function is cut into fixed pieces, so its results are the same, bit for bit, for
-// any thread count and any split of the batch. At most kMaxImageChannels channels, else ERR_ARGUMENT.
+// Shapes: images are float32 NHWC [samples, pixels, C] in [-1, 1]; the network's output is [samples, pixels, 2C], eps
+// in channels [0, C), v in [C, 2C). Every function is cut into fixed pieces, so its results are the same, bit for bit,
+// for any thread count and any split of the batch. At most kMaxImageChannels channels, else ERR_ARGUMENT.
 #include <cstdint>
 
 #include "noise/diffusion_math.h"
@@ -58,8 +58,8 @@ struct SampleLoss {
 /// decoder's negative log-likelihood. `lossSamples` is the size of the whole batch, also when this call holds a part.
 /// guided-diffusion's rescaled_mse is vbWeight = steps / 1000, its mse vbWeight = 1.
 void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutput,
-                   const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight,
-                   int64_t lossSamples, SampleLoss* losses, float* gradient, int threads);
+                   const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight, int64_t lossSamples,
+                   SampleLoss* losses, float* gradient, int threads);
 
 /// Mean and standard deviation (n - 1; 0 for one value) of one sample's KL in nats.
 struct KlStatistics {

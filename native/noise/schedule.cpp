@@ -27,8 +27,8 @@ std::vector<double> namedBetas(const std::string& name, int steps) {
       return c * c;
     };
     for (int i = 0; i < steps; ++i)
-      betas[i] = std::min(1 - alphaBar(static_cast<double>(i + 1) / steps) / alphaBar(static_cast<double>(i) / steps),
-                          0.999);
+      betas[i] =
+          std::min(1 - alphaBar(static_cast<double>(i + 1) / steps) / alphaBar(static_cast<double>(i) / steps), 0.999);
   } else {
     throw Error("ERR_CONFIG", "diffusion.schedule: expected \"linear\" or \"cosine\", got \"" + name + "\"");
   }
@@ -40,9 +40,9 @@ std::vector<double> namedBetas(const std::string& name, int steps) {
 }
 
 [[noreturn]] void badRespacing(const std::string& respacing, const std::string& why) {
-  throw Error("ERR_CONFIG",
-              "respacing: expected a number of steps (\"250\"), several (\"10,15,20\") or a fixed stride (\"ddim50\"), "
-              "got \"" + respacing + "\": " + why);
+  const std::string expected =
+      R"(respacing: expected a number of steps ("250"), several ("10,15,20") or a fixed stride ("ddim50"))";
+  throw Error("ERR_CONFIG", expected + ", got \"" + respacing + "\": " + why);
 }
 
 int parseCount(std::string_view text, const std::string& respacing) {
@@ -69,9 +69,9 @@ std::vector<int> fixedStride(int steps, const std::string& respacing) {
 
 void fillDerived(Schedule& s) {
   const int n = s.steps();
-  for (auto* array : {&s.logBetas, &s.alphasCumprod, &s.alphasCumprodPrev, &s.sqrtRecipAlphasCumprod,
-                      &s.sqrtRecipm1AlphasCumprod, &s.posteriorVariance, &s.posteriorLogVarianceClipped,
-                      &s.posteriorMeanCoef1, &s.posteriorMeanCoef2})
+  for (auto* array :
+       {&s.logBetas, &s.alphasCumprod, &s.alphasCumprodPrev, &s.sqrtRecipAlphasCumprod, &s.sqrtRecipm1AlphasCumprod,
+        &s.posteriorVariance, &s.posteriorLogVarianceClipped, &s.posteriorMeanCoef1, &s.posteriorMeanCoef2})
     array->resize(n);
   double product = 1.0;
   for (int t = 0; t < n; ++t) {
@@ -111,8 +111,8 @@ std::vector<int> spacedTimesteps(int steps, const std::string& respacing) {
   for (int i = 0; i < sections; ++i) {
     const int size = steps / sections + (i < steps % sections ? 1 : 0);
     if (size < counts[i])
-      badRespacing(respacing, "a section of " + std::to_string(size) + " steps cannot keep " +
-                                  std::to_string(counts[i]));
+      badRespacing(respacing,
+                   "a section of " + std::to_string(size) + " steps cannot keep " + std::to_string(counts[i]));
     const double stride = counts[i] <= 1 ? 1.0 : static_cast<double>(size - 1) / (counts[i] - 1);
     double position = 0.0;
     for (int j = 0; j < counts[i]; ++j) {
@@ -128,8 +128,8 @@ std::vector<int> spacedTimesteps(int steps, const std::string& respacing) {
 
 Schedule makeSchedule(const std::string& name, int steps, const std::optional<std::string>& respacing) {
   if (steps < 2 || steps > kMaxSteps)
-    throw Error("ERR_CONFIG", "diffusion.steps: expected 2 to " + std::to_string(kMaxSteps) + ", got " +
-                                  std::to_string(steps));
+    throw Error("ERR_CONFIG",
+                "diffusion.steps: expected 2 to " + std::to_string(kMaxSteps) + ", got " + std::to_string(steps));
   const std::vector<double> betas = namedBetas(name, steps);
   const bool thinned = respacing && !respacing->empty();
   const std::vector<int> kept = spacedTimesteps(steps, thinned ? *respacing : std::to_string(steps));

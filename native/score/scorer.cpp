@@ -203,7 +203,13 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
 
 std::unique_ptr<Scorer> Scorer::load(std::shared_ptr<Device> device, const std::string& path) {
   const SafetensorsFile file = SafetensorsFile::open(path);
-  auto impl = std::make_unique<ScorerImpl>(std::move(device), parseModelConfig(file));
+  std::unique_ptr<ScorerImpl> impl;
+  try {
+    impl = std::make_unique<ScorerImpl>(std::move(device), parseModelConfig(file));
+  } catch (const Error& e) {
+    if (e.code() != "ERR_CONFIG") throw;
+    throw Error("ERR_MODEL_FORMAT", path + ": its configuration is not valid: " + e.what());
+  }
   readParameters(impl->net_.graph, file, "", impl->parameters_.values.data());
   return std::unique_ptr<Scorer>(new Scorer(std::move(impl)));
 }

@@ -27,7 +27,9 @@ enum RandomStream : uint32_t {
 /// Ten rounds in place: counter in, four random words out.
 DDAD_HD void philox4x32(uint32_t key0, uint32_t key1, uint32_t counter[4]) {
   uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+#if !defined(__CUDACC__)
 #pragma GCC unroll 10
+#endif
   for (int round = 0; round < 10; ++round) {
     const uint64_t product0 = static_cast<uint64_t>(c0) * 0xD2511F53u;
     const uint64_t product1 = static_cast<uint64_t>(c2) * 0xCD9E8D57u;

@@ -96,8 +96,7 @@ void Comparison::check(const std::string& name, std::span<const double> values, 
   add(name, values.data(), values.size(), shape, tolerance);
 }
 
-void Comparison::checkExact(const std::string& name, std::span<const int32_t> values,
-                            std::span<const int64_t> shape) {
+void Comparison::checkExact(const std::string& name, std::span<const int32_t> values, std::span<const int64_t> shape) {
   Row row;
   row.name = name;
   row.tolerance = 0.0;
@@ -169,8 +168,7 @@ std::vector<float> toNhwc(std::span<const float> nchw, int64_t n, int64_t channe
   std::vector<float> out(nchw.size());
   for (int64_t i = 0; i < n; ++i)
     for (int64_t c = 0; c < channels; ++c)
-      for (int64_t p = 0; p < pixels; ++p)
-        out[(i * pixels + p) * channels + c] = nchw[(i * channels + c) * pixels + p];
+      for (int64_t p = 0; p < pixels; ++p) out[(i * pixels + p) * channels + c] = nchw[(i * channels + c) * pixels + p];
   return out;
 }
 
@@ -178,8 +176,7 @@ std::vector<float> toNchw(std::span<const float> nhwc, int64_t n, int64_t channe
   std::vector<float> out(nhwc.size());
   for (int64_t i = 0; i < n; ++i)
     for (int64_t c = 0; c < channels; ++c)
-      for (int64_t p = 0; p < pixels; ++p)
-        out[(i * channels + c) * pixels + p] = nhwc[(i * pixels + p) * channels + c];
+      for (int64_t p = 0; p < pixels; ++p) out[(i * channels + c) * pixels + p] = nhwc[(i * pixels + p) * channels + c];
   return out;
 }
 

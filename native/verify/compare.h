@@ -11,10 +11,10 @@ namespace ddad {
 
 class SafetensorsFile;
 
-/// Collects the outputs of one golden file. Error of a tensor: ||out - ref|| / ||ref|| (2-norm, in double). For "grad.*"
-/// the denominator is at least 0.05 R sqrt(n), R the root mean square over all "grad.*" of the file. "movement.*" and
-/// "ema_movement.*" are each judged as one concatenated tensor. An error that is not a number fails; so do a tensor
-/// that the file lacks, one of another shape, and one in the file that is neither an input nor compared.
+/// Collects the outputs of one golden file. Error of a tensor: ||out - ref|| / ||ref|| (2-norm, in double). For
+/// "grad.*" the denominator is at least 0.05 R sqrt(n), R the root mean square over all "grad.*" of the file.
+/// "movement.*" and "ema_movement.*" are each judged as one concatenated tensor. An error that is not a number fails;
+/// so do a tensor that the file lacks, one of another shape, and one in the file that is neither an input nor compared.
 class Comparison {
  public:
   explicit Comparison(const SafetensorsFile& file);
@@ -25,8 +25,7 @@ class Comparison {
 
   /// Compares an output; `values` has the layout of the file (NCHW), `shape` must be the file's.
   void check(const std::string& name, std::span<const float> values, std::span<const int64_t> shape, double tolerance);
-  void check(const std::string& name, std::span<const double> values, std::span<const int64_t> shape,
-             double tolerance);
+  void check(const std::string& name, std::span<const double> values, std::span<const int64_t> shape, double tolerance);
   /// Whole numbers, which must be equal; `error` is the share that is not.
   void checkExact(const std::string& name, std::span<const int32_t> values, std::span<const int64_t> shape);
   /// Records a failure of its own, such as a tensor that could not be computed.

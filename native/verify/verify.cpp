@@ -41,11 +41,8 @@ nlohmann::json verifyFile(Device& device, const std::string& goldenPath, const s
   const SafetensorsFile file = SafetensorsFile::open(goldenPath);
   const nlohmann::json spec = readSpec(file);
   const std::string name = spec["kind"];
-  nlohmann::json result = {{"file", goldenPath},
-                           {"kind", name},
-                           {"ok", false},
-                           {"skipped", nullptr},
-                           {"tensors", nlohmann::json::array()}};
+  nlohmann::json result = {
+      {"file", goldenPath}, {"kind", name}, {"ok", false}, {"skipped", nullptr}, {"tensors", nlohmann::json::array()}};
   const Kind* kind = nullptr;
   for (const Kind& known : kKinds)
     if (name == known.name) kind = &known;

@@ -16,10 +16,10 @@ class SafetensorsFile;
 struct VerifyContext {
   Device& device;
   const SafetensorsFile& file;
-  const nlohmann::json& spec;        // the file's `spec`
-  const std::string& backbonePath;   // weights of the backbone; may be empty where a kind needs none
+  const nlohmann::json& spec;       // the file's `spec`
+  const std::string& backbonePath;  // weights of the backbone; may be empty where a kind needs none
   const Cancel& cancel;
-  Comparison& comparison;            // name the inputs to it, hand it every output
+  Comparison& comparison;  // name the inputs to it, hand it every output
 };
 
 void verifyDiffusion(VerifyContext& context);

@@ -23,9 +23,9 @@ class DiffusionCheck {
       : context_(context), compare_(context.comparison), threads_(context.device.threads()) {
     const nlohmann::json& spec = context.spec;
     const nlohmann::json respacing = spec.value("respacing", nlohmann::json());
-    schedule_ = makeSchedule(
-        spec.at("schedule"), spec.at("diffusionSteps"),
-        respacing.is_null() ? std::nullopt : std::optional<std::string>(respacing.get<std::string>()));
+    schedule_ =
+        makeSchedule(spec.at("schedule"), spec.at("diffusionSteps"),
+                     respacing.is_null() ? std::nullopt : std::optional<std::string>(respacing.get<std::string>()));
     const std::string loss = spec.at("loss");
     if (loss != "mse" && loss != "rescaled_mse")
       throw Error("ERR_MODEL_FORMAT", context.file.path() + ": loss: expected mse or rescaled_mse, got " + loss);
@@ -122,14 +122,15 @@ class DiffusionCheck {
       compare_.check(name, std::span<const float>(toNchw(first, 1, batch_.channels, batch_.pixels)), shape,
                      kMapTolerance);
     } else if (context_.file.find(name) != nullptr) {
-      compare_.fail(name, "the discretised likelihood holds at step 0, but the first sample's t is " +
-                              std::to_string(t_[0]));
+      compare_.fail(name,
+                    "the discretised likelihood holds at step 0, but the first sample's t is " + std::to_string(t_[0]));
     }
 
     std::vector<double> bits;
     for (int64_t n = 0; n < batch_.samples; ++n) {
       const float* nats = (t_[n] == 0 ? decoder : kl).data() + n * batch_.elements();
-      bits.push_back(std::accumulate(nats, nats + batch_.elements(), 0.0) / batch_.elements() / std::numbers::ln2);
+      bits.push_back(std::accumulate(nats, nats + batch_.elements(), 0.0) / static_cast<double>(batch_.elements()) /
+                     std::numbers::ln2);
     }
     checkSamples("vb_bits" + suffix, bits, kTolerance);
     if (clip) checkScoreKernel(kl);
@@ -163,8 +164,8 @@ class DiffusionCheck {
     const int64_t shape[] = {shape_[0], channels, shape_[2], shape_[3]};
     const TensorEntry& entry = context_.file.get(name);
     if (!std::ranges::equal(entry.shape, shape))
-      throw Error("ERR_MODEL_FORMAT", context_.file.path() + ": " + name + ": expected " + shapeText(shape) +
-                                          ", got " + shapeText(entry.shape));
+      throw Error("ERR_MODEL_FORMAT", context_.file.path() + ": " + name + ": expected " + shapeText(shape) + ", got " +
+                                          shapeText(entry.shape));
     return toNhwc(context_.file.floats(name), shape_[0], channels, shape_[2] * shape_[3]);
   }
 

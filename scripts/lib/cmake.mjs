@@ -10,9 +10,10 @@ const require = createRequire(import.meta.url);
 /** Parallel compiler processes: DDAD_BUILD_JOBS, else one a processor. */
 export const jobs = String(Number(process.env.DDAD_BUILD_JOBS) || os.availableParallelism());
 
-/** The options that the environment sets, as CMake cache entries. */
+/** The options that the environment sets, as CMake cache entries; others stay as the build folder has them. */
 export function optionsFromEnvironment() {
-  const options = { DDAD_WERROR: process.env.DDAD_WERROR === 'ON' ? 'ON' : 'OFF' };
+  const options = {};
+  if (process.env.DDAD_WERROR) options.DDAD_WERROR = process.env.DDAD_WERROR;
   if (process.env.dnnl_DIR) options.dnnl_DIR = path.resolve(process.env.dnnl_DIR);
   return options;
 }

@@ -100,16 +100,14 @@ inline ReferenceLoss referenceLoss(const NoiseCase& c, int64_t n, const std::vec
       const double eps = output[p * 2 * channels + i], v = output[p * 2 * channels + channels + i];
       loss.mse += (noise - eps) * (noise - eps);
       const double xt = std::sqrt(abar) * x0 + std::sqrt(1 - abar) * noise;
-      const double xstart =
-          std::sqrt(1 / abar) * xt - std::sqrt(1 / abar - 1) * frozen[p * 2 * channels + i];
+      const double xstart = std::sqrt(1 / abar) * xt - std::sqrt(1 / abar - 1) * frozen[p * 2 * channels + i];
       if (t == 0) {
         loss.vb += referenceDecoderNll(x0, xstart - x0, s.posteriorLogVarianceClipped[0], s.logBetas[0], v);
       } else {
         const double meanQ = s.posteriorMeanCoef1[t] * x0 + s.posteriorMeanCoef2[t] * xt;
         const double meanP = s.posteriorMeanCoef1[t] * xstart + s.posteriorMeanCoef2[t] * xt;
         const double frac = (v + 1) / 2, logVarianceQ = s.posteriorLogVarianceClipped[t];
-        loss.vb +=
-            referenceKlElement(meanQ, logVarianceQ, meanP, frac * s.logBetas[t] + (1 - frac) * logVarianceQ);
+        loss.vb += referenceKlElement(meanQ, logVarianceQ, meanP, frac * s.logBetas[t] + (1 - frac) * logVarianceQ);
       }
     }
   const double elements = static_cast<double>(c.batch.elements());
@@ -128,8 +126,7 @@ inline std::vector<double> referenceKl(const NoiseCase& c, int64_t n) {
       const int64_t out = n * 2 * c.batch.elements() + p * 2 * channels + i;
       const double x0 = c.x0[at], v = c.output[out + channels], frac = (v + 1) / 2;
       const double xt = std::sqrt(abar) * x0 + std::sqrt(1 - abar) * c.noise[at];
-      const double xstart =
-          std::clamp(std::sqrt(1 / abar) * xt - std::sqrt(1 / abar - 1) * c.output[out], -1.0, 1.0);
+      const double xstart = std::clamp(std::sqrt(1 / abar) * xt - std::sqrt(1 / abar - 1) * c.output[out], -1.0, 1.0);
       const double logVarianceQ = s.posteriorLogVarianceClipped[t];
       kl.push_back(referenceKlElement(s.posteriorMeanCoef1[t] * x0 + s.posteriorMeanCoef2[t] * xt, logVarianceQ,
                                       s.posteriorMeanCoef1[t] * xstart + s.posteriorMeanCoef2[t] * xt,

@@ -1,5 +1,3 @@
-#include "noise/noising.h"
-
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -8,6 +6,7 @@
 #include <vector>
 
 #include "doctest.h"
+#include "noise/noising.h"
 #include "noise/schedule.h"
 #include "noise_reference.h"
 #include "tensor/error.h"
@@ -196,8 +195,7 @@ TEST_SUITE("noise") {
         CHECK(statistics[n].mean == doctest::Approx(sum / 1000).epsilon(1e-6));
         CHECK(statistics[n].std == doctest::Approx(std::sqrt(squares / 999)).epsilon(1e-5));
         CHECK(statistics[n].elementMean == doctest::Approx(all).epsilon(1e-6));
-        CHECK(statistics[n].elementStd ==
-              doctest::Approx(std::sqrt(spread / (1000.0 * channels - 1))).epsilon(1e-5));
+        CHECK(statistics[n].elementStd == doctest::Approx(std::sqrt(spread / (1000.0 * channels - 1))).epsilon(1e-5));
       }
       for (int64_t p = 0; p < 1000; ++p) {
         double expected = 0.0;
@@ -299,7 +297,8 @@ TEST_SUITE("noise") {
     for (int64_t n = 0; n < 2; ++n) {
       double sum = 0.0;
       for (int64_t i = 0; i < 1500; ++i)
-        sum += 0.5 * (std::expm1(std::log1p(-abar)) - std::log1p(-abar) + abar * c.x0[n * 1500 + i] * c.x0[n * 1500 + i]);
+        sum +=
+            0.5 * (std::expm1(std::log1p(-abar)) - std::log1p(-abar) + abar * c.x0[n * 1500 + i] * c.x0[n * 1500 + i]);
       CHECK(bits[n] == doctest::Approx(sum / 1500 / std::numbers::ln2).epsilon(1e-5));
     }
   }

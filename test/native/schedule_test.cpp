@@ -31,10 +31,10 @@ TEST_SUITE("schedule") {
       size_t count;
       int64_t sum, weighted;  // of the kept steps; of (position + 1) * step
     };
-    for (const Case& c : {Case{1000, "250", 250, 124875, 20896611}, Case{300, "10,15,20", 45, 7727, 226591},
-                          Case{1000, "ddim50", 50, 24500, 833000}, Case{1000, "ddim7", 7, 3003, 16016},
-                          Case{1000, "7", 7, 3496, 18646}, Case{1000, "333,17,1", 351, 64612, 15499895},
-                          Case{4000, "27", 27, 53987, 1007755}}) {
+    for (const Case& c :
+         {Case{1000, "250", 250, 124875, 20896611}, Case{300, "10,15,20", 45, 7727, 226591},
+          Case{1000, "ddim50", 50, 24500, 833000}, Case{1000, "ddim7", 7, 3003, 16016}, Case{1000, "7", 7, 3496, 18646},
+          Case{1000, "333,17,1", 351, 64612, 15499895}, Case{4000, "27", 27, 53987, 1007755}}) {
       CAPTURE(c.respacing);
       const std::vector<int> kept = spacedTimesteps(c.steps, c.respacing);
       int64_t sum = 0, weighted = 0;
@@ -98,8 +98,8 @@ TEST_SUITE("schedule") {
   }
 
   TEST_CASE("bad configurations") {
-    for (const char* respacing : {"0", "1", "abc", "10,", ",10", "10,,10", "-5", "1001", "501,1", "2.5", "ddim", "ddim0",
-                                  "ddim999", "ddimx", "99999999999"}) {
+    for (const char* respacing : {"0", "1", "abc", "10,", ",10", "10,,10", "-5", "1001", "501,1", "2.5", "ddim",
+                                  "ddim0", "ddim999", "ddimx", "99999999999"}) {
       CAPTURE(respacing);
       CHECK(errorCode("linear", 1000, respacing) == "ERR_CONFIG");
     }

@@ -16,8 +16,8 @@
 #else
 #define FUSED
 #endif
-#define BOTH(NAME, EXPRESSION)                                           \
-  float NAME(float x) { return EXPRESSION; }                             \
+#define BOTH(NAME, EXPRESSION)               \
+  float NAME(float x) { return EXPRESSION; } \
   FUSED float NAME##Fused(float x) { return EXPRESSION; }
 
 namespace {
@@ -106,17 +106,18 @@ TEST_SUITE("vecmath") {
     const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
     check("sigmoid", BUILDS(sigmoidOf), sigmoid, -86.0f, 86.0f, 3.0);
     check("silu", BUILDS(siluOf), [&](double x) { return x * sigmoid(x); }, -80.0f, 86.0f, 3.0);
-    check("e^x - 1 - x", BUILDS(expMinusOneMinusOf),
-          [](double x) {
-            if (std::abs(x) > 0.1) return std::exp(x) - 1 - x;
-            double term = 1.0, sum = 0.0;
-            for (int n = 1; n < 20; ++n) {
-              term *= x / n;
-              if (n > 1) sum += term;
-            }
-            return sum;
-          },
-          -20.0f, 20.0f, 4.0);
+    check(
+        "e^x - 1 - x", BUILDS(expMinusOneMinusOf),
+        [](double x) {
+          if (std::abs(x) > 0.1) return std::exp(x) - 1 - x;
+          double term = 1.0, sum = 0.0;
+          for (int n = 1; n < 20; ++n) {
+            term *= x / n;
+            if (n > 1) sum += term;
+          }
+          return sum;
+        },
+        -20.0f, 20.0f, 4.0);
   }
 
   TEST_CASE("the derivative of silu") {

@@ -346,8 +346,8 @@ TEST_SUITE("verify") {
     CHECK(rowOf(rows, "ema_movement.*")["ok"] == true);
     CHECK(ok);
     // Each below the bound, the whole above it.
-    compareWith(reference,
-                {{"movement.a", {3, 4.0045f}}, {"movement.b", {0.0045f}}, {"ema_movement.a", {0.3f, 0.4f}}}, &ok);
+    compareWith(reference, {{"movement.a", {3, 4.0045f}}, {"movement.b", {0.0045f}}, {"ema_movement.a", {0.3f, 0.4f}}},
+                &ok);
     CHECK_FALSE(ok);
     compareWith(reference, {{"movement.a", {3, 4}}, {"movement.b", {0}}, {"ema_movement.a", {0.3f, 0.41f}}}, &ok);
     CHECK_FALSE(ok);
