@@ -21,6 +21,9 @@ export function workerEnvironment(isa) {
   };
 }
 
+const alive = new Set();
+process.on('exit', () => alive.forEach((child) => child.kill('SIGKILL')));
+
 export class Worker {
   #child;
   #lines;
@@ -31,11 +34,13 @@ export class Worker {
   constructor(command, environment) {
     this.#command = command;
     this.#child = spawn(command[0], command.slice(1), { env: environment, stdio: ['pipe', 'pipe', 'inherit'] });
+    alive.add(this.#child);
     this.#child.stdin.on('error', () => {}); // a dead worker shows as the end of its output
     this.#ended = new Promise((resolve) => {
       this.#child.on('error', (error) => resolve(error.message));
       this.#child.on('exit', (code, signal) => resolve(signal ? `ended by ${signal}` : `exit code ${code}`));
     });
+    this.#ended.then(() => alive.delete(this.#child));
     this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
   }
 
