@@ -102,4 +102,24 @@ inline std::string tensorJson(const std::string& name, const std::string& dtype,
          std::to_string(begin) + "," + std::to_string(end) + "]}";
 }
 
+inline const std::map<std::string, std::string> kMetadata = {{"format", "ddad-native"},
+                                                      {"config", "{\"quote\":\"\\\"\u00e9\"}"}};
+
+struct Sample {
+  std::vector<float> weight = {1, -2, 0.5f, 3e-39f, 0, -0.0f};
+  std::vector<double> schedule = {1e-300, 1.0 / 3, -7};
+  std::vector<int64_t> timesteps = {0, 999, -5};
+  std::vector<uint8_t> pixels = {0, 127, 255};
+  float scalar = 42;
+
+  std::vector<TensorToWrite> tensors() const {
+    return {{"w.weight", DType::kF32, {2, 3}, weight.data()},
+            {"pixels", DType::kU8, {3}, pixels.data()},  // leaves what follows unaligned
+            {"schedule", DType::kF64, {3}, schedule.data()},
+            {"empty", DType::kF32, {0, 4}, nullptr},
+            {"timesteps", DType::kI64, {3, 1}, timesteps.data()},
+            {"a \"quoted\"\nname", DType::kF32, {}, &scalar}};
+  }
+};
+
 }  // namespace ddad::testing

@@ -3,30 +3,6 @@
 using namespace ddad;
 using namespace ddad::testing;
 
-namespace {
-
-const std::map<std::string, std::string> kMetadata = {{"format", "ddad-native"},
-                                                      {"config", "{\"quote\":\"\\\"\u00e9\"}"}};
-
-struct Sample {
-  std::vector<float> weight = {1, -2, 0.5f, 3e-39f, 0, -0.0f};
-  std::vector<double> schedule = {1e-300, 1.0 / 3, -7};
-  std::vector<int64_t> timesteps = {0, 999, -5};
-  std::vector<uint8_t> pixels = {0, 127, 255};
-  float scalar = 42;
-
-  std::vector<TensorToWrite> tensors() const {
-    return {{"w.weight", DType::kF32, {2, 3}, weight.data()},
-            {"pixels", DType::kU8, {3}, pixels.data()},  // leaves what follows unaligned
-            {"schedule", DType::kF64, {3}, schedule.data()},
-            {"empty", DType::kF32, {0, 4}, nullptr},
-            {"timesteps", DType::kI64, {3, 1}, timesteps.data()},
-            {"a \"quoted\"\nname", DType::kF32, {}, &scalar}};
-  }
-};
-
-}  // namespace
-
 TEST_SUITE("file") {
   TEST_CASE("a written file reads back") {
     const TemporaryFolder folder;
