@@ -2,6 +2,7 @@
 // tests in it.
 //   npm run build:debug                 build and test
 //   npm run build:debug -- --no-test    build only
+//   npm run build:debug -- --all        test every instruction set, not the newest only
 //   npm run build:debug -- --addon      build build-debug/Debug/ddad.node instead and say how to load it
 import path from 'node:path';
 import { configurationState, generator, jobs, nodeHeaders, optionsFromEnvironment } from './lib/cmake.mjs';
@@ -9,13 +10,14 @@ import { capture, fail, root, run } from './lib/run.mjs';
 import { setup } from './setup.mjs';
 
 const args = process.argv.slice(2);
-const unknown = args.find((arg) => !['--addon', '--no-test'].includes(arg));
-if (unknown) fail(`unknown option ${unknown}; expected --addon or --no-test`);
+const unknown = args.find((arg) => !['--addon', '--all', '--no-test'].includes(arg));
+if (unknown) fail(`unknown option ${unknown}; expected --addon, --all or --no-test`);
 const addon = args.includes('--addon');
 
 setup();
 const build = path.join(root, 'build-debug');
 const options = { ...optionsFromEnvironment(), CMAKE_BUILD_TYPE: 'Debug', DDAD_SANITIZE: 'ON' };
+options.DDAD_TEST_ALL_ISAS = args.includes('--all') ? 'ON' : 'OFF';
 if (addon) {
   options.DDAD_NODE_HEADERS = nodeHeaders();
   options.CMAKE_LIBRARY_OUTPUT_DIRECTORY = path.join(build, 'Debug');

@@ -243,7 +243,7 @@ export function expandConfig(options: TrainerOptions): ModelConfig {
       steps: options.steps ?? preset.steps,
       timeLimitMs: null,
       batchSize: options.batchSize ?? preset.batchSize,
-      lr: options.lr ?? 1e-4,
+      lr: options.lr ?? preset.lr,
       betas: [0.9, 0.999],
       eps: 1e-8,
       weightDecay: options.weightDecay ?? 0.01,

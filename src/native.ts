@@ -87,7 +87,7 @@ export function addon(): Addon {
   try {
     // The OpenMP runtime reads these when the addon loads it. Its default is to spin at every barrier for milliseconds,
     // which collapses both sides as soon as anything else in the machine wants a processor.
-    process.env['GOMP_SPINCOUNT'] ??= '10000';
+    process.env['GOMP_SPINCOUNT'] ??= '1000';
     // eslint-disable-next-line @typescript-eslint/no-require-imports
     loaded = require(file) as Addon;
   } catch (error) {

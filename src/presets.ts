@@ -9,6 +9,7 @@ export interface Preset {
   attentionResolutions: readonly number[];
   numHeadChannels: number;
   batchSize: number;
+  lr: number;
   steps: number;
 }
 
@@ -23,7 +24,8 @@ export const presets = {
     numResBlocks: 1,
     attentionResolutions: [],
     numHeadChannels: 32,
-    batchSize: 8,
+    batchSize: 4,
+    lr: 5e-4,
     steps: 5000,
   },
   /** A CPU on the line. */
@@ -35,7 +37,8 @@ export const presets = {
     numResBlocks: 1,
     attentionResolutions: [16],
     numHeadChannels: 32,
-    batchSize: 8,
+    batchSize: 4,
+    lr: 5e-4,
     steps: 10000,
   },
   /** One GPU. */
@@ -48,6 +51,7 @@ export const presets = {
     attentionResolutions: [32, 16, 8],
     numHeadChannels: 64,
     batchSize: 4,
+    lr: 1e-4,
     steps: 10000,
   },
   /** The published setting. */
@@ -60,6 +64,7 @@ export const presets = {
     attentionResolutions: [32, 16, 8],
     numHeadChannels: 64,
     batchSize: 2,
+    lr: 1e-4,
     steps: 10000,
   },
 } as const satisfies Record<string, Preset>;

@@ -132,14 +132,33 @@ class TrainWorkload : public Workload {
     const auto nhwc = [&](const char* name) { return toNhwc(inputs.floats(name), shape[0], shape[1], shape[2] * shape[3]); };
     const auto t = inputs.ints("t");
     const StepResult r = trainer->stepGiven(nhwc("x0").data(), nullptr, t.data(), nhwc("noise").data(), 1e-4, Cancel());
-    const auto out = trainer->lastOutput();
-    return {{"out", tensorOf({shape[0], 2 * shape[1], shape[2], shape[3]},
-                             toNchw(out, shape[0], 2 * shape[1], shape[2] * shape[3]))},
+    return {{"out", networkOutput(inputs, shape)},
             {"losses", tensorOf({3}, {static_cast<float>(r.loss), static_cast<float>(r.mse), static_cast<float>(r.vb)})},
             {"gradNorm", tensorOf({1}, {static_cast<float>(r.gradNorm)})}};
   }
 
  private:
+  /// The network alone: a training step's own output is overwritten by its backward.
+  json networkOutput(const SafetensorsFile& inputs, const std::vector<int64_t>& shape) const {
+    const UNet net = buildUNet(UNetConfig::fromJson(config_.at("unet")));
+    ParameterBlock block{AlignedBuffer(net.graph.parameterFloats()), AlignedBuffer()};
+    std::copy_n(make()->weights(), net.graph.parameterFloats(), block.values.data());
+    PlanOptions options;
+    options.batch = shape[0];
+    options.height = shape[2];
+    options.width = shape[3];
+    Plan plan(*device_, net.graph, options, block);
+    const int64_t pixels = shape[2] * shape[3];
+    const auto x = toNhwc(inputs.floats("x"), shape[0], shape[1], pixels);
+    std::copy(x.begin(), x.end(), plan.value(net.x));
+    const auto t = inputs.ints("t");
+    for (size_t i = 0; i < t.size(); ++i) plan.value(net.t)[i] = static_cast<float>(t[i]);
+    plan.prepare();
+    plan.forward(Cancel());
+    const std::span<const float> out(plan.value(net.out), static_cast<size_t>(plan.shape(net.out).size()));
+    return tensorOf({shape[0], 2 * shape[1], shape[2], shape[3]}, toNchw(out, shape[0], 2 * shape[1], pixels));
+  }
+
   std::unique_ptr<Trainer> make() const {
     auto trainer = std::make_unique<Trainer>(device_, config_);
     if (model_.empty()) return trainer;

@@ -8,6 +8,9 @@ namespace ddad {
 /// AdamW and the moving average of the weights; defaults as published.
 struct OptimizerSettings {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0.01, ema = 0.997;
+  // The average follows faster at first, min(ema, (1 + step) / (10 + step)): after 300 steps at a constant 0.997 the
+  // random initial weights would still make up 41 % of it.
+  bool emaWarmup = true;
 };
 
 /// Constants of one step, computed in double.

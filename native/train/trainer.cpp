@@ -224,10 +224,6 @@ StepResult Trainer::stepGiven(const float* pixels, const int32_t* labels, const 
 int64_t Trainer::stepsDone() const { return impl_->steps_; }
 int64_t Trainer::batchSize() const { return impl_->config_.batch; }
 int64_t Trainer::batchFloats() const { return impl_->batchFloats(); }
-std::vector<float> Trainer::lastOutput() const {
-  const float* out = impl_->plan_->value(impl_->net_.out);
-  return {out, out + impl_->plan_->shape(impl_->net_.out).size()};
-}
 const Graph& Trainer::graph() const { return impl_->net_.graph; }
 const float* Trainer::weights() const { return impl_->parameters_.values.data(); }
 const float* Trainer::averagedWeights() const { return impl_->ema_.data(); }

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "device/device.h"
 #include "nlohmann/json.hpp"
@@ -37,8 +36,6 @@ class Trainer {
   int64_t batchSize() const;
   /// Floats of one batch: batch * size * size * channels.
   int64_t batchFloats() const;
-  /// The network's output of the last step, [batch, size, size, 2 * channels].
-  std::vector<float> lastOutput() const;
   const Graph& graph() const;
   /// Parameter blocks laid out as graph() says.
   const float* weights() const;

@@ -22,6 +22,7 @@ TrainerConfig TrainerConfig::fromJson(const nlohmann::json& config) {
   c.seed = static_cast<uint64_t>(integerField(training, "seed", 0, int64_t{1} << 53, 0));
   c.optimizer.weightDecay = numberField(training, "weightDecay", 0, 1, c.optimizer.weightDecay);
   c.optimizer.ema = numberField(training, "ema", 0, 1, c.optimizer.ema);
+  c.optimizer.emaWarmup = booleanField(training, "emaWarmup", true);
   c.optimizer.eps = numberField(training, "eps", 1e-20, 1, c.optimizer.eps);
   const auto betas = training.find("betas");
   if (betas != training.end() && !betas->is_null()) {

@@ -28,7 +28,8 @@ nlohmann::json trainerConfig(const nlohmann::json& spec, int64_t size) {
             {"betas", spec.at("betas")},
             {"eps", spec.at("eps")},
             {"weightDecay", spec.at("weightDecay")},
-            {"ema", spec.at("ema")}}}};
+            {"ema", spec.at("ema")},
+            {"emaWarmup", false}}}};
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ export const trainCommand: Command<TrainArguments> = {
     steps: number('steps', 'Optimiser steps', 'by preset, or what the time limit allows'),
     'time-limit': text('time-limit', 'Time for training, such as 30s, 5m, 1h30m'),
     'batch-size': number('batch-size', 'Samples a step', 'by preset'),
-    lr: number('lr', 'Learning rate at the start; falls linearly to 0', '1e-4'),
+    lr: number('lr', 'Learning rate at the start; falls linearly to 0', 'by preset'),
     flip: {
       choices: ['none', 'horizontal', 'vertical', 'both'],
       describe: 'Mirror training samples at random  [default: none]',

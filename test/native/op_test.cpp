@@ -29,57 +29,69 @@ double relativeError(const Values& got, const Values& want, double floor) {
   return std::sqrt(difference) / std::max(std::sqrt(size), floor);
 }
 
-struct Fixture {
+/// Where a gradient was probed and what finite differences gave there.
+struct Probe {
+  std::vector<size_t> places;
+  Values slopes;
+};
+
+/// A case with its inputs and everything the reference says of it, computed once for all kernels.
+struct Expectation {
   OpCase c;
   OpCaseGraph g;
-  ParameterBlock block;
-  std::shared_ptr<Device> device = openDevice("cpu", 2);
-  std::unique_ptr<Plan> plan;
+  PlanOptions options;
   std::vector<Shape> shapes;
+  Shape outShape;
   std::vector<Values> in, params;
   Values direction;  // gradient of the output: the loss is its product with the output
+  Values out;
+  std::vector<Probe> inProbes, paramProbes;
 
-  explicit Fixture(const OpCase& opCase) : c(opCase), g(buildOpCase(opCase)) {
-    block = {AlignedBuffer(g.graph.parameterFloats()), AlignedBuffer(g.graph.parameterFloats())};
-    PlanOptions options;
+  explicit Expectation(const OpCase& opCase) : c(opCase), g(buildOpCase(opCase)) {
     options.batch = c.batch;
     options.height = c.kind == OpKind::kUpsample ? 2 * c.height : c.height;
     options.width = c.kind == OpKind::kUpsample ? 2 * c.width : c.width;
     // an activation fused into the convolution exists in inference only
-    options.training = !(c.kind == OpKind::kConv && c.attr.activation != Activation::kNone);
+    options.training = !(c.kind == OpKind::kConv && c.attr.activation != Activation::kNone) &&
+                       c.kind != OpKind::kTimestepEmbedding;
     options.inputGradients = options.training;
-    plan = std::make_unique<Plan>(*device, g.graph, options, block);
+    const auto device = openDevice("cpu", 1);
+    ParameterBlock block = makeBlock();
+    const Plan plan(*device, g.graph, options, block);
     RandomValues random(7);
     for (size_t i = 0; i < g.inputs.size(); ++i) {
-      const Shape shape = plan->shape(g.inputs[i]);
-      shapes.push_back(shape);
-      in.push_back(random.normal(shape.size()));
+      shapes.push_back(plan.shape(g.inputs[i]));
+      in.push_back(random.normal(shapes.back().size()));
       if (c.kind == OpKind::kLabelEmbedding && i == 1)
         for (size_t n = 0; n < in[i].size(); ++n) in[i][n] = static_cast<double>((n * 3) % 4);
       if (c.kind == OpKind::kTimestepEmbedding)
         for (size_t n = 0; n < in[i].size(); ++n) in[i][n] = static_cast<double>(n * 431);
-      std::copy(in[i].begin(), in[i].end(), plan->value(g.inputs[i]));
     }
-    for (const ParamSpec& p : g.graph.params()) {
-      params.push_back(random.normal(p.size()));
-      std::copy(params.back().begin(), params.back().end(), block.values.data() + p.offset);
-    }
-    direction = random.normal(plan->shape(g.output).size());
-    plan->prepare();
+    for (const ParamSpec& p : g.graph.params()) params.push_back(random.normal(p.size()));
+    outShape = plan.shape(g.output);
+    direction = random.normal(outShape.size());
+    out = reference();
+    if (!options.training) return;
+    for (size_t i = 0; i < in.size(); ++i)
+      inProbes.push_back(plan.gradient(g.inputs[i]) ? probe(in[i]) : Probe());
+    for (Values& p : params) paramProbes.push_back(probe(p));
   }
 
-  Values reference() const { return referenceForward(g.graph.ops()[0], shapes, in, params, plan->shape(g.output)); }
+  ParameterBlock makeBlock() const {
+    return {AlignedBuffer(g.graph.parameterFloats()), AlignedBuffer(g.graph.parameterFloats())};
+  }
+  Values reference() const { return referenceForward(g.graph.ops()[0], shapes, in, params, outShape); }
   double loss() const {
-    const Values out = reference();
+    const Values values = reference();
     double sum = 0;
-    for (size_t i = 0; i < out.size(); ++i) sum += out[i] * direction[i];
+    for (size_t i = 0; i < values.size(); ++i) sum += values[i] * direction[i];
     return sum;
   }
 
-  /// Central differences of the reference at up to 24 places of `values`, beside the gradient that was computed.
-  void checkGradient(Values& values, const float* gradient, const char* what) const {
-    Values got, want;
-    const size_t stride = std::max<size_t>(1, values.size() / 24);
+  /// Central differences of the reference at up to 12 places of `values`.
+  Probe probe(Values& values) const {
+    Probe p;
+    const size_t stride = std::max<size_t>(1, values.size() / 12);
     for (size_t i = 0; i < values.size(); i += stride) {
       const double keep = values[i], step = 1e-5;
       values[i] = keep + step;
@@ -87,74 +99,96 @@ struct Fixture {
       values[i] = keep - step;
       const double down = loss();
       values[i] = keep;
-      want.push_back((up - down) / (2 * step));
-      got.push_back(static_cast<double>(gradient[i]));
+      p.places.push_back(i);
+      p.slopes.push_back((up - down) / (2 * step));
     }
-    const double error = relativeError(got, want, 1e-3);
-    CHECK_MESSAGE(error <= kGradientTolerance, what << " of " << c.name << ": " << error);
+    return p;
   }
 };
 
-void checkCase(const OpCase& c) {
-  Fixture f(c);
-  const Cancel never;
-  f.plan->forward(never);
-  const Values want = f.reference();
-  const float* out = f.plan->value(f.g.output);
-  const double error = relativeError(Values(out, out + want.size()), want, 1e-6);
-  CHECK_MESSAGE(error <= kForwardTolerance, "forward of " << c.name << ": " << error);
-  if (!f.plan->options().training || c.kind == OpKind::kTimestepEmbedding) return;
+const std::vector<Expectation>& expectations() {
+  static const std::vector<Expectation> all = [] {
+    std::vector<Expectation> made;
+    for (const OpCase& c : opCases()) made.emplace_back(c);
+    return made;
+  }();
+  return all;
+}
 
-  std::copy(f.direction.begin(), f.direction.end(), f.plan->gradient(f.g.output));
-  f.plan->backward(never);
-  for (size_t i = 0; i < f.in.size(); ++i)
-    if (f.plan->gradient(f.g.inputs[i])) f.checkGradient(f.in[i], f.plan->gradient(f.g.inputs[i]), "input gradient");
-  for (size_t p = 0; p < f.params.size(); ++p)
-    f.checkGradient(f.params[p], f.block.gradients.data() + f.g.graph.params()[p].offset, "parameter gradient");
+/// One run of a case on the engine.
+struct Run {
+  const Expectation& e;
+  std::shared_ptr<Device> device;
+  ParameterBlock block;
+  Plan plan;
+
+  Run(const Expectation& expectation, int threads)
+      : e(expectation),
+        device(openDevice("cpu", threads)),
+        block(e.makeBlock()),
+        plan(*device, e.g.graph, e.options, block) {
+    for (size_t i = 0; i < e.in.size(); ++i) std::copy(e.in[i].begin(), e.in[i].end(), plan.value(e.g.inputs[i]));
+    for (size_t p = 0; p < e.params.size(); ++p)
+      std::copy(e.params[p].begin(), e.params[p].end(), block.values.data() + e.g.graph.params()[p].offset);
+    plan.prepare();
+    plan.forward(Cancel());
+    const float* values = plan.value(e.g.output);
+    out.assign(values, values + e.outShape.size());
+    if (!e.options.training) return;
+    std::copy(e.direction.begin(), e.direction.end(), plan.gradient(e.g.output));
+    plan.backward(Cancel());
+  }
+
+  std::vector<float> out;
+};
+
+void checkGradient(const Probe& probe, const float* gradient, const std::string& what) {
+  Values got;
+  for (size_t place : probe.places) got.push_back(static_cast<double>(gradient[place]));
+  const double error = relativeError(got, probe.slopes, 1e-3);
+  CHECK_MESSAGE(error <= kGradientTolerance, what << ": " << error);
+}
+
+void checkCase(const Expectation& e) {
+  const Run run(e, 2);
+  const double error = relativeError(Values(run.out.begin(), run.out.end()), e.out, 1e-6);
+  CHECK_MESSAGE(error <= kForwardTolerance, "forward of " << e.c.name << ": " << error);
+  if (!e.options.training) return;
+  for (size_t i = 0; i < e.in.size(); ++i)
+    if (const float* gradient = run.plan.gradient(e.g.inputs[i]))
+      checkGradient(e.inProbes[i], gradient, "input gradient of " + e.c.name);
+  for (size_t p = 0; p < e.params.size(); ++p)
+    checkGradient(e.paramProbes[p], run.block.gradients.data() + e.g.graph.params()[p].offset,
+                  "parameter gradient of " + e.c.name);
 }
 
 }  // namespace
 
 TEST_CASE("every op agrees with its reference, forward and backward") {
-  for (const OpCase& c : opCases()) {
-    CAPTURE(c.name);
-    checkCase(c);
-  }
+  for (const Expectation& e : expectations()) checkCase(e);
 }
 
 TEST_CASE("every convolution kernel agrees with the reference") {
   const ConvKernel before = convKernel();
   for (ConvKernel kernel : {ConvKernel::kDirect, ConvKernel::kWinograd, ConvKernel::kOnednn}) {
     setConvKernel(kernel);
-    for (const OpCase& c : opCases())
-      if (c.kind == OpKind::kConv) {
-        CAPTURE(static_cast<int>(kernel));
-        checkCase(c);
-      }
+    CAPTURE(static_cast<int>(kernel));
+    for (const Expectation& e : expectations())
+      if (e.c.kind == OpKind::kConv) checkCase(e);
   }
   setConvKernel(before);
 }
 
 TEST_CASE("results do not depend on the number of threads") {
-  for (const OpCase& c : opCases()) {
+  for (const Expectation& e : expectations()) {
     std::vector<std::vector<float>> results;
     for (int threads : {1, 2, 3}) {
-      Fixture f(c);
-      const auto device = openDevice("cpu", threads);
-      Plan plan(*device, f.g.graph, f.plan->options(), f.block);
-      for (size_t i = 0; i < f.in.size(); ++i) std::copy(f.in[i].begin(), f.in[i].end(), plan.value(f.g.inputs[i]));
-      plan.prepare();
-      plan.forward(Cancel());
-      const float* out = plan.value(f.g.output);
-      std::vector<float> all(out, out + plan.shape(f.g.output).size());
-      if (plan.options().training && c.kind != OpKind::kTimestepEmbedding) {
-        std::copy(f.direction.begin(), f.direction.end(), plan.gradient(f.g.output));
-        plan.backward(Cancel());
-        all.insert(all.end(), f.block.gradients.data(), f.block.gradients.data() + f.block.gradients.size());
-      }
-      results.push_back(std::move(all));
+      const Run run(e, threads);
+      results.push_back(run.out);
+      const float* gradients = run.block.gradients.data();
+      results.back().insert(results.back().end(), gradients, gradients + run.block.gradients.size());
     }
-    CAPTURE(c.name);
+    CAPTURE(e.c.name);
     CHECK(results[0] == results[1]);
     CHECK(results[0] == results[2]);
   }

@@ -29,7 +29,7 @@ test('trains, calibrates and reports both', async () => {
   );
   assert.ok(training.every(({ loss, mse, vb }) => [loss, mse, vb].every(Number.isFinite)));
   assert.deepEqual(
-    training.map(({ lr }) => Number((lr / 1e-4).toFixed(6))),
+    training.map(({ lr }) => Number((lr / 5e-4).toFixed(6))),
     [1, 5, 4, 3, 2, 1].map((n, i) => (i === 0 ? 1 : Number((n / 6).toFixed(6)))),
   );
   assert.deepEqual([training.at(-1).done, training.at(-1).remainingMs], [1, 0]);
