@@ -15,12 +15,13 @@ Shape shapeOf(const TensorSpec& spec, const PlanOptions& options) {
 
 }  // namespace
 
-Plan::Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters)
+Plan::Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters,
+           PlanMemory* memory)
     : device_(device), graph_(graph), options_(options), parameters_(parameters) {
   if (options.batch < 1 || options.height < 1 || options.width < 1)
     throw Error("ERR_CONFIG", "a plan needs a batch, height and width of at least 1");
   compile();
-  placeMemory();
+  placeMemory(memory);
 }
 
 void Plan::compile() {
@@ -49,7 +50,7 @@ void Plan::compile() {
   }
 }
 
-void Plan::placeMemory() {
+void Plan::placeMemory(PlanMemory* memory) {
   const auto count = static_cast<int>(ops_.size());
   const int lossStep = count;  // backward of op i runs at step 2 * count - i
   const auto backwardStep = [&](int i) { return 2 * count - i; };
@@ -141,17 +142,21 @@ void Plan::placeMemory() {
     if (gradientId[static_cast<size_t>(id)] >= 0) arena.extend(gradientId[static_cast<size_t>(id)], 2 * count + 1);
 
   arena.place();
-  arena_ = AlignedBuffer(arena.total());
-  const auto at = [&](int id) { return id < 0 ? nullptr : arena_.data() + arena.offset(id); };
+  arenaFloats_ = arena.total();
+  if (memory && memory->arena && memory->arena->size() >= arenaFloats_) {
+    arena_ = memory->arena;
+  } else {
+    arena_ = std::make_shared<AlignedBuffer>(arenaFloats_);
+    if (memory) memory->arena = arena_;
+  }
+  const auto at = [&](int id) { return id < 0 ? nullptr : arena_->data() + arena.offset(id); };
   for (size_t t = 0; t < tensors; ++t) {
     values_.push_back(at(valueId[t]));
     gradients_.push_back(at(gradientId[t]));
   }
 
-  int64_t packedFloats = 0;
-  for (const auto& op : ops_) packedFloats += (op->packedFloats() + 15) / 16 * 16;
-  packed_ = AlignedBuffer(packedFloats);
-  float* packed = packed_.data();
+  takePacked(memory);
+  float* packed = packed_->data();
   for (size_t i = 0; i < ops_.size(); ++i) {
     const OpRecord& record = graph_.ops()[i];
     OpBuffers b;
@@ -178,7 +183,27 @@ void Plan::placeMemory() {
   }
 }
 
+void Plan::takePacked(PlanMemory* memory) {
+  int64_t floats = 0;
+  std::vector<int64_t> layout;  // kernels of different layouts differ in name or size
+  for (const auto& op : ops_) {
+    floats += (op->packedFloats() + 15) / 16 * 16;
+    layout.push_back(op->packedFloats());
+    layout.push_back(op->kernelName()[0]);
+  }
+  if (memory && memory->packed && memory->packedLayout == layout) {
+    packed_ = memory->packed;
+    prepared_ = true;
+    return;
+  }
+  packed_ = std::make_shared<AlignedBuffer>(floats);
+  if (!memory) return;
+  memory->packed = packed_;
+  memory->packedLayout = std::move(layout);
+}
+
 void Plan::prepare() {
+  if (prepared_) return;
   for (const auto& op : ops_) op->prepare();
 }
 

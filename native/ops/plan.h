@@ -24,11 +24,21 @@ struct PlanOptions {
   bool inputGradients = false;  // in training: gradients of the spatial inputs
 };
 
+/// Memory that plans of one graph hand on: the activations of plans that never run at the same time, and the packed
+/// weights, which hardly depend on the size of the image. A plan takes what fits and leaves what it had to allocate.
+struct PlanMemory {
+  std::shared_ptr<AlignedBuffer> arena;
+  std::shared_ptr<AlignedBuffer> packed;
+  std::vector<int64_t> packedLayout;  // what `packed` holds, an op each
+};
+
 class Plan {
  public:
-  /// `graph`, `device` and the blocks must outlive the plan. Throws ERR_CONFIG where the size does not fit the graph,
+  /// `graph`, `device` and the blocks must outlive the plan. With `memory`, values are kept within one run only, and
+  /// the weights must not have changed since it was filled. Throws ERR_CONFIG where the size does not fit the graph,
   /// ERR_MEMORY where the arena cannot be had.
-  Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters);
+  Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters,
+       PlanMemory* memory = nullptr);
 
   /// Value of an input or output tensor.
   float* value(TensorId id) const { return values_[static_cast<size_t>(id)]; }
@@ -41,8 +51,8 @@ class Plan {
   void forward(const Cancel& cancel);
   void backward(const Cancel& cancel);
 
-  int64_t activationBytes() const { return arena_.bytes(); }
-  int64_t packedBytes() const { return packed_.bytes(); }
+  int64_t activationBytes() const { return arenaFloats_ * static_cast<int64_t>(sizeof(float)); }
+  int64_t packedBytes() const { return packed_->bytes(); }
   /// Forward FLOPs, a multiply-add counted as two.
   double flops() const;
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
@@ -50,7 +60,8 @@ class Plan {
 
  private:
   void compile();
-  void placeMemory();
+  void placeMemory(PlanMemory* memory);
+  void takePacked(PlanMemory* memory);
 
   const Device& device_;
   const Graph& graph_;
@@ -58,7 +69,9 @@ class Plan {
   ParameterBlock& parameters_;
   std::vector<Shape> shapes_;
   std::vector<bool> needsGradient_;
-  AlignedBuffer arena_, packed_;  // before the ops that point into them
+  std::shared_ptr<AlignedBuffer> arena_, packed_;  // before the ops that point into them
+  int64_t arenaFloats_ = 0;
+  bool prepared_ = false;  // the packed weights came from another plan
   std::vector<float*> values_, gradients_;
   std::vector<std::unique_ptr<Op>> ops_;
 };

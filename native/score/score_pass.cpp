@@ -16,7 +16,7 @@ PlanOptions planOptions(int64_t batch, int64_t height, int64_t width) {
 }  // namespace
 
 ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& config, ParameterBlock& parameters,
-                     int64_t images, int64_t height, int64_t width)
+                     int64_t images, int64_t height, int64_t width, PlanMemory* memory)
     : device_(device),
       net_(net),
       config_(config),
@@ -30,13 +30,11 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
       maps_(images * height * width),
       noise_(static_cast<size_t>(scales_)),
       statistics_(static_cast<size_t>(images * scales_)),
-      plan_(device, net.graph, planOptions(images * scales_, height, width), parameters) {
+      labels_(static_cast<size_t>(images)),
+      plan_(device, net.graph, planOptions(images * scales_, height, width), parameters, memory) {
   for (int64_t s = 0; s < scales_; ++s) {
     const auto index = static_cast<size_t>(s);
-    const int step = config.steps[index];
-    coefficients_.push_back(stepCoefficients(config.schedule, step));
-    for (int64_t i = 0; i < images; ++i)
-      plan_.value(net.t)[i * scales_ + s] = static_cast<float>(config.schedule.timestepMap[static_cast<size_t>(step)]);
+    coefficients_.push_back(stepCoefficients(config.schedule, config.steps[index]));
     const auto count = static_cast<double>(scales_);
     if (config.normalization == Normalization::kCalibration)
       terms_.push_back({static_cast<float>(1.0 / (config.std[index] * count)),
@@ -44,12 +42,6 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
     else
       terms_.push_back({static_cast<float>(1.0 / count), 0.0f});
   }
-  for (int64_t i = 0; i < images; ++i) setLabel(i, 0);
-}
-
-void ScorePass::setLabel(int64_t i, int label) {
-  if (net_.y < 0) return;
-  for (int64_t s = 0; s < scales_; ++s) plan_.value(net_.y)[i * scales_ + s] = static_cast<float>(label);
 }
 
 void ScorePass::run(const uint32_t* samples, const Cancel& cancel) {
@@ -66,9 +58,15 @@ void ScorePass::run(const uint32_t* samples, const Cancel& cancel) {
     return noise_.data();
   };
   const int64_t perImage = scales_ * height_ * width_;
-  for (int64_t i = 0; i < images_; ++i)
+  for (int64_t i = 0; i < images_; ++i) {
+    for (int64_t s = 0; s < scales_; ++s) {
+      const int step = config_.steps[static_cast<size_t>(s)];
+      plan_.value(net_.t)[i * scales_ + s] = static_cast<float>(config_.schedule.timestepMap[static_cast<size_t>(step)]);
+      if (net_.y >= 0) plan_.value(net_.y)[i * scales_ + s] = static_cast<float>(labels_[static_cast<size_t>(i)]);
+    }
     noising(batch, {image(i), 0}, coefficients_.data(), sources(i), plan_.value(net_.x) + i * perImage * channels_,
             threads);
+  }
   plan_.forward(cancel);
   for (int64_t i = 0; i < images_; ++i)
     klScore(batch, {image(i), 0}, plan_.value(net_.out) + i * perImage * 2 * channels_, coefficients_.data(),

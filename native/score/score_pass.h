@@ -14,11 +14,11 @@ namespace ddad {
 class ScorePass {
  public:
   ScorePass(const Device& device, const UNet& net, const ScoreConfig& config, ParameterBlock& parameters,
-            int64_t images, int64_t height, int64_t width);
+            int64_t images, int64_t height, int64_t width, PlanMemory* memory = nullptr);
 
   /// Where the caller puts image i: [height, width, channels] in [-1, 1].
   float* image(int64_t i) { return pixels_.data() + i * height_ * width_ * channels_; }
-  void setLabel(int64_t i, int label);
+  void setLabel(int64_t i, int label) { labels_[static_cast<size_t>(i)] = label; }
   /// Brings changed weights into the kernels' layouts.
   void prepare() { plan_.prepare(); }
   /// `samples[i]` is the place of image i in the random stream: the same image and sample give the same map.
@@ -34,7 +34,8 @@ class ScorePass {
   int64_t width() const { return width_; }
   int64_t images() const { return images_; }
   Plan& plan() { return plan_; }
-  int64_t bytes() const { return plan_.activationBytes() + pixels_.bytes() + kl_.bytes() + maps_.bytes(); }
+  /// Bytes beside the plan's.
+  int64_t ownBytes() const { return pixels_.bytes() + kl_.bytes() + maps_.bytes(); }
 
  private:
   const Device& device_;
@@ -46,6 +47,7 @@ class ScorePass {
   std::vector<NoiseSource> noise_;
   std::vector<EnsembleTerm> terms_;
   std::vector<KlStatistics> statistics_;
+  std::vector<int> labels_;
   Plan plan_;
 };
 

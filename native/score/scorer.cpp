@@ -76,6 +76,7 @@ class ScorerImpl {
   ScoreConfig config_;
   const UNet net_;
   ParameterBlock parameters_;
+  PlanMemory memory_;            // shared by the passes: one runs at a time
   std::list<ScorePass> passes_;  // most recently used first
 
  private:
@@ -86,7 +87,7 @@ class ScorerImpl {
       passes_.splice(passes_.begin(), passes_, it);
     } else {
       if (passes_.size() >= kMaxPasses) passes_.pop_back();
-      passes_.emplace_front(*device_, net_, config_, parameters_, 1, height, width);
+      passes_.emplace_front(*device_, net_, config_, parameters_, 1, height, width, &memory_);
       passes_.front().prepare();
     }
     return passes_.front();
@@ -226,11 +227,9 @@ void Scorer::setConfig(const nlohmann::json& config) { impl_->setConfig(config);
 ScoreResult Scorer::score(const ScoreRequest& request, const Cancel& cancel) { return impl_->score(request, cancel); }
 void Scorer::save(const std::string& path, const nlohmann::json& config) const { impl_->save(path, config); }
 nlohmann::json Scorer::memory() const {
-  int64_t activations = 0, packed = 0;
-  for (ScorePass& pass : impl_->passes_) {
-    activations += pass.bytes();
-    packed += pass.plan().packedBytes();
-  }
+  int64_t activations = impl_->memory_.arena ? impl_->memory_.arena->bytes() : 0;
+  const int64_t packed = impl_->memory_.packed ? impl_->memory_.packed->bytes() : 0;
+  for (const ScorePass& pass : impl_->passes_) activations += pass.ownBytes();
   return {{"parameters", impl_->parameters_.values.bytes()}, {"activations", activations}, {"packedWeights", packed}};
 }
 
