@@ -9,7 +9,12 @@ import { auroc } from '../../dist/evaluation/auroc.js';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { out: { type: 'string' }, json: { type: 'string' }, smoothing: { type: 'string' }, overlays: { type: 'string' } },
+  options: {
+    out: { type: 'string' },
+    json: { type: 'string' },
+    smoothing: { type: 'string' },
+    overlays: { type: 'string' },
+  },
 });
 const [model, dataset] = positionals;
 if (!model || !dataset) {
@@ -37,7 +42,9 @@ function pixelAuroc(good, bad) {
 function blur({ data, width, height }, sigma) {
   if (!sigma) return data;
   const radius = Math.ceil(3 * sigma);
-  const kernel = Float64Array.from({ length: 2 * radius + 1 }, (_, i) => Math.exp(-((i - radius) ** 2) / (2 * sigma ** 2)));
+  const kernel = Float64Array.from({ length: 2 * radius + 1 }, (_, i) =>
+    Math.exp(-((i - radius) ** 2) / (2 * sigma ** 2)),
+  );
   const total = kernel.reduce((a, b) => a + b);
   const pass = (from, outer, inner, outerStride, innerStride) => {
     const to = new Float32Array(from.length);
@@ -70,10 +77,14 @@ for (const folder of folders) {
     const name = path.parse(names[index]).name;
     scores[folder].push(result.score);
     if (folder !== 'good') {
-      const mask = await sharp(path.join(dataset, 'ground_truth', folder, `${name}_mask.png`)).toColourspace('b-w').raw().toBuffer();
+      const mask = await sharp(path.join(dataset, 'ground_truth', folder, `${name}_mask.png`))
+        .toColourspace('b-w')
+        .raw()
+        .toBuffer();
       sigmas.forEach((sigma, s) => {
         const map = blur(result.map, sigma);
-        for (let i = 0; i < map.length; i++) (mask[i] > 127 ? pixels[folder][s].bad : pixels[folder][s].good).push(map[i]);
+        for (let i = 0; i < map.length; i++)
+          (mask[i] > 127 ? pixels[folder][s].bad : pixels[folder][s].good).push(map[i]);
       });
     }
     if (values.out && index < Number(values.overlays ?? 6)) {
@@ -88,7 +99,9 @@ const seconds = (performance.now() - started) / 1000;
 const report = { model, images: count, secondsPerImage: seconds / count, sigmas, imageAuroc: {}, pixelAuroc: {} };
 for (const folder of folders.filter((f) => f !== 'good')) {
   report.imageAuroc[folder] = auroc(scores.good, scores[folder]);
-  report.pixelAuroc[folder] = pixels[folder].map(({ good, bad }) => pixelAuroc(Float32Array.from(good), Float32Array.from(bad)));
+  report.pixelAuroc[folder] = pixels[folder].map(({ good, bad }) =>
+    pixelAuroc(Float32Array.from(good), Float32Array.from(bad)),
+  );
 }
 console.table(
   Object.fromEntries(
@@ -96,7 +109,9 @@ console.table(
       folder,
       {
         'image AUROC': report.imageAuroc[folder].toFixed(3),
-        ...Object.fromEntries(sigmas.map((s, i) => [`pixel AUROC, sigma ${s}`, report.pixelAuroc[folder][i].toFixed(3)])),
+        ...Object.fromEntries(
+          sigmas.map((s, i) => [`pixel AUROC, sigma ${s}`, report.pixelAuroc[folder][i].toFixed(3)]),
+        ),
       },
     ]),
   ),

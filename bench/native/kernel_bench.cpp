@@ -41,9 +41,10 @@ struct Contender {
   const char* name;
   ConvKernel kernel;
 };
-constexpr Contender kContenders[] = {
-    {"direct", ConvKernel::kDirect}, {"winograd", ConvKernel::kWinograd}, {"onednn", ConvKernel::kOnednn},
-    {"auto", ConvKernel::kAuto}};
+constexpr Contender kContenders[] = {{"direct", ConvKernel::kDirect},
+                                     {"winograd", ConvKernel::kWinograd},
+                                     {"onednn", ConvKernel::kOnednn},
+                                     {"auto", ConvKernel::kAuto}};
 
 /// Medians in milliseconds, contenders taking turns.
 void compare(const char* title, double gflop, int rounds, const std::function<std::function<void()>()>& make) {

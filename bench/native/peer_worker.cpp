@@ -30,8 +30,7 @@ std::vector<float> swapLeading(const std::vector<float>& in, int64_t a, int64_t 
   const auto rest = static_cast<int64_t>(in.size()) / (a * b);
   std::vector<float> out(in.size());
   for (int64_t i = 0; i < a; ++i)
-    for (int64_t j = 0; j < b; ++j)
-      std::copy_n(in.data() + (i * b + j) * rest, rest, out.data() + (j * a + i) * rest);
+    for (int64_t j = 0; j < b; ++j) std::copy_n(in.data() + (i * b + j) * rest, rest, out.data() + (j * a + i) * rest);
   return out;
 }
 
@@ -120,7 +119,8 @@ class TrainWorkload : public Workload {
       : device_(device), config_(config), model_(model) {
     trainer_ = make();
     pixels_.resize(static_cast<size_t>(trainer_->batchFloats()));
-    for (size_t i = 0; i < pixels_.size(); ++i) pixels_[i] = static_cast<float>(std::sin(0.013 * static_cast<double>(i)));
+    for (size_t i = 0; i < pixels_.size(); ++i)
+      pixels_[i] = static_cast<float>(std::sin(0.013 * static_cast<double>(i)));
   }
 
   void iterate() override { trainer_->step(pixels_.data(), nullptr, 1e-4, Cancel()); }
@@ -129,12 +129,15 @@ class TrainWorkload : public Workload {
     // a step of its own on fresh weights, so that the timed trainer keeps the same work
     const auto trainer = make();
     const std::vector<int64_t> shape = inputs.get("x0").shape;
-    const auto nhwc = [&](const char* name) { return toNhwc(inputs.floats(name), shape[0], shape[1], shape[2] * shape[3]); };
+    const auto nhwc = [&](const char* name) {
+      return toNhwc(inputs.floats(name), shape[0], shape[1], shape[2] * shape[3]);
+    };
     const auto t = inputs.ints("t");
     const StepResult r = trainer->stepGiven(nhwc("x0").data(), nullptr, t.data(), nhwc("noise").data(), 1e-4, Cancel());
-    return {{"out", networkOutput(inputs, shape)},
-            {"losses", tensorOf({3}, {static_cast<float>(r.loss), static_cast<float>(r.mse), static_cast<float>(r.vb)})},
-            {"gradNorm", tensorOf({1}, {static_cast<float>(r.gradNorm)})}};
+    return {
+        {"out", networkOutput(inputs, shape)},
+        {"losses", tensorOf({3}, {static_cast<float>(r.loss), static_cast<float>(r.mse), static_cast<float>(r.vb)})},
+        {"gradNorm", tensorOf({1}, {static_cast<float>(r.gradNorm)})}};
   }
 
  private:

@@ -21,14 +21,15 @@ class Folder {
     const auto it = file.metadata().find("batchNormEps");
     eps_ = it == file.metadata().end() ? 1e-3 : std::strtod(it->second.c_str(), nullptr);
     if (!(eps_ > 0 && eps_ < 1))
-      throw Error("ERR_MODEL_FORMAT", file.path() + ": batchNormEps: expected a number between 0 and 1, got " + it->second);
+      throw Error("ERR_MODEL_FORMAT",
+                  file.path() + ": batchNormEps: expected a number between 0 and 1, got " + it->second);
   }
 
   const std::vector<int64_t>& shape(const std::string& conv) const {
     const auto& shape = file_.get(conv + ".weight").shape;
     if (shape.size() != 4)
-      throw Error("ERR_MODEL_FORMAT", file_.path() + ": " + conv + ".weight: expected [out, in, k, k], got " +
-                                          shapeText(shape));
+      throw Error("ERR_MODEL_FORMAT",
+                  file_.path() + ": " + conv + ".weight: expected [out, in, k, k], got " + shapeText(shape));
     return shape;
   }
   bool has(const std::string& conv) const { return file_.find(conv + ".weight") != nullptr; }
@@ -81,7 +82,8 @@ class Builder {
         if (stage + 1 == kTappedStages) break;
       }
     }
-    if (net_.taps.size() != 4) refuse("expected stages at stride 2, 4, 8 and 16, got " + std::to_string(net_.taps.size()));
+    if (net_.taps.size() != 4)
+      refuse("expected stages at stride 2, 4, 8 and 16, got " + std::to_string(net_.taps.size()));
     net_.parameters = AlignedBuffer(g.parameterFloats());
     for (const Folding& f : foldings_)
       folder_.fold(f.conv, f.norm, f.shape, net_.parameters.data() + g.param(f.weight).offset,

@@ -26,7 +26,7 @@ void setCpuIsa(Isa isa);
   namespace avx512 {                       \
   RET NAME ARGS;                           \
   }
-#define DDAD_DISPATCH(NAME)                                    \
-  (::ddad::cpuIsa() == ::ddad::Isa::kAvx512 ? &avx512::NAME    \
-   : ::ddad::cpuIsa() == ::ddad::Isa::kAvx2 ? &avx2::NAME      \
+#define DDAD_DISPATCH(NAME)                                 \
+  (::ddad::cpuIsa() == ::ddad::Isa::kAvx512 ? &avx512::NAME \
+   : ::ddad::cpuIsa() == ::ddad::Isa::kAvx2 ? &avx2::NAME   \
                                             : &baseline::NAME)

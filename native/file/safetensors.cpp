@@ -269,8 +269,10 @@ void SafetensorsFile::readFloats(const std::string& name, std::span<const int64_
   const float* bad = std::find_if(static_cast<const float*>(out), end, [](float v) { return !std::isfinite(v); });
   if (bad != end) {
     fail("tensor " + quoteName(name) + ": expected finite values, got " +
-         (std::isnan(*bad) ? "NaN" : *bad > 0 ? "infinity" : "-infinity") + " at element " +
-         std::to_string(bad - out));
+         (std::isnan(*bad) ? "NaN"
+          : *bad > 0       ? "infinity"
+                           : "-infinity") +
+         " at element " + std::to_string(bad - out));
   }
 }
 

@@ -50,8 +50,8 @@ class Attention : public Op {
       const int64_t pair = i / blocks_, first = i % blocks_ * kBlock, rows = std::min(kBlock, tokens_ - first);
       const float* packed = buffers_.workspace + pair * (packedKt_ + packedV_);
       float* s = scores + worker * align(kBlock * tokens_);
-      multiply(matrixRows(at(pair, 0) + first * 3 * channels_, 3 * channels_, rows, width_), 0, rows, packed, tokens_, s,
-               tokens_, {nullptr, nullptr, 0, scale_, 0});
+      multiply(matrixRows(at(pair, 0) + first * 3 * channels_, 3 * channels_, rows, width_), 0, rows, packed, tokens_,
+               s, tokens_, {nullptr, nullptr, 0, scale_, 0});
       softmax(s, rows, tokens_);
       multiply(matrixRows(s, tokens_, rows, tokens_), 0, rows, packed + packedKt_, width_,
                output(buffers_.out, pair) + first * channels_, channels_, {nullptr, nullptr, 0, 1.0f, 0});

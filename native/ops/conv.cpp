@@ -167,7 +167,8 @@ class DirectConv : public Op {
     const float* w = buffers_.param[0];
     const int64_t out = context_.out.c, n = transposed ? channels : out, k = transposed ? out : channels;
     const int64_t panel = gemmPanel(n), panels = (n + panel - 1) / panel;
-    const int64_t nStride = transposed ? taps_ : inChannels_ * taps_, kStride = transposed ? inChannels_ * taps_ : taps_;
+    const int64_t nStride = transposed ? taps_ : inChannels_ * taps_,
+                  kStride = transposed ? inChannels_ * taps_ : taps_;
     w += offset * taps_;
     parallelFor(threads(), panels, [&](int64_t p) {
       float* to = packed + p * panel * taps_ * k;

@@ -35,8 +35,8 @@ class ConvWeightGradient {
            float* weightGrad, float* biasGrad) const;
 
  private:
-  void runShare(int64_t first, int64_t last, int worker, const std::vector<const float*>& sources,
-                const float* outGrad, float* workspace, const float* zeros) const;
+  void runShare(int64_t first, int64_t last, int worker, const std::vector<const float*>& sources, const float* outGrad,
+                float* workspace, const float* zeros) const;
 
   const OpContext& context_;
   int64_t taps_, inChannels_, outChannels_, chunk_, paddedColumns_, gradFloats_, biasFloats_, workerFloats_;

@@ -1,8 +1,7 @@
 // The library's convolution behind the same interface: what the own kernels are measured against.
-#include <dnnl.hpp>
-
 #include <algorithm>
 #include <cstring>
+#include <dnnl.hpp>
 
 #include "device/parallel.h"
 #include "ops/conv.h"
@@ -82,9 +81,8 @@ class OnednnConv : public Op {
       if (add) DDAD_DISPATCH(addInto)(buffers_.inGrad[0], to, context_.in[0].size());
     }
     if (context_.paramGradient) {
-      std::vector<std::pair<int, const float*>> data = {{DNNL_ARG_SRC, buffers_.in[0]},
-                                                        {DNNL_ARG_DIFF_DST, buffers_.outGrad},
-                                                        {DNNL_ARG_DIFF_WEIGHTS, workspace}};
+      std::vector<std::pair<int, const float*>> data = {
+          {DNNL_ARG_SRC, buffers_.in[0]}, {DNNL_ARG_DIFF_DST, buffers_.outGrad}, {DNNL_ARG_DIFF_WEIGHTS, workspace}};
       if (attr().bias) data.emplace_back(DNNL_ARG_DIFF_BIAS, buffers_.paramGrad[1]);
       weights_.run(stream_, data, workspace + weightFloats_);
       reorder(weightsDesc_, plain_, workspace, buffers_.paramGrad[0]);
@@ -144,11 +142,9 @@ class OnednnConv : public Op {
                                                                hint, attributes);
     weightsDesc_ = g.diff_weights_desc();
     weightFloats_ = floatsOf(weightsDesc_);
-    weights_ = make(dnnl::convolution_backward_weights(g), g.scratchpad_desc(),
-                    {{DNNL_ARG_SRC, x},
-                     {DNNL_ARG_DIFF_WEIGHTS, weightsDesc_},
-                     {DNNL_ARG_DIFF_DST, y},
-                     {DNNL_ARG_DIFF_BIAS, bias}});
+    weights_ = make(
+        dnnl::convolution_backward_weights(g), g.scratchpad_desc(),
+        {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_WEIGHTS, weightsDesc_}, {DNNL_ARG_DIFF_DST, y}, {DNNL_ARG_DIFF_BIAS, bias}});
   }
 
   static Primitive make(dnnl::primitive primitive, const dnnl::memory::desc& scratch,

@@ -51,8 +51,7 @@ void ConvWeightGradient::run(const std::vector<const float*>& sources, const flo
       for (int64_t tap = 0; tap < taps_; ++tap)
         weightGrad[(o * inChannels_ + c) * taps_ + tap] = workspace[(tap * inChannels_ + c) * columns + o];
   });
-  if (biasGrad)
-    sumColumns(threads, outGrad, context_.out.pixels(), outChannels_, workspace + gradFloats_, biasGrad);
+  if (biasGrad) sumColumns(threads, outGrad, context_.out.pixels(), outChannels_, workspace + gradFloats_, biasGrad);
 }
 
 void ConvWeightGradient::runShare(int64_t first, int64_t last, int worker, const std::vector<const float*>& sources,

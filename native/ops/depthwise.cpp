@@ -90,8 +90,7 @@ class DepthwiseConv : public Op {
     for (int64_t c = 0; c < channels_; ++c)
       for (int64_t t = 0; t < taps_; ++t) {
         double sum = 0;
-        for (int64_t p = 0; p < partials(); ++p)
-          sum += static_cast<double>(workspace[p * size + t * channels_ + c]);
+        for (int64_t p = 0; p < partials(); ++p) sum += static_cast<double>(workspace[p * size + t * channels_ + c]);
         buffers_.paramGrad[0][c * taps_ + t] = static_cast<float>(sum);
       }
     if (attr().bias)

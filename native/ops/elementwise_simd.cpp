@@ -1,6 +1,5 @@
-#include "ops/elementwise.h"
-
 #include "device/simd.h"
+#include "ops/elementwise.h"
 #include "tensor/vecmath.h"
 
 namespace ddad {

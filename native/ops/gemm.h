@@ -11,23 +11,23 @@
 
 namespace ddad {
 
-/// Where the rows of A lie. Row m of tap (ky, kx) is pixel (oy * stride + ky - pad, ox * stride + kx - pad) of sample i,
-/// where m counts the output pixels (i, oy, ox); outside the image it is `zeros`. A plain matrix is a 1x1 image row.
+/// Where the rows of A lie. Row m of tap (ky, kx) is pixel (oy * stride + ky - pad, ox * stride + kx - pad) of sample
+/// i, where m counts the output pixels (i, oy, ox); outside the image it is `zeros`. A plain matrix is a 1x1 image row.
 struct GemmRowSource {
   const float* data;
-  const float* zeros;     // at least `k` zeros
-  int64_t rowStride;      // floats from one pixel to the next
-  int height, width;      // of the source
+  const float* zeros;  // at least `k` zeros
+  int64_t rowStride;   // floats from one pixel to the next
+  int height, width;   // of the source
   int outHeight, outWidth;
   int kernel, stride, pad;
-  int64_t k;              // floats used of each row
+  int64_t k;  // floats used of each row
 };
 
 struct GemmEpilogue {
   const float* bias;      // [n] or null
   const float* residual;  // added where not null; may be the output itself
   int64_t residualStride;
-  float scale;            // of the product, before bias
+  float scale;  // of the product, before bias
   int relu6;
 };
 

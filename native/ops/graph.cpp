@@ -7,8 +7,9 @@
 namespace ddad {
 
 const char* opKindName(OpKind kind) {
-  static const char* const kNames[] = {"conv",      "depthwise_conv", "group_norm", "linear", "timestep_embedding",
-                                       "label_embedding", "attention", "upsample",  "avg_pool"};
+  static const char* const kNames[] = {"conv",      "depthwise_conv",     "group_norm",
+                                       "linear",    "timestep_embedding", "label_embedding",
+                                       "attention", "upsample",           "avg_pool"};
   return kNames[static_cast<int>(kind)];
 }
 

@@ -61,7 +61,7 @@ struct OpAttributes {
   int groups = 32;                                 // group norm
   float eps = 1e-5f;                               // group norm
   int heads = 1;                                   // attention
-  int classes = 0;         // label embedding
+  int classes = 0;                                 // label embedding
   bool splitBeforeHeads = false;                   // attention: [q|k|v][head] (new order) or [head][q|k|v]
 };
 

@@ -21,7 +21,6 @@ DDAD_DECLARE_SIMD(void, normGradSums,
 /// dx (+)= p[c] dz + q[c] x + r[c].
 DDAD_DECLARE_SIMD(void, normGradApply,
                   (const float* x, const float* dy, int64_t dyStride, int64_t rows, int64_t channels, const float* a,
-                   const float* b, int silu, const float* p, const float* q, const float* r, float* dx,
-                   int accumulate))
+                   const float* b, int silu, const float* p, const float* q, const float* r, float* dx, int accumulate))
 
 }  // namespace ddad

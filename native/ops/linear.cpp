@@ -55,8 +55,7 @@ class Linear : public Op {
     DDAD_DISPATCH(gemmRows)
     (matrixRows(buffers_.outGrad, out_, n_, out_), 0, n_, buffers_.packed + align(gemmPackedSize(in_, out_)), in_,
      silu ? dx : buffers_.inGrad[0], in_, epilogue);
-    if (silu)
-      DDAD_DISPATCH(siluBackward)(buffers_.inGrad[0], buffers_.in[0], dx, n_ * in_, buffers_.accumulate[0]);
+    if (silu) DDAD_DISPATCH(siluBackward)(buffers_.inGrad[0], buffers_.in[0], dx, n_ * in_, buffers_.accumulate[0]);
   }
 
  private:

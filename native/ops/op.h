@@ -37,11 +37,11 @@ struct OpBuffers {
   std::vector<float*> inGrad;
   std::vector<bool> accumulate;
   std::vector<const float*> param;
-  std::vector<float*> paramGrad;  // overwritten by backward; null where not wanted
-  float* saved = nullptr;         // written by forward, read by backward
+  std::vector<float*> paramGrad;       // overwritten by backward; null where not wanted
+  float* saved = nullptr;              // written by forward, read by backward
   float* workspace = nullptr;          // forward's scratch
   float* backwardWorkspace = nullptr;  // backward's scratch
-  float* packed = nullptr;        // written by prepare, read by forward and backward
+  float* packed = nullptr;             // written by prepare, read by forward and backward
 };
 
 class Op {

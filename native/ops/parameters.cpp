@@ -8,7 +8,8 @@ void readParameters(const Graph& graph, const SafetensorsFile& file, const std::
 
 void appendParameters(const Graph& graph, const std::string& prefix, const float* block,
                       std::vector<TensorToWrite>& tensors) {
-  for (const ParamSpec& p : graph.params()) tensors.push_back({prefix + p.name, DType::kF32, p.shape, block + p.offset});
+  for (const ParamSpec& p : graph.params())
+    tensors.push_back({prefix + p.name, DType::kF32, p.shape, block + p.offset});
 }
 
 }  // namespace ddad

@@ -12,10 +12,10 @@ constexpr int kWinogradPoints = 36;
 /// One convolution over a batch, padding 1; 4x4 output tiles counted row by row, sample by sample.
 struct WinogradShape {
   int64_t samples, height, width;
-  int64_t in, out;            // channels
+  int64_t in, out;  // channels
   int64_t tileRows, tileColumns;
-  int64_t block;              // tiles transformed at a time
-  int64_t panel, paddedOut;   // columns of a packed panel; out rounded up to whole panels
+  int64_t block;             // tiles transformed at a time
+  int64_t panel, paddedOut;  // columns of a packed panel; out rounded up to whole panels
 
   int64_t tiles() const { return samples * tileRows * tileColumns; }
   int64_t blocks() const { return (tiles() + block - 1) / block; }
@@ -25,8 +25,8 @@ struct WinogradShape {
 };
 WinogradShape winogradShape(int64_t samples, int64_t height, int64_t width, int64_t in, int64_t out);
 
-/// Transforms the weights of one panel of output channels: element (o, i, tap) at w[o * outStride + i * inStride + tap],
-/// taps reversed where `flip`; into packed[point][panel][in][panel columns].
+/// Transforms the weights of one panel of output channels: element (o, i, tap) at w[o * outStride + i * inStride +
+/// tap], taps reversed where `flip`; into packed[point][panel][in][panel columns].
 DDAD_DECLARE_SIMD(void, winogradWeights,
                   (const WinogradShape& shape, const float* w, int64_t outStride, int64_t inStride, int flip,
                    int64_t panelIndex, float* packed))

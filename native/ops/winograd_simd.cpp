@@ -1,15 +1,13 @@
-#include "ops/winograd.h"
-
 #include "ops/gemm_tile.h"
+#include "ops/winograd.h"
 
 namespace ddad {
 namespace DDAD_ISA {
 namespace {
 
-
 // B^T d: six input values to the points 0, 1, -1, 2, -2, infinity.
-DDAD_HD void inputPoints(Vec d0, Vec d1, Vec d2, Vec d3, Vec d4, Vec d5, Vec* t0, Vec* t1, Vec* t2, Vec* t3,
-                             Vec* t4, Vec* t5) {
+DDAD_HD void inputPoints(Vec d0, Vec d1, Vec d2, Vec d3, Vec d4, Vec d5, Vec* t0, Vec* t1, Vec* t2, Vec* t3, Vec* t4,
+                         Vec* t5) {
   const Vec a = d4 - 4.0f * d2, b = d3 - 4.0f * d1;
   const Vec c = d4 - d2, e = 2.0f * (d3 - d1);
   *t0 = 4.0f * d0 - 5.0f * d2 + d4;
@@ -99,8 +97,8 @@ void transformOutput(const WinogradShape& s, int64_t first, int64_t count, const
       for (int k = 0; k < 6; ++k) {
         const float* p = from + k * pointStride;
         const int64_t six = 6 * pointStride;
-        outputValues(load(p), load(p + six), load(p + 2 * six), load(p + 3 * six), load(p + 4 * six),
-                     load(p + 5 * six), &t[0][k], &t[1][k], &t[2][k], &t[3][k]);
+        outputValues(load(p), load(p + six), load(p + 2 * six), load(p + 3 * six), load(p + 4 * six), load(p + 5 * six),
+                     &t[0][k], &t[1][k], &t[2][k], &t[3][k]);
       }
       const Vec b = bias ? loadSome(bias + c, channels) : Vec{};
       for (int r = 0; r < rows; ++r) {

@@ -40,7 +40,8 @@ std::vector<int64_t> starts(int64_t length, int64_t tile, int64_t overlap) {
 std::vector<Tile> planTiles(int64_t width, int64_t height, int64_t tile, int64_t overlap) {
   std::vector<Tile> tiles;
   for (int64_t y : starts(height, tile, overlap))
-    for (int64_t x : starts(width, tile, overlap)) tiles.push_back({x, y, std::min(tile, width), std::min(tile, height)});
+    for (int64_t x : starts(width, tile, overlap))
+      tiles.push_back({x, y, std::min(tile, width), std::min(tile, height)});
   return tiles;
 }
 
@@ -94,7 +95,8 @@ std::vector<float> resizeBilinear(const std::vector<float>& map, int64_t width, 
                                   int64_t outHeight) {
   std::vector<float> out(static_cast<size_t>(outWidth * outHeight));
   const auto place = [](int64_t i, int64_t in, int64_t n, int64_t* low, int64_t* high, float* fraction) {
-    const double at = std::max(0.0, (static_cast<double>(i) + 0.5) * static_cast<double>(in) / static_cast<double>(n) - 0.5);
+    const double at =
+        std::max(0.0, (static_cast<double>(i) + 0.5) * static_cast<double>(in) / static_cast<double>(n) - 0.5);
     *low = std::min(static_cast<int64_t>(at), in - 1);
     *high = std::min(*low + 1, in - 1);
     *fraction = static_cast<float>(at - static_cast<double>(*low));

@@ -61,7 +61,8 @@ void ScorePass::run(const uint32_t* samples, const Cancel& cancel) {
   for (int64_t i = 0; i < images_; ++i) {
     for (int64_t s = 0; s < scales_; ++s) {
       const int step = config_.steps[static_cast<size_t>(s)];
-      plan_.value(net_.t)[i * scales_ + s] = static_cast<float>(config_.schedule.timestepMap[static_cast<size_t>(step)]);
+      plan_.value(net_.t)[i * scales_ + s] =
+          static_cast<float>(config_.schedule.timestepMap[static_cast<size_t>(step)]);
       if (net_.y >= 0) plan_.value(net_.y)[i * scales_ + s] = static_cast<float>(labels_[static_cast<size_t>(i)]);
     }
     noising(batch, {image(i), 0}, coefficients_.data(), sources(i), plan_.value(net_.x) + i * perImage * channels_,

@@ -28,7 +28,9 @@ class ScorePass {
   /// After run: the channel-mean KL in nats [height, width] of scale s.
   const float* kl(int64_t i, int64_t s) const { return kl_.data() + (i * scales_ + s) * height_ * width_; }
   /// The noise-free statistics over pixels and channels that per-image normalisation needs, of scale s.
-  const KlStatistics& statistics(int64_t i, int64_t s) const { return statistics_[static_cast<size_t>(i * scales_ + s)]; }
+  const KlStatistics& statistics(int64_t i, int64_t s) const {
+    return statistics_[static_cast<size_t>(i * scales_ + s)];
+  }
 
   int64_t height() const { return height_; }
   int64_t width() const { return width_; }

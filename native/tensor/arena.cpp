@@ -19,8 +19,7 @@ void ArenaPlan::extend(int id, int step) {
 void ArenaPlan::place() {
   std::vector<size_t> order(buffers_.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return buffers_[a].size > buffers_[b].size; });
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return buffers_[a].size > buffers_[b].size; });
   std::vector<const Buffer*> placed, meeting;
   total_ = 0;
   for (size_t index : order) {

@@ -1,6 +1,5 @@
-#include "train/optimizer.h"
-
 #include "device/simd.h"
+#include "train/optimizer.h"
 
 namespace ddad {
 namespace DDAD_ISA {

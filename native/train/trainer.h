@@ -26,8 +26,8 @@ class Trainer {
   Trainer(std::shared_ptr<Device> device, const nlohmann::json& config);
   ~Trainer();
 
-  /// One step on pixels [batch, size, size, channels] in [-1, 1]; labels [batch] or null. Time steps and noise come from
-  /// (training.seed, step). On ERR_ABORTED or ERR_NUMERIC (a loss that is not finite) nothing has changed.
+  /// One step on pixels [batch, size, size, channels] in [-1, 1]; labels [batch] or null. Time steps and noise come
+  /// from (training.seed, step). On ERR_ABORTED or ERR_NUMERIC (a loss that is not finite) nothing has changed.
   StepResult step(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel);
   /// The same with time steps [batch] and noise (the shape of the pixels) given: for golden files.
   StepResult stepGiven(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise, double lr,

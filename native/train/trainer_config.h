@@ -12,9 +12,9 @@ struct TrainerConfig {
   UNetConfig unet;
   std::string schedule;
   int diffusionSteps = 1000;
-  std::string respacing;   // of the training chain; empty: all steps
+  std::string respacing;  // of the training chain; empty: all steps
   bool rescaledLoss = true;
-  int64_t size = 0;        // height and width of the crops
+  int64_t size = 0;  // height and width of the crops
   int64_t batch = 0;
   uint64_t seed = 0;
   OptimizerSettings optimizer;

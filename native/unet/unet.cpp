@@ -89,8 +89,8 @@ class Builder {
     g.markOutput(net_.out);
     if (c_.featureChannels > 0) {
       if (featureSource < 0)
-        throw Error("ERR_CONFIG", "unet.channelMult: the feature head needs at least 3 levels, got " +
-                                      std::to_string(levels_));
+        throw Error("ERR_CONFIG",
+                    "unet.channelMult: the feature head needs at least 3 levels, got " + std::to_string(levels_));
       const TensorId head = norm("feat_rec1.0", {featureSource}, featureWidth, 2, Activation::kSilu, -1);
       net_.features = pointwise("feat_rec1.2", {head}, {featureWidth}, c_.featureChannels, 2, -1, 4);
       g.markOutput(net_.features);
@@ -109,8 +109,8 @@ class Builder {
   void timeEmbedding() {
     Graph& g = net_.graph;
     const int64_t wide = 4 * c_.modelChannels;
-    const TensorId wave = g.addOp(OpKind::kTimestepEmbedding, "timestep_embedding", {net_.t}, c_.modelChannels,
-                                  TensorSpec::kVector, {});
+    const TensorId wave =
+        g.addOp(OpKind::kTimestepEmbedding, "timestep_embedding", {net_.t}, c_.modelChannels, TensorSpec::kVector, {});
     const TensorId hidden = linear("time_embed.0", wave, c_.modelChannels, wide, false);
     embedding_ = linear("time_embed.2", hidden, wide, wide, true);
     if (c_.numClasses > 0) {
@@ -191,11 +191,13 @@ class Builder {
     }
     h = conv(name + ".in_layers.2", h, in, out, outLevel);
     const bool scaleShift = c_.useScaleShiftNorm;
-    const TensorId e = linear(name + ".emb_layers.1", embedding_, 4 * c_.modelChannels, scaleShift ? 2 * out : out, true);
+    const TensorId e =
+        linear(name + ".emb_layers.1", embedding_, 4 * c_.modelChannels, scaleShift ? 2 * out : out, true);
     h = norm(name + ".out_layers.0", {h}, out, outLevel, Activation::kSilu, e,
              scaleShift ? EmbeddingMode::kScaleShift : EmbeddingMode::kAdd);
     if (in == out && sources.size() == 1) return conv(name + ".out_layers.3", h, out, out, outLevel, 1, x);
-    if (in == out) throw Error("ERR_CONFIG", name + ": a concatenation as wide as its output has no place in this UNet");
+    if (in == out)
+      throw Error("ERR_CONFIG", name + ": a concatenation as wide as its output has no place in this UNet");
     std::vector<TensorId> skipSources = sources;
     skipSources[0] = x;
     std::vector<int64_t> widths;

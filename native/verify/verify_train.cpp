@@ -53,14 +53,16 @@ void verifyTrain(VerifyContext& context) {
 
   const std::vector<float> x0 = file.floats("x0"), noise = file.floats("noise");
   const std::vector<int32_t> t = file.ints("t"), y = file.find("y") ? file.ints("y") : std::vector<int32_t>();
-  if (noise.size() != x0.size() || static_cast<int64_t>(t.size()) != steps * batch || (!y.empty() && y.size() != t.size()))
+  if (noise.size() != x0.size() || static_cast<int64_t>(t.size()) != steps * batch ||
+      (!y.empty() && y.size() != t.size()))
     throw Error("ERR_MODEL_FORMAT", file.path() + ": noise, t or y: expected as many as x0 has");
   const auto stepFloats = static_cast<size_t>(trainer.batchFloats());
   const double lr = spec.at("lr");
   std::vector<float> losses, norms;
   for (int64_t i = 0; i < steps; ++i) {
     const auto part = [&](const std::vector<float>& all) {
-      return toNhwc({all.data() + static_cast<size_t>(i) * stepFloats, stepFloats}, batch, shape[2], shape[3] * shape[4]);
+      return toNhwc({all.data() + static_cast<size_t>(i) * stepFloats, stepFloats}, batch, shape[2],
+                    shape[3] * shape[4]);
     };
     const double annealed = lr * (1.0 - static_cast<double>(i) / static_cast<double>(steps));
     const StepResult r = trainer.stepGiven(part(x0).data(), y.empty() ? nullptr : y.data() + i * batch,
@@ -72,8 +74,8 @@ void verifyTrain(VerifyContext& context) {
   compare.check("losses", std::span<const float>(losses), lossShape, kTolerance);
   compare.check("grad_norms", std::span<const float>(norms), normShape, kTolerance);
   for (const ParamSpec& p : graph.params())
-    for (const auto& [prefix, block] : {std::pair{"movement.", trainer.weights()},
-                                        std::pair{"ema_movement.", trainer.averagedWeights()}}) {
+    for (const auto& [prefix, block] :
+         {std::pair{"movement.", trainer.weights()}, std::pair{"ema_movement.", trainer.averagedWeights()}}) {
       std::vector<float> moved(static_cast<size_t>(p.size()));
       for (size_t i = 0; i < moved.size(); ++i) {
         const int64_t at = p.offset + static_cast<int64_t>(i);

@@ -24,7 +24,8 @@ void verifyUnet(VerifyContext& context) {
   ParameterBlock block{AlignedBuffer(graph.parameterFloats()), AlignedBuffer(graph.parameterFloats())};
   readParameters(graph, file, "param.", block.values.data());
   const std::vector<int64_t> shape = file.get("x").shape;
-  if (shape.size() != 4) throw Error("ERR_MODEL_FORMAT", file.path() + ": x: expected [N, C, H, W], got " + shapeText(shape));
+  if (shape.size() != 4)
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": x: expected [N, C, H, W], got " + shapeText(shape));
   PlanOptions options;
   options.batch = shape[0];
   options.height = shape[2];

@@ -128,8 +128,7 @@ TEST_SUITE("file") {
     checkRefused(fileWith("{" + tensorJson("a", "F32", "[1e3]", 0, 8) + "}", 8), {"integers"});
     // 2^62 floats and 2^32 x 2^32 bytes wrap to 0 in 64 bits.
     checkRefused(fileWith("{" + tensorJson("a", "F32", "[4611686018427387904]", 0, 0) + "}", 0), {"below 2^63 bytes"});
-    checkRefused(fileWith("{" + tensorJson("a", "U8", "[4294967296,4294967296]", 0, 0) + "}", 0),
-                 {"below 2^63 bytes"});
+    checkRefused(fileWith("{" + tensorJson("a", "U8", "[4294967296,4294967296]", 0, 0) + "}", 0), {"below 2^63 bytes"});
     checkRefused(fileWith("{" + tensorJson("a", "U8", "[4294967296,4294967296,0]", 0, 0) + "}", 0),
                  {"below 2^63 bytes"});
     checkRefused(fileWith("{" + tensorJson("a", "U8", "[18446744073709551615]", 0, 0) + "}", 0), {"below 2^63"});

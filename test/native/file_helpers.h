@@ -96,14 +96,14 @@ inline void checkRefused(const std::string& bytes, std::vector<std::string> part
   checkError("ERR_MODEL_FORMAT", parts, [&] { SafetensorsFile::open(path); });
 }
 
-inline std::string tensorJson(const std::string& name, const std::string& dtype, const std::string& shape, uint64_t begin,
-                       uint64_t end) {
+inline std::string tensorJson(const std::string& name, const std::string& dtype, const std::string& shape,
+                              uint64_t begin, uint64_t end) {
   return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape + ",\"data_offsets\":[" +
          std::to_string(begin) + "," + std::to_string(end) + "]}";
 }
 
 inline const std::map<std::string, std::string> kMetadata = {{"format", "ddad-native"},
-                                                      {"config", "{\"quote\":\"\\\"\u00e9\"}"}};
+                                                             {"config", "{\"quote\":\"\\\"\u00e9\"}"}};
 
 struct Sample {
   std::vector<float> weight = {1, -2, 0.5f, 3e-39f, 0, -0.0f};

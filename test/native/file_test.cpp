@@ -149,10 +149,9 @@ TEST_SUITE("file") {
     const int64_t large[] = {2147483647, 2147483648};
     const int64_t small[] = {-2147483648, -2147483649};
     const uint64_t top[] = {std::numeric_limits<uint64_t>::max()};
-    writeSafetensors(folder / "a", {},
-                     {{"large", DType::kI64, {2}, large},
-                      {"small", DType::kI64, {2}, small},
-                      {"top", DType::kU64, {1}, top}});
+    writeSafetensors(
+        folder / "a", {},
+        {{"large", DType::kI64, {2}, large}, {"small", DType::kI64, {2}, small}, {"top", DType::kU64, {1}, top}});
     const SafetensorsFile file = SafetensorsFile::open(folder / "a");
     checkError("ERR_MODEL_FORMAT", {"\"large\"", "32 bits", "element 1"}, [&] { file.ints("large"); });
     checkError("ERR_MODEL_FORMAT", {"\"small\"", "32 bits", "element 1"}, [&] { file.ints("small"); });

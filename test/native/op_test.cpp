@@ -52,8 +52,8 @@ struct Expectation {
     options.height = c.kind == OpKind::kUpsample ? 2 * c.height : c.height;
     options.width = c.kind == OpKind::kUpsample ? 2 * c.width : c.width;
     // an activation fused into the convolution exists in inference only
-    options.training = !(c.kind == OpKind::kConv && c.attr.activation != Activation::kNone) &&
-                       c.kind != OpKind::kTimestepEmbedding;
+    options.training =
+        !(c.kind == OpKind::kConv && c.attr.activation != Activation::kNone) && c.kind != OpKind::kTimestepEmbedding;
     options.inputGradients = options.training;
     const auto device = openDevice("cpu", 1);
     ParameterBlock block = makeBlock();
@@ -72,8 +72,7 @@ struct Expectation {
     direction = random.normal(outShape.size());
     out = reference();
     if (!options.training) return;
-    for (size_t i = 0; i < in.size(); ++i)
-      inProbes.push_back(plan.gradient(g.inputs[i]) ? probe(in[i]) : Probe());
+    for (size_t i = 0; i < in.size(); ++i) inProbes.push_back(plan.gradient(g.inputs[i]) ? probe(in[i]) : Probe());
     for (Values& p : params) paramProbes.push_back(probe(p));
   }
 

@@ -1,4 +1,6 @@
 // Scoring: any size, tiles that blend, the same map every time, refusals that say why.
+#include "score/scorer.h"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 
 #include "doctest.h"
 #include "score/pixels.h"
-#include "score/scorer.h"
 #include "small_model.h"
 #include "train/trainer.h"
 

@@ -1,15 +1,16 @@
 // The training step: it learns, it can be stopped without a trace, and it goes on from a checkpoint bit for bit.
+#include "train/trainer.h"
+
 #include <unistd.h>
 
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <filesystem>
+#include <functional>
 #include <limits>
 
 #include "doctest.h"
 #include "small_model.h"
-#include "train/trainer.h"
 
 using namespace ddad;
 using ddad::testing::smallModel;
@@ -74,7 +75,8 @@ TEST_CASE("the weights do not depend on the number of threads") {
 
 TEST_CASE("a resumed training ends in the same bytes") {
   const auto config = smallModel(16, 2);
-  Trainer whole(openDevice("cpu", 2), config), first(openDevice("cpu", 2), config), second(openDevice("cpu", 2), config);
+  Trainer whole(openDevice("cpu", 2), config), first(openDevice("cpu", 2), config),
+      second(openDevice("cpu", 2), config);
   const auto pixels = stripes(whole);
   for (int i = 0; i < 4; ++i) whole.step(pixels.data(), nullptr, 1e-3, Cancel());
   for (int i = 0; i < 2; ++i) first.step(pixels.data(), nullptr, 1e-3, Cancel());
