@@ -6,14 +6,15 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <functional>
 
 #include "doctest.h"
+#include "error_code.h"
 #include "score/pixels.h"
 #include "small_model.h"
 #include "train/trainer.h"
 
 using namespace ddad;
+using ddad::testing::codeOf;
 using ddad::testing::smallModel;
 
 namespace {
@@ -38,15 +39,6 @@ ScoreRequest request(const std::vector<uint8_t>& pixels, int width, int height, 
   r.height = height;
   r.channels = channels;
   return r;
-}
-
-std::string codeOf(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.code();
-  }
-  return "no error";
 }
 
 }  // namespace

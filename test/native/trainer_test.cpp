@@ -6,13 +6,14 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <functional>
 #include <limits>
 
 #include "doctest.h"
+#include "error_code.h"
 #include "small_model.h"
 
 using namespace ddad;
+using ddad::testing::codeOf;
 using ddad::testing::smallModel;
 
 namespace {
@@ -38,15 +39,6 @@ bool sameWeights(const Trainer& a, const Trainer& b) {
   const auto bytes = static_cast<size_t>(a.graph().parameterFloats()) * sizeof(float);
   return std::memcmp(a.weights(), b.weights(), bytes) == 0 &&
          std::memcmp(a.averagedWeights(), b.averagedWeights(), bytes) == 0;
-}
-
-std::string codeOf(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.code();
-  }
-  return "no error";
 }
 
 }  // namespace
