@@ -3,7 +3,7 @@
 // The images: elpv-dataset (Buerhop-Lutz et al., Deitsch et al.), CC BY-NC-SA 4.0: electroluminescence images of solar
 // cells with a defect probability each. Used are the monocrystalline cells labelled 0 (functional) and 1 (defective).
 //
-// DDAD_DEMO_SECONDS shortens (or lengthens) the training; 270 by default.
+// DDAD_DEMO_SECONDS shortens (or lengthens) the training; 330 by default.
 import { execFileSync } from 'node:child_process';
 import { createReadStream, existsSync } from 'node:fs';
 import { copyFile, mkdir, rename, rm, writeFile } from 'node:fs/promises';
@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const output = path.join(root, 'demo-output');
-const seconds = Number(process.env.DDAD_DEMO_SECONDS ?? 270);
+const seconds = Number(process.env.DDAD_DEMO_SECONDS ?? 330);
 /** Image AUROC that the demo must reach. */
 const required = 0.8;
 const requirement =
@@ -83,7 +83,9 @@ async function layOut(data) {
 async function train({ Trainer }, dataset, model) {
   // Whole cells, since position matters on them; a defect is rarely a few pixels, so half of the map makes the score.
   // Many small steps: the averaged weights need some thousand of them.
-  const options = { preset: 'nano', mode: 'resize', topPixels: { share: 0.5 }, batchSize: 2, lr: 4e-4, seed: 1 };
+  // One noise scale: at 787 steps it measured 0.83, three scales with equal weight 0.80.
+  const score = { scales: [25], topPixels: { share: 0.5 } };
+  const options = { preset: 'nano', mode: 'resize', ...score, batchSize: 2, lr: 4e-4, seed: 1 };
   const trainer = new Trainer(options);
   let told = performance.now();
   let last;

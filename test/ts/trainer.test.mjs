@@ -131,10 +131,10 @@ test('resuming refuses other images, other options and files that are no checkpo
     [others, {}, checkpoint, 'ERR_DATASET', /trained on 10 other images; found 7/],
     [
       parts,
-      { lr: 5e-4 },
+      { lr: 1e-4 },
       checkpoint,
       'ERR_OPTION',
-      /option "lr": the checkpoint was trained with 0\.0001, got 0\.0005/,
+      /option "lr": the checkpoint was trained with 0\.0005, got 0\.0001/,
     ],
     [parts, {}, at('mine.safetensors'), 'ERR_MODEL_FORMAT', /expected a checkpoint, got a model/],
     [parts, {}, at('nowhere.safetensors'), 'ERR_FILE_READ', /nowhere/],
