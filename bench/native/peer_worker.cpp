@@ -77,6 +77,10 @@ class ScoreWorkload : public Workload {
     // the file is scale-major, the pass image-major
     const auto x = swapLeading(nhwc("x", scales * images, channels), scales, images);
     std::copy(x.begin(), x.end(), pass_->plan().value(net_.x));
+    const auto t = inputs.ints("t");
+    for (int64_t s = 0; s < scales; ++s)
+      for (int64_t i = 0; i < images; ++i)
+        pass_->plan().value(net_.t)[i * scales + s] = static_cast<float>(t[static_cast<size_t>(s * images + i)]);
     pass_->plan().forward(Cancel());
     const float* out = pass_->plan().value(net_.out);
     const auto n = static_cast<size_t>(scales * images * pixels * 2 * channels);
