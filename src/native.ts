@@ -82,10 +82,13 @@ export function addon(): Addon {
   if (loaded) return loaded;
   const file = addonPath();
   if (!existsSync(file)) {
-    throw new DdadError('ERR_ADDON', `the native addon is not built: expected ${file}; run "npm run build"`);
+    throw new DdadError(
+      'ERR_ADDON',
+      `the native addon is not built: expected ${file}; run "npm run build" in a clone, "npm rebuild ddad-native" where it is installed`,
+    );
   }
   try {
-    // The OpenMP runtime reads these when the addon loads it. Its default is to spin at every barrier for milliseconds,
+    // The OpenMP runtime reads this when the addon loads it. Its default is to spin at every barrier for milliseconds,
     // which collapses both sides as soon as anything else in the machine wants a processor.
     process.env['GOMP_SPINCOUNT'] ??= '1000';
     // eslint-disable-next-line @typescript-eslint/no-require-imports

@@ -1,6 +1,5 @@
 #include "device/dispatch.h"
 
-#include <atomic>
 #include <cstdlib>
 #include <string>
 
@@ -29,11 +28,6 @@ Isa fromEnvironment() {
   throw Error("ERR_OPTION", std::string("DDAD_MAX_CPU_ISA: expected baseline, avx2 or avx512, got ") + name);
 }
 
-std::atomic<int>& current() {
-  static std::atomic<int> isa{static_cast<int>(fromEnvironment())};
-  return isa;
-}
-
 }  // namespace
 
 const char* isaName(Isa isa) {
@@ -47,11 +41,9 @@ const char* isaName(Isa isa) {
   }
 }
 
-Isa cpuIsa() { return static_cast<Isa>(current().load(std::memory_order_relaxed)); }
-
-void setCpuIsa(Isa isa) {
-  const Isa best = detect();
-  current().store(static_cast<int>(isa < best ? isa : best), std::memory_order_relaxed);
+Isa cpuIsa() {
+  static const Isa isa = fromEnvironment();
+  return isa;
 }
 
 }  // namespace ddad

@@ -9,8 +9,6 @@ enum class Isa { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
 /// The best instruction set of this processor, capped by DDAD_MAX_CPU_ISA (baseline, avx2 or avx512).
 Isa cpuIsa();
 const char* isaName(Isa isa);
-/// Lowers (or raises, up to what the processor has) the instruction set used from now on; for tests and benches.
-void setCpuIsa(Isa isa);
 
 }  // namespace ddad
 
@@ -26,7 +24,11 @@ void setCpuIsa(Isa isa);
   namespace avx512 {                       \
   RET NAME ARGS;                           \
   }
+#if defined(__x86_64__)
 #define DDAD_DISPATCH(NAME)                                 \
   (::ddad::cpuIsa() == ::ddad::Isa::kAvx512 ? &avx512::NAME \
    : ::ddad::cpuIsa() == ::ddad::Isa::kAvx2 ? &avx2::NAME   \
                                             : &baseline::NAME)
+#else
+#define DDAD_DISPATCH(NAME) (&baseline::NAME)
+#endif

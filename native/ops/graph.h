@@ -3,7 +3,7 @@
 // the plan (memory, kernels, backward), the FLOP count and exports read them.
 #include <cstdint>
 #include <string>
-#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace ddad {
@@ -43,7 +43,6 @@ enum class OpKind {
   kUpsample,           // nearest, factor 2
   kAvgPool,            // 2x2
 };
-const char* opKindName(OpKind kind);
 
 enum class EmbeddingMode { kNone, kScaleShift, kAdd };
 enum class Activation { kNone, kSilu, kRelu6 };
@@ -91,12 +90,8 @@ class Graph {
   const std::vector<TensorId>& outputs() const { return outputs_; }
   const TensorSpec& tensor(TensorId id) const { return tensors_[static_cast<size_t>(id)]; }
   const ParamSpec& param(ParamId id) const { return params_[static_cast<size_t>(id)]; }
-  /// Id of a parameter by name; -1 where there is none.
-  ParamId findParam(const std::string& name) const;
   /// Floats of the parameter block: every parameter starts on a 64-byte boundary.
   int64_t parameterFloats() const { return parameterFloats_; }
-  /// Number of trainable values (without the padding between parameters).
-  int64_t parameterCount() const;
   /// Largest level: heights and widths must be multiples of 1 << maxLevel().
   int maxLevel() const;
 
@@ -105,7 +100,7 @@ class Graph {
   std::vector<ParamSpec> params_;
   std::vector<OpRecord> ops_;
   std::vector<TensorId> inputs_, outputs_;
-  std::unordered_map<std::string, ParamId> byName_;
+  std::unordered_set<std::string> names_;
   int64_t parameterFloats_ = 0;
 };
 

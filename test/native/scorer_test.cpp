@@ -126,6 +126,11 @@ TEST_CASE("tiles cover the image, overlap, and their weights never vanish") {
   }
 }
 
+TEST_CASE("where two tiles overlap by the ramp their weights add up to one") {
+  const auto left = blendWeights(32, 8, false, true), right = blendWeights(32, 8, true, false);
+  for (size_t i = 0; i < 8; ++i) CHECK(left[24 + i] + right[i] == doctest::Approx(1.0f));
+}
+
 TEST_CASE("a model survives its file; damage is refused by name") {
   const auto config = smallModel(16, 2);
   const auto scorer = makeScorer(config);
