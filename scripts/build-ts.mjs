@@ -1,5 +1,5 @@
 // Compiles src/ to CommonJS in dist/, and writes the ES module entry: a wrapper that names every export of the
-// CommonJS one, so that both see the same classes.
+// CommonJS one, so that both see the same classes. Templates, style sheets and the script of the report's page follow.
 import fs from 'node:fs';
 import path from 'node:path';
 import ts from 'typescript';
@@ -8,13 +8,28 @@ import { fail, root, run } from './lib/run.mjs';
 const source = path.join(root, 'src');
 const dist = path.join(root, 'dist');
 const entry = path.join(source, 'index.ts');
+const copied = /\.(css|eta)$/;
 
 /** Removes what a source that is gone has left behind. */
 function removeStale() {
   if (!fs.existsSync(dist)) return;
   for (const file of fs.readdirSync(dist, { recursive: true })) {
-    const match = /^(.*)\.(js|js\.map|d\.ts)$/.exec(file);
-    if (match && !fs.existsSync(path.join(source, `${match[1]}.ts`))) fs.rmSync(path.join(dist, file));
+    const compiled = /^(.*)\.(js|js\.map|d\.ts)$/.exec(file);
+    const origin = compiled ? `${compiled[1]}.ts` : copied.test(file) ? file : undefined;
+    if (origin && !fs.existsSync(path.join(source, origin))) fs.rmSync(path.join(dist, file));
+  }
+}
+
+/** Runs the compiler on the project in a folder. */
+function compile(folder) {
+  run(process.execPath, [path.join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '--project', folder]);
+}
+
+function copyTexts() {
+  for (const file of fs.readdirSync(source, { recursive: true })) {
+    if (!copied.test(file)) continue;
+    fs.mkdirSync(path.dirname(path.join(dist, file)), { recursive: true });
+    fs.copyFileSync(path.join(source, file), path.join(dist, file));
   }
 }
 
@@ -38,7 +53,9 @@ const record = path.join(dist, '.tsbuildinfo');
 const wrapper = path.join(dist, 'index.mjs');
 // With its record of the last run but without the output, tsc would write nothing.
 if (!fs.existsSync(path.join(dist, 'index.js'))) fs.rmSync(record, { force: true });
-run(process.execPath, [path.join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '--project', root]);
+compile(root);
+compile(path.join(source, 'report', 'client')); // runs in a browser, with other types
+copyTexts();
 
 if (!fs.existsSync(wrapper) || fs.statSync(wrapper).mtimeMs < fs.statSync(record).mtimeMs) {
   const names = exportedValues();

@@ -1,33 +1,44 @@
 import type { ModelConfig } from './config.js';
 import { quantile } from './heatmap.js';
-import type { NativeScore } from './native.js';
+import type { NativeScore, ScaleStatistics } from './native.js';
 
 export type Calibration = NonNullable<ModelConfig['calibration']>;
-
-/** What a scored image adds to the calibration. */
-export type ScaleStatistics = Pick<NativeScore, 'scaleMean' | 'scaleStd' | 'elements'>;
 
 /**
  * Mean and standard deviation (n - 1) per noise scale over all pixels of all images, from those of each image
  * (Chan's formula; exact up to rounding).
  */
 export function poolStatistics(images: readonly ScaleStatistics[]): { mean: number[]; std: number[] } {
-  const scales = images[0]?.scaleMean.length ?? 0;
+  const scales = images[0]?.mean.length ?? 0;
   const total = images.reduce((sum, { elements }) => sum + elements, 0);
   const mean: number[] = [];
   const std: number[] = [];
   for (let s = 0; s < scales; s++) {
-    const pooled = images.reduce((sum, image) => sum + image.elements * (image.scaleMean[s] as number), 0) / total;
+    const pooled = images.reduce((sum, image) => sum + image.elements * (image.mean[s] as number), 0) / total;
     let squares = 0;
-    for (const { scaleMean, scaleStd, elements } of images) {
-      const within = elements > 1 ? (elements - 1) * (scaleStd[s] as number) ** 2 : 0;
-      squares += within + elements * ((scaleMean[s] as number) - pooled) ** 2;
+    for (const image of images) {
+      const within = image.elements > 1 ? (image.elements - 1) * (image.std[s] as number) ** 2 : 0;
+      squares += within + image.elements * ((image.mean[s] as number) - pooled) ** 2;
     }
     const deviation = Math.sqrt(squares / (total - 1));
     mean.push(pooled);
     std.push(deviation > 0 && Number.isFinite(deviation) ? deviation : 1); // constant: nothing to divide by
   }
   return { mean, std };
+}
+
+/** Normalisation of both scores from the raw statistics of held-back images. */
+export function calibrationOf(images: readonly NativeScore[], quantile: number): Calibration {
+  const pixel = poolStatistics(images.map((image) => image.pixel));
+  const features = images.flatMap((image) => image.feature ?? []);
+  const feature = features.length > 0 ? poolStatistics(features) : undefined;
+  return {
+    pixelMean: pixel.mean,
+    pixelStd: pixel.std,
+    ...(feature && { featureMean: feature.mean, featureStd: feature.std }),
+    images: images.length,
+    quantile,
+  };
 }
 
 const ascending = (a: number, b: number): number => a - b;

@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { z } from 'zod';
 import { DdadError, type DdadErrorCode } from './errors.js';
 import { defaultPreset, type Preset, presetNames, presets } from './presets.js';
@@ -43,6 +44,19 @@ const trainerOptions = z.strictObject({
   normalization: z.enum(['calibration', 'per-image', 'none']).optional(),
   smoothing: z.number().min(0).max(100).optional(),
   topPixels: topPixels.optional(),
+  backbone: z.string().min(1).nullable().optional(),
+  featureStrides: z
+    .array(z.union([z.literal(2), z.literal(4), z.literal(8), z.literal(16)]))
+    .min(1)
+    .optional(),
+  featureScale: whole(1, 4).optional(),
+  featureWeight: z.number().min(0).max(1e6).optional(),
+  focus: z
+    .strictObject({ share: z.number().min(0).max(1), below: whole(1, 1000) })
+    .nullable()
+    .optional(),
+  positions: z.boolean().optional(),
+  alpha: z.number().min(0).max(1).optional(),
   device: deviceName.optional(),
   threads: whole(0, 1024).optional(),
 });
@@ -58,6 +72,14 @@ const trainerOptions = z.strictObject({
  * - `quantile`: of the held-back images' scores, becomes the threshold (0.99).
  * - `scales`: noise steps that are scored, of the 1000-step chain (`scaleIndexing: 'original'`) or of the chain
  *   respaced to `respacing` (`'respaced'`).
+ * - `backbone`: weights file of the pretrained network whose features are predicted (EfficientNet-Lite0 to Lite4); the
+ *   package's Lite0 by default, null for none: then there is no feature-level score.
+ * - `featureStrides`: which of the backbone's taps (2, 4, 8, 16) make the features; `featureWeight`: of their loss;
+ *   `featureScale`: how many times finer than the UNet the backbone sees the image (1 to 4).
+ * - `focus`: so many of the training samples (`share`) have a time step below `below`, near the scales that are scored;
+ *   null for none, as published.
+ * - `positions`: calibration tells the places of the image apart (mode `resize` only).
+ * - `alpha`: weight of the pixel-level score in the ensemble (11), 0 to 1; the feature-level score has the rest.
  * - `topPixels`: the image score is the mean over this number or share of the largest map values (64).
  */
 export type TrainerOptions = z.infer<typeof trainerOptions>;
@@ -83,7 +105,12 @@ const modelConfig = z.looseObject({
     resblockUpdown: z.boolean(),
     useNewAttentionOrder: z.boolean(),
     numClasses: positive.nullable(),
+    featureChannels: z.number().int().min(0).optional(),
   }),
+  features: z
+    .looseObject({ backbone: z.string(), strides: z.array(positive).min(1), scale: positive, weight: z.number() })
+    .nullable()
+    .optional(),
   diffusion: z.looseObject({
     schedule: z.enum(['linear', 'cosine']),
     steps: positive,
@@ -103,12 +130,27 @@ const modelConfig = z.looseObject({
     alpha: z.number(),
     smoothing: z.number(),
     topPixels,
+    positions: z.boolean().optional(),
     seed: z.number(),
   }),
   calibration: z
     .looseObject({
       pixelMean: perScale,
       pixelStd: perScale,
+      featureMean: perScale.optional(),
+      featureStd: perScale.optional(),
+      /** Mean and standard deviation of both normalised scores at the places of a grid over the whole image. */
+      position: z
+        .looseObject({
+          width: positive,
+          height: positive,
+          pixelMean: perScale,
+          pixelStd: perScale,
+          featureMean: perScale.optional(),
+          featureStd: perScale.optional(),
+        })
+        .nullable()
+        .optional(),
       images: z.number(),
       quantile: z.number(),
       /** Map values of a typical good image: its median and the end of its normal range. */
@@ -127,6 +169,7 @@ const modelConfig = z.looseObject({
     weightDecay: z.number(),
     ema: z.number(),
     flip: z.enum(['none', 'horizontal', 'vertical', 'both']),
+    focus: z.looseObject({ share: z.number(), below: positive }).nullable().optional(),
     holdOut: z.number(),
     quantile: z.number(),
   }),
@@ -194,13 +237,32 @@ export const parseStoredConfig = (json: string, file: string): StoredConfig => f
 /** The configuration of a checkpoint, which always has its training settings. */
 export const parseModelConfig = (json: string, file: string): ModelConfig => fromJson(modelConfig, json, file);
 
-/** The whole configuration that stands behind a few options. `channels` must be decided by now. */
-export function expandConfig(options: TrainerOptions): ModelConfig {
+/** A tap of a backbone. */
+export interface BackboneTap {
+  stride: number;
+  channels: number;
+}
+
+/** Taps of EfficientNet-Lite0, the default backbone. */
+const liteTaps: readonly BackboneTap[] = [
+  { stride: 2, channels: 16 },
+  { stride: 4, channels: 24 },
+  { stride: 8, channels: 40 },
+  { stride: 16, channels: 112 },
+];
+
+/**
+ * The whole configuration that stands behind a few options. `channels` must be decided by now; `taps` are those of the
+ * backbone.
+ */
+export function expandConfig(options: TrainerOptions, taps: readonly BackboneTap[] = liteTaps): ModelConfig {
   const name = options.preset ?? defaultPreset;
   const preset = presets[name];
   const channels = options.channels === 'gray' ? 1 : 3;
   const unet: Preset = { ...preset, ...defined(options.unet ?? {}) };
   const size = options.size ?? preset.size;
+  const strides: number[] = options.backbone === null ? [] : [...(options.featureStrides ?? preset.featureStrides)];
+  const featureChannels = taps.reduce((sum, tap) => sum + (strides.includes(tap.stride) ? tap.channels : 0), 0);
   const config: ModelConfig = {
     preset: name,
     unet: {
@@ -218,7 +280,17 @@ export function expandConfig(options: TrainerOptions): ModelConfig {
       resblockUpdown: true,
       useNewAttentionOrder: false,
       numClasses: null,
+      featureChannels,
     },
+    features:
+      strides.length === 0
+        ? null
+        : {
+            backbone: path.basename(options.backbone ?? 'efficientnet-lite0', '.safetensors'),
+            strides: strides.sort((a, b) => a - b),
+            scale: options.featureScale ?? preset.featureScale,
+            weight: options.featureWeight ?? 1,
+          },
     diffusion: {
       schedule: options.schedule ?? 'linear',
       steps: 1000,
@@ -231,10 +303,11 @@ export function expandConfig(options: TrainerOptions): ModelConfig {
       scaleIndexing: options.scaleIndexing ?? 'original',
       respacing: options.respacing ?? (options.scaleIndexing === 'respaced' ? '250' : null),
       normalization: options.normalization ?? 'calibration',
-      alpha: 1,
+      alpha: options.alpha ?? (strides.length === 0 ? 1 : 0.5),
       // on the magnetic tiles a width of 4 pixels takes the pixel AUROC of blowholes from 0.84 to 0.93
       smoothing: options.smoothing ?? ((options.mode ?? preset.mode) === 'crop' ? 4 : 0),
       topPixels: options.topPixels ?? { count: 64 },
+      positions: options.positions ?? (options.mode ?? preset.mode) === 'resize',
       seed: 0,
     },
     calibration: null,
@@ -250,6 +323,7 @@ export function expandConfig(options: TrainerOptions): ModelConfig {
       weightDecay: options.weightDecay ?? 0.01,
       ema: options.ema ?? 0.997,
       flip: options.flip ?? 'none',
+      focus: options.focus === undefined ? { share: 0.75, below: 500 } : options.focus,
       holdOut: options.holdOut ?? 0.1,
       quantile: options.quantile ?? 0.99,
     },
@@ -258,13 +332,23 @@ export function expandConfig(options: TrainerOptions): ModelConfig {
   return config;
 }
 
-function check({ unet, input, score }: ModelConfig): void {
+function check({ unet, input, score, features }: ModelConfig): void {
   const refuse = (message: string): never => {
     throw new DdadError('ERR_OPTION', message);
   };
   const stride = 2 ** (unet.channelMult.length - 1);
   if (input.size % stride !== 0) {
     refuse(`option "size": expected a multiple of ${stride}, the network's coarsest stride, got ${input.size}`);
+  }
+  const coarsest = Math.max(1, ...(features?.strides ?? []));
+  if ((input.size * (features?.scale ?? 1)) % coarsest !== 0) {
+    refuse(`option "size": expected a multiple of ${coarsest}, the features' coarsest stride, got ${input.size}`);
+  }
+  if (score.positions && input.mode !== 'resize') refuse('option "positions": goes with mode "resize" only');
+  if (features && unet.channelMult.length < 3) {
+    refuse(
+      'option "unet.channelMult": expected at least 3 levels, which features need, got ' + unet.channelMult.length,
+    );
   }
   const stray = unet.attentionResolutions.find((resolution) => unet.imageSize % resolution !== 0);
   if (stray !== undefined) {
@@ -282,6 +366,11 @@ function check({ unet, input, score }: ModelConfig): void {
     refuse('option "respacing": goes with scaleIndexing "respaced" only');
   }
   if (new Set(score.scales).size !== score.scales.length) refuse('option "scales": a noise scale is given twice');
+}
+
+/** Side of what is taken of an image: the UNet's input, as many times finer as the features are. */
+export function pixelSize({ input, features }: Pick<StoredConfig, 'input' | 'features'>): number {
+  return input.size * (features?.scale ?? 1);
 }
 
 /** The options that lead to this configuration; the inverse of {@link expandConfig}. */
@@ -307,6 +396,7 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     weightDecay: training.weightDecay,
     ema: training.ema,
     flip: training.flip,
+    focus: training.focus ?? null,
     seed: training.seed,
     holdOut: training.holdOut,
     quantile: training.quantile,
@@ -316,6 +406,15 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     normalization: score.normalization,
     smoothing: score.smoothing,
     topPixels: score.topPixels,
+    alpha: score.alpha,
+    positions: score.positions ?? false,
+    ...(config.features
+      ? {
+          featureStrides: config.features.strides as TrainerOptions['featureStrides'],
+          featureScale: config.features.scale,
+          featureWeight: config.features.weight,
+        }
+      : { backbone: null }),
   };
 }
 
@@ -329,6 +428,8 @@ const changeable = new Set<keyof TrainerOptions>([
   'normalization',
   'smoothing',
   'topPixels',
+  'alpha',
+  'positions',
   'device',
   'threads',
 ]);
@@ -338,6 +439,7 @@ export function resumeOptions(saved: ModelConfig, given: TrainerOptions): Traine
   const before = optionsOf(saved);
   for (const [key, value] of Object.entries(given) as [keyof TrainerOptions, unknown][]) {
     if (changeable.has(key) || (key === 'channels' && value === 'auto')) continue;
+    if (key === 'backbone' && value !== null && saved.features) continue; // the checkpoint carries its own
     const was = before[key];
     const wanted = key === 'unet' ? { ...before.unet, ...defined(value as object) } : value;
     if (JSON.stringify(wanted) !== JSON.stringify(was)) {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
-import type { ModelConfig } from './config.js';
+import { type ModelConfig, pixelSize } from './config.js';
 import { DdadError, messageOf, throwIfAborted } from './errors.js';
 import { decodeImage, imageExtensions, isGrayFile, type Pixels, resizePixels } from './image.js';
 import { permutation, random, streams } from './random.js';
@@ -16,7 +16,8 @@ export interface ImageSet {
 
 const byCodeUnit = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
-async function listing(folder: string): Promise<{ images: string[]; others: number; folders: string[] }> {
+/** The images and folders in a folder by name, and how many other files there are; hidden ones left out. */
+export async function listing(folder: string): Promise<{ images: string[]; others: number; folders: string[] }> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((cause: NodeJS.ErrnoException) => {
     const why =
       cause.code === 'ENOENT' ? 'no such folder' : cause.code === 'ENOTDIR' ? 'expected a folder, got a file' : '';
@@ -164,9 +165,10 @@ export class TrainingData {
     this.#room = cacheBytes;
   }
 
-  /** The samples of a step: [batchSize, size, size, channels] in [-1, 1]. */
+  /** The samples of a step: [batchSize, size, size, channels] in [-1, 1], `size` the {@link pixelSize}. */
   async batch(step: number, signal?: AbortSignal): Promise<Float32Array> {
     const { input, training } = this.#config;
+    const size = pixelSize(this.#config);
     const first = step * training.batchSize;
     const samples = Array.from({ length: training.batchSize }, (_, i) => ({
       n: first + i,
@@ -176,7 +178,7 @@ export class TrainingData {
     const pixels = new Map<number, Pixels>();
     await Promise.all(needed.map(async (image) => pixels.set(image, await this.#pixels(image, signal))));
     throwIfAborted(signal);
-    const length = input.size * input.size * input.channels;
+    const length = size * size * input.channels;
     const batch = new Float32Array(samples.length * length);
     for (const [i, { n, image }] of samples.entries()) {
       this.#sample(batch.subarray(i * length, (i + 1) * length), pixels.get(image) as Pixels, n);
@@ -198,8 +200,8 @@ export class TrainingData {
   }
 
   #sample(out: Float32Array, pixels: Pixels, n: number): void {
-    const { input, training } = this.#config;
-    const { size } = input;
+    const { training } = this.#config;
+    const size = pixelSize(this.#config);
     const next = random(training.seed, streams.augment, n);
     // A window wider than the image lies anywhere around it, filled by reflection.
     const place = (length: number): number => {
@@ -218,7 +220,7 @@ export class TrainingData {
     if (kept) return kept;
     const { input } = this.#config;
     const decoded = await decodeImage(this.#files[image] as string, { channels: input.channels, signal });
-    const pixels = input.mode === 'resize' ? await resizePixels(decoded, input.size) : decoded;
+    const pixels = input.mode === 'resize' ? await resizePixels(decoded, pixelSize(this.#config)) : decoded;
     if (pixels.data.byteLength <= this.#room && !this.#cache.has(image)) {
       this.#room -= pixels.data.byteLength;
       this.#cache.set(image, pixels);

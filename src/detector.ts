@@ -1,5 +1,12 @@
 import { z } from 'zod';
-import { type DeviceOptions, deviceOptions, parseOptions, parseStoredConfig, type StoredConfig } from './config.js';
+import {
+  type DeviceOptions,
+  deviceOptions,
+  parseOptions,
+  parseStoredConfig,
+  pixelSize,
+  type StoredConfig,
+} from './config.js';
 import { atCaller, callSite, DdadError, toDdadError } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
 import { decodeImage, type ImageInput, resizePixels } from './image.js';
@@ -43,20 +50,28 @@ export interface ScoreResult {
   anomalous: boolean | null;
   /** Where the image differs from good ones, at the image's own size. */
   map: ScoreMap;
+  /** The pixel-level score alone (9), normalised. */
+  pixelMap: ScoreMap;
+  /** The feature-level score alone (10), normalised; null where the model has none. */
+  featureMap: ScoreMap | null;
   /** An overlay as a PNG. Reads the image again, which must still be there, unchanged. */
   heatmap(options?: HeatmapOptions): Promise<Buffer>;
 }
 
-/** Decodes and scores an image as the configuration says; the map has the image's own size. */
+/**
+ * Decodes and scores an image as the configuration says; the maps have the image's own size, or with `networkSize` that
+ * at which the model sees it.
+ */
 export async function scoreImage(
   native: NativeDetector,
-  { input }: Pick<StoredConfig, 'input'>,
+  config: Pick<StoredConfig, 'input' | 'features'>,
   image: ImageInput,
-  options: Pick<ScoreOptions, 'limitInputPixels' | 'signal'>,
+  options: Pick<ScoreOptions, 'limitInputPixels' | 'signal'> & { networkSize?: boolean },
 ): Promise<NativeScore> {
+  const { input } = config;
   const pixels = await decodeImage(image, { channels: input.channels, ...options });
-  const seen = input.mode === 'resize' ? await resizePixels(pixels, input.size) : pixels;
-  const own = { outWidth: pixels.width, outHeight: pixels.height };
+  const seen = input.mode === 'resize' ? await resizePixels(pixels, pixelSize(config)) : pixels;
+  const own = options.networkSize ? {} : { outWidth: pixels.width, outHeight: pixels.height };
   return callNative(options.signal, (token) => native.score({ ...seen, ...own }, token));
 }
 
@@ -190,7 +205,8 @@ export class Detector {
   #result(image: ImageInput, found: NativeScore, options: ScoreOptions): ScoreResult {
     const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
     const threshold = options.threshold !== undefined ? options.threshold : this.threshold;
-    const map = { data: found.map, width: found.width, height: found.height };
+    const { width, height } = found;
+    const map = { data: found.map, width, height };
     const range = (): [number, number] => colourRange(this.#config, map.data);
     return {
       image,
@@ -198,6 +214,8 @@ export class Detector {
       threshold,
       anomalous: threshold === null ? null : found.score > threshold,
       map,
+      pixelMap: { data: found.pixelMap, width, height },
+      featureMap: found.featureMap && { data: found.featureMap, width, height },
       heatmap: (given: HeatmapOptions = {}) =>
         atCaller(() => {
           const checked = { limitInputPixels, ...parseOptions(heatmapOptions, given) };

@@ -2,6 +2,24 @@ export { DdadError, type DdadErrorCode } from './errors.js';
 export { Detector, type LoadOptions, type ScoreOptions, type ScoreResult } from './detector.js';
 export { type CalibrateProgress, type FitOptions, type Progress, Trainer, type TrainProgress } from './trainer.js';
 export type { DeviceOptions, ModelConfig, StoredConfig, TopPixels, TrainerOptions } from './config.js';
+export {
+  evaluate,
+  type EvaluatedDetector,
+  type EvaluateOptions,
+  type EvaluateProgress,
+  type ScoredImage,
+} from './evaluation/evaluate.js';
+export type {
+  BestF1,
+  Curve,
+  Curves,
+  EvaluatedImage,
+  Evaluation,
+  ImageMetrics,
+  Metrics,
+  Outcome,
+  PixelMetrics,
+} from './evaluation/types.js';
 export type { HeatmapOptions, ScoreMap } from './heatmap.js';
 export type { ImageInput, RawImage } from './image.js';
 export { type Preset, type PresetName, presets } from './presets.js';

@@ -19,15 +19,24 @@ export interface NativeImage {
   label?: number;
 }
 
+/** Mean and standard deviation (n - 1) of one raw score of an image, a value per noise scale, over `elements` values. */
+export interface ScaleStatistics {
+  mean: Float64Array;
+  std: Float64Array;
+  elements: number;
+}
+
 export interface NativeScore {
   map: Float32Array;
+  pixelMap: Float32Array;
+  featureMap: Float32Array | null;
   width: number;
   height: number;
   score: number;
-  /** Mean and standard deviation (n - 1) of this image's raw KL, a value per noise scale, over `elements` pixels. */
-  scaleMean: Float64Array;
-  scaleStd: Float64Array;
-  elements: number;
+  /** Of the KL in nats. */
+  pixel: ScaleStatistics;
+  /** Of the feature error; null where the model has no features. */
+  feature: ScaleStatistics | null;
 }
 
 export interface NativeStep {
@@ -51,6 +60,7 @@ export interface NativeDetector {
 
 export interface NativeTrainer {
   open(token: CancelToken): Promise<void>;
+  observe(pixels: Float32Array, token: CancelToken): Promise<void>;
   step(pixels: Float32Array, labels: Int32Array | null, lr: number, token: CancelToken): Promise<NativeStep>;
   saveCheckpoint(path: string, metadata: string, token: CancelToken): Promise<void>;
   loadCheckpoint(path: string, token: CancelToken): Promise<string>;
@@ -61,6 +71,7 @@ export interface NativeTrainer {
 
 export interface Addon {
   info(): string;
+  backboneTaps(path: string, token: CancelToken): Promise<string>;
   CancelToken: new () => CancelToken;
   NativeTrainer: new (config: string, options: string) => NativeTrainer;
   loadDetector(path: string, options: string, token: CancelToken): Promise<NativeDetector>;
@@ -69,6 +80,9 @@ export interface Addon {
 
 /** The folder that holds package.json. */
 export const packageRoot = path.join(__dirname, '..');
+
+/** The pretrained weights that features come from unless others are given. */
+export const defaultBackbone = path.join(packageRoot, 'weights', 'efficientnet-lite0-backbone.safetensors');
 
 /** Where the addon is: the build's output, or what DDAD_ADDON names. */
 export function addonPath(): string {

@@ -8,6 +8,10 @@ export interface Preset {
   numResBlocks: number;
   attentionResolutions: readonly number[];
   numHeadChannels: number;
+  /** Strides of the backbone's taps that make the features. */
+  featureStrides: readonly number[];
+  /** The backbone sees the image this many times finer than the UNet does. */
+  featureScale: number;
   batchSize: number;
   lr: number;
   steps: number;
@@ -24,6 +28,8 @@ export const presets = {
     numResBlocks: 1,
     attentionResolutions: [],
     numHeadChannels: 32,
+    featureStrides: [2, 4, 8],
+    featureScale: 1,
     batchSize: 4,
     lr: 5e-4,
     steps: 5000,
@@ -37,6 +43,8 @@ export const presets = {
     numResBlocks: 1,
     attentionResolutions: [16],
     numHeadChannels: 32,
+    featureStrides: [4, 8, 16],
+    featureScale: 2,
     batchSize: 4,
     lr: 5e-4,
     steps: 10000,
@@ -50,6 +58,8 @@ export const presets = {
     numResBlocks: 2,
     attentionResolutions: [32, 16, 8],
     numHeadChannels: 64,
+    featureStrides: [2, 4, 8, 16],
+    featureScale: 1,
     batchSize: 4,
     lr: 1e-4,
     steps: 10000,
@@ -63,6 +73,8 @@ export const presets = {
     numResBlocks: 2,
     attentionResolutions: [32, 16, 8],
     numHeadChannels: 64,
+    featureStrides: [2, 4, 8, 16],
+    featureScale: 1,
     batchSize: 2,
     lr: 1e-4,
     steps: 10000,

@@ -1,6 +1,7 @@
 import { z } from 'zod';
-import { poolStatistics, thresholdOf, typicalRange } from './calibration.js';
+import { calibrate, type CalibrateProgress } from './calibrate.js';
 import {
+  type BackboneTap,
   expandConfig,
   type ModelConfig,
   parseOptions,
@@ -9,12 +10,9 @@ import {
   type TrainerOptions,
 } from './config.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
-import { scoreImage } from './detector.js';
 import { atCaller, callSite, DdadError, throwIfAborted } from './errors.js';
-import { mapRange } from './heatmap.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
-import { addon, callNative, type NativeDetector, type NativeScore, type NativeTrainer } from './native.js';
-import { mapAhead } from './read-ahead.js';
+import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer } from './native.js';
 
 const fitOptions = z.strictObject({
   signal: z.instanceof(AbortSignal).optional(),
@@ -44,21 +42,15 @@ export interface TrainProgress {
   mse: number;
   /** The variational term in bits. */
   vb: number;
+  /** The feature loss; null without a feature head. */
+  feature: number | null;
   lr: number;
   samplesPerSecond: number;
   elapsedMs: number;
   remainingMs: number;
 }
 
-export interface CalibrateProgress {
-  phase: 'calibrate';
-  /** Images scored, of `steps`. */
-  step: number;
-  steps: number;
-  done: number;
-  elapsedMs: number;
-  remainingMs: number;
-}
+export type { CalibrateProgress } from './calibrate.js';
 
 export type Progress = TrainProgress | CalibrateProgress;
 
@@ -172,7 +164,9 @@ export class Trainer {
       );
     }
     const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images.files, options);
-    const native = new (addon().NativeTrainer)(JSON.stringify(config), JSON.stringify({ device, threads }));
+    const backbone = config.features ? (resume ?? this.#options.backbone ?? defaultBackbone) : '';
+    const engine = JSON.stringify({ device, threads, backbone });
+    const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
     try {
       await callNative(signal, (token) => native.open(token));
       if (resume !== undefined) await callNative(signal, (token) => native.loadCheckpoint(resume, token));
@@ -190,7 +184,11 @@ export class Trainer {
   async #begin(files: readonly string[], { signal, timeLimitMs }: FitOptions): Promise<ModelConfig> {
     const { channels = 'auto', ...given } = this.#options;
     const gray = await allGray(files, signal);
-    const config = expandConfig({ ...given, channels: channels === 'auto' ? (gray ? 'gray' : 'rgb') : channels });
+    const chosen = {
+      ...given,
+      channels: channels === 'auto' ? (gray ? ('gray' as const) : ('rgb' as const)) : channels,
+    };
+    const config = expandConfig(chosen, await readTaps(given.backbone, signal));
     config.training.timeLimitMs = timeLimitMs ?? null;
     if (timeLimitMs !== undefined && given.steps === undefined) config.training.steps = null;
     return config;
@@ -201,6 +199,7 @@ export class Trainer {
     const config = expandConfig(resumeOptions(saved, given));
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);
+    config.features = saved.features;
     Object.assign(config.training, saved.training, { quantile });
     if (timeLimitMs !== undefined || given.steps !== undefined) {
       Object.assign(config.training, { steps: given.steps ?? null, timeLimitMs: timeLimitMs ?? null });
@@ -234,6 +233,12 @@ export class Trainer {
       savedAt = performance.now();
     };
 
+    if (state.step === 0 && config.features) {
+      for (let i = 0; i * training.batchSize < Math.max(observedSamples, training.batchSize); i++) {
+        const pixels = await data.batch(i, signal);
+        await callNative(signal, (token) => native.observe(pixels, token));
+      }
+    }
     await checkpoint();
     let failed = false;
     let speed = 0;
@@ -259,6 +264,7 @@ export class Trainer {
           loss: result.loss,
           mse: result.mse,
           vb: result.vb,
+          feature: config.features ? result.feature : null,
           lr,
           samplesPerSecond: speed,
           elapsedMs: elapsed(),
@@ -275,7 +281,7 @@ export class Trainer {
     }
   }
 
-  /** Normalisation and threshold from the images held back: one pass for each, since scores need the normalisation. */
+  /** Normalisation and threshold from the images held back. */
   async *#calibrate(run: Run): AsyncGenerator<Progress, void, undefined> {
     const { config, images, native, options } = run;
     const { holdOut, quantile, seed } = config.training;
@@ -286,35 +292,7 @@ export class Trainer {
     const detector = await callNative(options.signal, () => native.toDetector(JSON.stringify(raw)));
     native.dispose();
     try {
-      const start = performance.now();
-      const pass = scorePass(detector, config, heldBack, options.signal);
-      const steps = 2 * heldBack.length;
-      const progress = (step: number): CalibrateProgress => {
-        const elapsedMs = performance.now() - start;
-        return {
-          phase: 'calibrate',
-          step,
-          steps,
-          done: step / steps,
-          elapsedMs,
-          remainingMs: elapsedMs * (steps / step - 1),
-        };
-      };
-      const statistics: NativeScore[] = [];
-      for await (const { found } of pass()) yield progress(statistics.push(found));
-      const { mean, std } = poolStatistics(statistics);
-      config.calibration = { pixelMean: mean, pixelStd: std, images: heldBack.length, quantile };
-      await callNative(options.signal, () => detector.setConfig(JSON.stringify(config)));
-
-      const scores: number[] = [];
-      const ranges: [number, number][] = [];
-      for await (const { found, range } of pass()) {
-        ranges.push(range);
-        yield progress(heldBack.length + scores.push(found.score));
-      }
-      config.calibration.mapRange = typicalRange(ranges);
-      config.threshold = thresholdOf(scores, quantile);
-      await callNative(options.signal, () => detector.setConfig(JSON.stringify(config)));
+      yield* calibrate(detector, config, heldBack, options.signal);
       this.#detector = detector;
     } finally {
       if (this.#detector !== detector) detector.dispose();
@@ -333,14 +311,14 @@ export class Trainer {
   }
 }
 
-/** Scores images; of the maps only their range is kept. */
-function scorePass(detector: NativeDetector, config: ModelConfig, files: readonly string[], signal?: AbortSignal) {
-  const one = async (file: string, inner: AbortSignal): Promise<{ found: NativeScore; range: [number, number] }> => {
-    const found = await scoreImage(detector, config, file, { signal: inner });
-    const range = mapRange(found.map);
-    return { found: { ...found, map: new Float32Array(0) }, range };
-  };
-  return () => mapAhead(files, one, { ahead: 2, signal });
+/** Samples whose features give the mean and standard deviation of each channel. */
+const observedSamples = 64;
+
+/** The taps of a backbone; those of the package's where none is named. */
+async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {
+  if (backbone === null) return [];
+  const file = backbone ?? defaultBackbone;
+  return JSON.parse(await callNative(signal, (token) => addon().backboneTaps(file, token))) as BackboneTap[];
 }
 
 function remaining(training: ModelConfig['training'], step: number, elapsedMs: number, speed: number): number {

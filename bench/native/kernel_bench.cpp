@@ -86,9 +86,9 @@ int runKernelBench(int threads, int rounds) {
     const int64_t size = config["input"]["size"];
     for (int images : {1, 4}) {
       const std::string title = std::string(lite ? "lite" : "nano") + " score, " + std::to_string(images);
-      ScorePass counted(*device, net, score, block, images, size, size);
+      ScorePass counted(*device, net, score, block, nullptr, images, size, size);
       compare(title.c_str(), counted.plan().flops() / 1e9, rounds, [&] {
-        auto pass = std::make_shared<ScorePass>(*device, net, score, block, images, size, size);
+        auto pass = std::make_shared<ScorePass>(*device, net, score, block, nullptr, images, size, size);
         pass->prepare();
         return [pass, images] { pass->run(std::vector<uint32_t>(static_cast<size_t>(images)).data(), Cancel()); };
       });

@@ -51,7 +51,7 @@ class ScoreWorkload : public Workload {
       initializeUNet(net_, 1, block_.values.data());
     else
       readParameters(net_.graph, SafetensorsFile::open(model), "", block_.values.data());
-    pass_ = std::make_unique<ScorePass>(*device_, net_, config_, block_, images, size, size);
+    pass_ = std::make_unique<ScorePass>(*device_, net_, config_, block_, nullptr, images, size, size);
     pass_->prepare();
     samples_.resize(static_cast<size_t>(images));
     for (int64_t i = 0; i < images; ++i)

@@ -14,10 +14,11 @@ constexpr int kStageKernel[] = {3, 3, 5, 3, 5, 5, 3};
 constexpr int kTappedStages = 5;
 constexpr bool kTapAfter[] = {true, true, true, false, true};
 
-/// Folds y = gamma (w x - mean) / sqrt(var + eps) + beta into weight and bias.
+/// Folds y = gamma (w x - mean) / sqrt(var + eps) + beta into weight and bias; where the file has a bias in the place
+/// of a norm, that has been done already.
 class Folder {
  public:
-  explicit Folder(const SafetensorsFile& file) : file_(file) {
+  Folder(const SafetensorsFile& file, std::string prefix) : file_(file), prefix_(std::move(prefix)) {
     const auto it = file.metadata().find("batchNormEps");
     eps_ = it == file.metadata().end() ? 1e-3 : std::strtod(it->second.c_str(), nullptr);
     if (!(eps_ > 0 && eps_ < 1))
@@ -26,19 +27,21 @@ class Folder {
   }
 
   const std::vector<int64_t>& shape(const std::string& conv) const {
-    const auto& shape = file_.get(conv + ".weight").shape;
+    const auto& shape = file_.get(prefix_ + conv + ".weight").shape;
     if (shape.size() != 4)
       throw Error("ERR_MODEL_FORMAT",
-                  file_.path() + ": " + conv + ".weight: expected [out, in, k, k], got " + shapeText(shape));
+                  file_.path() + ": " + prefix_ + conv + ".weight: expected [out, in, k, k], got " + shapeText(shape));
     return shape;
   }
-  bool has(const std::string& conv) const { return file_.find(conv + ".weight") != nullptr; }
+  bool has(const std::string& conv) const { return file_.find(prefix_ + conv + ".weight") != nullptr; }
 
-  void fold(const std::string& conv, const std::string& norm, const std::vector<int64_t>& expected, float* weight,
-            float* bias) const {
+  void fold(const std::string& convName, const std::string& normName, const std::vector<int64_t>& expected,
+            float* weight, float* bias) const {
+    const std::string conv = prefix_ + convName, norm = prefix_ + normName;
     const int64_t out = expected[0], perOutput = expected[1] * expected[2] * expected[3];
     file_.readFloats(conv + ".weight", expected, weight);
     const int64_t vectorShape[] = {out};
+    if (file_.find(conv + ".bias") != nullptr) return file_.readFloats(conv + ".bias", vectorShape, bias);
     std::vector<float> gamma(static_cast<size_t>(out)), beta(gamma), mean(gamma), variance(gamma);
     file_.readFloats(norm + ".weight", vectorShape, gamma.data());
     file_.readFloats(norm + ".bias", vectorShape, beta.data());
@@ -55,12 +58,14 @@ class Folder {
 
  private:
   const SafetensorsFile& file_;
+  const std::string prefix_;
   double eps_ = 0;
 };
 
 class Builder {
  public:
-  explicit Builder(const SafetensorsFile& file) : file_(file), folder_(file) {}
+  Builder(const SafetensorsFile& file, const std::string& prefix, int64_t maxStride)
+      : file_(file), folder_(file, prefix), maxStride_(maxStride) {}
 
   Backbone build() {
     Graph& g = net_.graph;
@@ -79,11 +84,12 @@ class Builder {
       if (last && stage < kTappedStages && kTapAfter[stage]) {
         net_.taps.push_back({"block" + std::to_string(block), h, out, level_});
         g.markOutput(h);
-        if (stage + 1 == kTappedStages) break;
+        if (stage + 1 == kTappedStages || int64_t{1} << level_ == maxStride_) break;
       }
     }
-    if (net_.taps.size() != 4)
-      refuse("expected stages at stride 2, 4, 8 and 16, got " + std::to_string(net_.taps.size()));
+    if (net_.taps.empty() || int64_t{1} << net_.taps.back().level != maxStride_)
+      refuse("expected stages at stride 2 to " + std::to_string(maxStride_) + ", got " +
+             std::to_string(net_.taps.size()) + " of them");
     net_.parameters = AlignedBuffer(g.parameterFloats());
     for (const Folding& f : foldings_)
       folder_.fold(f.conv, f.norm, f.shape, net_.parameters.data() + g.param(f.weight).offset,
@@ -140,12 +146,15 @@ class Builder {
   Folder folder_;
   Backbone net_;
   std::vector<Folding> foldings_;
+  const int64_t maxStride_;
   int level_ = 0;
   int64_t channels_ = 0;
 };
 
 }  // namespace
 
-Backbone loadBackbone(const SafetensorsFile& file) { return Builder(file).build(); }
+Backbone loadBackbone(const SafetensorsFile& file, const std::string& prefix, int64_t maxStride) {
+  return Builder(file, prefix, maxStride).build();
+}
 
 }  // namespace ddad

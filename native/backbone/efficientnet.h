@@ -24,8 +24,9 @@ struct Backbone {
   AlignedBuffer parameters;
 };
 
-/// Reads the weights in the names of efficientnet_pytorch (Lite0 to Lite4: the depth and widths are those of the
-/// file). Throws ERR_MODEL_FORMAT where a tensor is missing or has another shape than its neighbours imply.
-Backbone loadBackbone(const SafetensorsFile& file);
+/// Reads the weights in the names of efficientnet_pytorch, each after `prefix` (Lite0 to Lite4: the depth and widths
+/// are those of the file), up to the tap at `maxStride`; batch norms are folded here unless the file has them folded.
+/// Throws ERR_MODEL_FORMAT where a tensor is missing or has another shape than its neighbours imply.
+Backbone loadBackbone(const SafetensorsFile& file, const std::string& prefix = "", int64_t maxStride = 16);
 
 }  // namespace ddad

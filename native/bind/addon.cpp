@@ -1,6 +1,7 @@
 // The module: what require('ddad.node') returns. src/native.ts describes it in TypeScript.
 #include <utility>
 
+#include "backbone/efficientnet.h"
 #include "bind/arguments.h"
 #include "bind/cancel_token.h"
 #include "bind/detector_binding.h"
@@ -39,12 +40,27 @@ Napi::Value verify(const Napi::CallbackInfo& call) {
   });
 }
 
+/// backboneTaps(path, token): Promise<string>, JSON: [{"stride","channels"}], fine to coarse
+Napi::Value backboneTaps(const Napi::CallbackInfo& call) {
+  return callAsync(call.Env(), [&](napi_deferred deferred) {
+    std::string path = expectPath(call[0], "backboneTaps: path");
+    CancelToken& token = expectToken(call[1], "backboneTaps: token");
+    EnvData::of(call.Env()).submit(deferred, nullptr, &token, [path = std::move(path)](const Cancel&) -> ToValue {
+      auto taps = nlohmann::json::array();
+      for (const Backbone::Tap& tap : loadBackbone(SafetensorsFile::open(path)).taps)
+        taps.push_back({{"stride", int64_t{1} << tap.level}, {"channels", tap.channels}});
+      return [text = toText(taps)](Napi::Env env) { return Napi::String::New(env, text); };
+    });
+  });
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   EnvData& data = EnvData::create(env);
   const Napi::Function detector = NativeDetector::define(env);
   if (napi_create_reference(env, detector, 1, &data.detectorClass) != napi_ok) throw Napi::Error::New(env);
   exports.Set("CancelToken", CancelToken::define(env));
   exports.Set("NativeTrainer", NativeTrainer::define(env));
+  exports.Set("backboneTaps", Napi::Function::New<backboneTaps>(env, "backboneTaps"));
   exports.Set("info", Napi::Function::New<info>(env, "info"));
   exports.Set("loadDetector", Napi::Function::New<loadDetector>(env, "loadDetector"));
   exports.Set("verify", Napi::Function::New<verify>(env, "verify"));

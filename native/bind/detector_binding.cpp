@@ -77,19 +77,33 @@ Napi::Float64Array toArray(Napi::Env env, const std::vector<double>& values) {
   return array;
 }
 
-// The map is copied into memory of JavaScript's: such a buffer can be transferred to another thread, an external one
+// A map is copied into memory of JavaScript's: such a buffer can be transferred to another thread, an external one
 // cannot.
-Napi::Value toObject(Napi::Env env, const ScoreResult& result) {
-  auto map = Napi::Float32Array::New(env, result.map.size());
-  if (!result.map.empty()) std::memcpy(map.Data(), result.map.data(), result.map.size() * sizeof(float));
+Napi::Value toMap(Napi::Env env, const std::vector<float>& values) {
+  if (values.empty()) return env.Null();
+  auto map = Napi::Float32Array::New(env, values.size());
+  std::memcpy(map.Data(), values.data(), values.size() * sizeof(float));
+  return map;
+}
+
+Napi::Value toObject(Napi::Env env, const ScoreResult::Statistics& statistics) {
   auto object = Napi::Object::New(env);
-  object.Set("map", map);
+  object.Set("mean", toArray(env, statistics.mean));
+  object.Set("std", toArray(env, statistics.std));
+  object.Set("elements", static_cast<double>(statistics.elements));
+  return object;
+}
+
+Napi::Value toObject(Napi::Env env, const ScoreResult& result) {
+  auto object = Napi::Object::New(env);
+  object.Set("map", toMap(env, result.map));
+  object.Set("pixelMap", toMap(env, result.pixelMap));
+  object.Set("featureMap", toMap(env, result.featureMap));
   object.Set("width", result.width);
   object.Set("height", result.height);
   object.Set("score", result.score);
-  object.Set("scaleMean", toArray(env, result.scaleMean));
-  object.Set("scaleStd", toArray(env, result.scaleStd));
-  object.Set("elements", static_cast<double>(result.elements));
+  object.Set("pixel", toObject(env, result.pixel));
+  object.Set("feature", result.featureMap.empty() ? env.Null() : toObject(env, result.feature));
   return object;
 }
 

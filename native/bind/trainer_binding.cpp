@@ -27,12 +27,12 @@ Napi::Value toObject(Napi::Env env, const StepResult& result, int64_t step) {
 
 }  // namespace
 
-TrainerResource::TrainerResource(nlohmann::json config, DeviceOptions options)
-    : Resource("trainer"), config_(std::move(config)), options_(std::move(options)) {}
+TrainerResource::TrainerResource(nlohmann::json config, DeviceOptions options, std::string backbone)
+    : Resource("trainer"), config_(std::move(config)), options_(std::move(options)), backbone_(std::move(backbone)) {}
 
 void TrainerResource::open() {
   if (trainer_) throw Error("ERR_ARGUMENT", "open: this trainer is open already");
-  trainer_ = std::make_unique<Trainer>(openDevice(options_.device, options_.threads), config_);
+  trainer_ = std::make_unique<Trainer>(openDevice(options_.device, options_.threads), config_, backbone_);
   publishMemory(trainer_->memory());
 }
 
@@ -54,8 +54,8 @@ void TrainerResource::checkBatch(size_t pixels, const std::vector<int32_t>* labe
 Napi::Function NativeTrainer::define(Napi::Env env) {
   return DefineClass(
       env, "NativeTrainer",
-      {InstanceMethod<&NativeTrainer::open>("open"), InstanceMethod<&NativeTrainer::step>("step"),
-       InstanceMethod<&NativeTrainer::saveCheckpoint>("saveCheckpoint"),
+      {InstanceMethod<&NativeTrainer::open>("open"), InstanceMethod<&NativeTrainer::observe>("observe"),
+       InstanceMethod<&NativeTrainer::step>("step"), InstanceMethod<&NativeTrainer::saveCheckpoint>("saveCheckpoint"),
        InstanceMethod<&NativeTrainer::loadCheckpoint>("loadCheckpoint"),
        InstanceMethod<&NativeTrainer::toDetector>("toDetector"), InstanceMethod<&NativeTrainer::memory>("memory"),
        InstanceMethod<&NativeTrainer::dispose>("dispose")});
@@ -65,7 +65,8 @@ NativeTrainer::NativeTrainer(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
   callSync(info.Env(), [&] {
     nlohmann::json config = expectJson(info[0], "NativeTrainer: config");
     const nlohmann::json options = expectJson(info[1], "NativeTrainer: options");
-    resource_ = makeResource<TrainerResource>(std::move(config), deviceOptions(options, "NativeTrainer: options"));
+    resource_ = makeResource<TrainerResource>(std::move(config), deviceOptions(options, "NativeTrainer: options"),
+                                              textOption(options, "backbone", "", "NativeTrainer: options"));
   });
 }
 
@@ -91,6 +92,20 @@ Napi::Value NativeTrainer::open(const Napi::CallbackInfo& info) {
       self->open();
       return toUndefined;
     });
+  });
+}
+
+Napi::Value NativeTrainer::observe(const Napi::CallbackInfo& info) {
+  return callAsync(info.Env(), [&](napi_deferred deferred) {
+    CancelToken& token = expectToken(info[1], "observe: token");
+    auto pixels = expectTypedArray(info[0], "observe: pixels", {napi_float32_array}).copy<float>();
+    EnvData::of(info.Env())
+        .submit(deferred, resource_, &token,
+                [self = resource_, pixels = std::move(pixels)](const Cancel& cancel) -> ToValue {
+                  self->checkBatch(pixels.size(), nullptr);
+                  self->trainer().observe(pixels.data(), cancel);
+                  return toUndefined;
+                });
   });
 }
 

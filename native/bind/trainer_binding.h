@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "bind/arguments.h"
@@ -11,7 +12,7 @@ namespace ddad::bind {
 
 class TrainerResource final : public Resource {
  public:
-  TrainerResource(nlohmann::json config, DeviceOptions options);
+  TrainerResource(nlohmann::json config, DeviceOptions options, std::string backbone);
   void drop() override { trainer_.reset(); }
   /// Builds the network.
   void open();
@@ -24,6 +25,7 @@ class TrainerResource final : public Resource {
  private:
   const nlohmann::json config_;
   const DeviceOptions options_;
+  const std::string backbone_;        // weights file of the features; may be empty
   std::unique_ptr<Trainer> trainer_;  // compute thread only
 };
 
@@ -36,6 +38,7 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
 
  private:
   Napi::Value open(const Napi::CallbackInfo& info);
+  Napi::Value observe(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value saveCheckpoint(const Napi::CallbackInfo& info);
   Napi::Value loadCheckpoint(const Napi::CallbackInfo& info);

@@ -60,10 +60,16 @@ void fillNormal(const NoiseSource& source, int64_t count, float* out, int thread
   });
 }
 
-void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t count, int steps, int32_t* t) {
-  for (int64_t i = 0; i < count; ++i)
-    t[i] = static_cast<int32_t>(
-        philoxBelow(seed, kStreamTimestep, step, firstSample + static_cast<uint32_t>(i), static_cast<uint32_t>(steps)));
+void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t count, int steps, TimestepFocus focus,
+                     int32_t* t) {
+  constexpr uint32_t kFine = 1u << 24;
+  const auto focused = static_cast<uint32_t>(focus.share * kFine);
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t sample = firstSample + static_cast<uint32_t>(i);
+    const bool inFocus = focused > 0 && philoxBelow(seed, kStreamTimestepFocus, step, sample, kFine) < focused;
+    t[i] = static_cast<int32_t>(philoxBelow(seed, kStreamTimestep, step, sample,
+                                            static_cast<uint32_t>(inFocus ? std::min(focus.below, steps) : steps)));
+  }
 }
 
 void noising(const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,

@@ -39,8 +39,16 @@ struct ImageView {
 /// The first `count` numbers of a source, as the functions below see them.
 void fillNormal(const NoiseSource& source, int64_t count, float* out, int threads);
 
-/// Uniform step indices in [0, steps) for samples [firstSample, firstSample + count) of training step `step`.
-void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t count, int steps, int32_t* t);
+/// A share of the samples whose time step is drawn below a limit only: where the scores are taken.
+struct TimestepFocus {
+  double share = 0;
+  int below = 0;
+};
+
+/// Step indices for samples [firstSample, firstSample + count) of training step `step`: uniform in [0, steps), or in
+/// [0, focus.below) for the samples that the focus takes.
+void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t count, int steps, TimestepFocus focus,
+                     int32_t* t);
 
 /// Equation (1): xt [samples, pixels, C]. `coefficients` and `noise` have one entry a sample.
 void noising(const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,

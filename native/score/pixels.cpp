@@ -91,29 +91,27 @@ void gaussianBlur(std::vector<float>& map, int64_t width, int64_t height, double
     }
 }
 
-std::vector<float> resizeBilinear(const std::vector<float>& map, int64_t width, int64_t height, int64_t outWidth,
-                                  int64_t outHeight) {
-  std::vector<float> out(static_cast<size_t>(outWidth * outHeight));
-  const auto place = [](int64_t i, int64_t in, int64_t n, int64_t* low, int64_t* high, float* fraction) {
+void resizeBilinear(const float* from, int64_t width, int64_t height, float* to, int64_t outWidth, int64_t outHeight) {
+  struct Place {
+    int64_t low, high;
+    float fraction;
+  };
+  const auto place = [](int64_t i, int64_t in, int64_t n) -> Place {
     const double at =
         std::max(0.0, (static_cast<double>(i) + 0.5) * static_cast<double>(in) / static_cast<double>(n) - 0.5);
-    *low = std::min(static_cast<int64_t>(at), in - 1);
-    *high = std::min(*low + 1, in - 1);
-    *fraction = static_cast<float>(at - static_cast<double>(*low));
+    const int64_t low = std::min(static_cast<int64_t>(at), in - 1);
+    return {low, std::min(low + 1, in - 1), static_cast<float>(at - static_cast<double>(low))};
   };
   for (int64_t y = 0; y < outHeight; ++y) {
-    int64_t y0, y1, x0, x1;
-    float fy, fx;
-    place(y, height, outHeight, &y0, &y1, &fy);
+    const Place row = place(y, height, outHeight);
+    const float *upper = from + row.low * width, *lower = from + row.high * width;
     for (int64_t x = 0; x < outWidth; ++x) {
-      place(x, width, outWidth, &x0, &x1, &fx);
-      const auto at = [&](int64_t row, int64_t column) { return map[static_cast<size_t>(row * width + column)]; };
-      const float top = at(y0, x0) + (at(y0, x1) - at(y0, x0)) * fx;
-      const float bottom = at(y1, x0) + (at(y1, x1) - at(y1, x0)) * fx;
-      out[static_cast<size_t>(y * outWidth + x)] = top + (bottom - top) * fy;
+      const Place column = place(x, width, outWidth);
+      const float top = upper[column.low] + (upper[column.high] - upper[column.low]) * column.fraction;
+      const float bottom = lower[column.low] + (lower[column.high] - lower[column.low]) * column.fraction;
+      *to++ = top + (bottom - top) * row.fraction;
     }
   }
-  return out;
 }
 
 double meanOfLargest(std::vector<float> values, int64_t count) {

@@ -24,9 +24,8 @@ std::vector<float> blendWeights(int64_t size, int64_t overlap, bool before, bool
 /// Gaussian blur in place, mirrored at the borders; sigma in pixels.
 void gaussianBlur(std::vector<float>& map, int64_t width, int64_t height, double sigma);
 
-/// Bilinear, corners not aligned.
-std::vector<float> resizeBilinear(const std::vector<float>& map, int64_t width, int64_t height, int64_t outWidth,
-                                  int64_t outHeight);
+/// Bilinear, corners not aligned: from [height, width] to [outHeight, outWidth].
+void resizeBilinear(const float* from, int64_t width, int64_t height, float* to, int64_t outWidth, int64_t outHeight);
 
 /// Mean of the `count` largest values (all of them where there are fewer).
 double meanOfLargest(std::vector<float> values, int64_t count);

@@ -18,9 +18,17 @@ std::vector<double> numbers(const json& object, const char* name, size_t count) 
       if (v.is_number()) values.push_back(v.get<double>());
   if (values.size() != count)
     throw Error("ERR_CONFIG", std::string("calibration.") + name + ": expected " + std::to_string(count) +
-                                  " numbers (one a noise scale), got " +
-                                  (it == object.end() ? "nothing" : it->dump().substr(0, 80)));
+                                  " numbers, got " + (it == object.end() ? "nothing" : it->dump().substr(0, 80)));
   return values;
+}
+
+PositionGrid readGrid(const json& position, const char* mean, const char* std, size_t count) {
+  PositionGrid grid;
+  for (const auto& [name, values] : {std::pair{mean, &grid.mean}, std::pair{std, &grid.std}})
+    for (double v : numbers(position, name, count)) values->push_back(static_cast<float>(v));
+  for (float s : grid.std)
+    if (!(s > 0)) throw Error("ERR_CONFIG", std::string("calibration.position.") + std + ": expected positive numbers");
+  return grid;
 }
 
 std::vector<int> readSteps(const json& score, const Schedule& schedule) {
@@ -53,6 +61,9 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
                             static_cast<int>(integerField(diffusion, "steps", 2, 100000, 1000)), respacing);
   c.steps = readSteps(score, c.schedule);
 
+  c.features = FeatureConfig::fromJson(config);
+  c.alpha = !c.features ? 1.0 : numberField(score, "alpha", 0, 1, 0.5);
+
   const std::string normalization = stringField(score, "normalization", "calibration");
   const auto calibration = config.find("calibration");
   if (normalization == "per-image") {
@@ -63,8 +74,21 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
       c.normalization = Normalization::kCalibration;
       c.mean = numbers(*calibration, "pixelMean", c.steps.size());
       c.std = numbers(*calibration, "pixelStd", c.steps.size());
-      for (double s : c.std)
-        if (!(s > 0)) throw Error("ERR_CONFIG", "calibration.pixelStd: expected positive numbers");
+      if (c.features) {
+        c.featureMean = numbers(*calibration, "featureMean", c.steps.size());
+        c.featureStd = numbers(*calibration, "featureStd", c.steps.size());
+      }
+      for (const auto& [name, values] : {std::pair{"pixelStd", &c.std}, std::pair{"featureStd", &c.featureStd}})
+        for (double s : *values)
+          if (!(s > 0)) throw Error("ERR_CONFIG", std::string("calibration.") + name + ": expected positive numbers");
+      const auto position = calibration->find("position");
+      if (position != calibration->end() && !position->is_null()) {
+        c.gridWidth = integerField(*position, "width", 1, 4096);
+        c.gridHeight = integerField(*position, "height", 1, 4096);
+        const auto count = static_cast<size_t>(c.gridWidth * c.gridHeight);
+        c.pixelGrid = readGrid(*position, "pixelMean", "pixelStd", count);
+        if (c.features) c.featureGrid = readGrid(*position, "featureMean", "featureStd", count);
+      }
     }
   } else if (normalization != "none") {
     throw Error("ERR_CONFIG", "score.normalization: expected calibration, per-image or none, got " + normalization);

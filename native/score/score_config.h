@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "backbone/features.h"
 #include "nlohmann/json_fwd.hpp"
 #include "noise/schedule.h"
 #include "unet/config.h"
@@ -12,13 +13,23 @@ namespace ddad {
 /// How shat is normalised (formulas: Ensemble).
 enum class Normalization { kNone, kCalibration, kPerImage };
 
+/// Mean and standard deviation of a score at each place of a good image, on a coarse grid over the whole of it.
+struct PositionGrid {
+  std::vector<float> mean, std;
+};
+
 /// The scoring part of a model's configuration, read and checked once.
 struct ScoreConfig {
   UNetConfig unet;
   Schedule schedule;       // the chain whose beta enter the posterior and the KL
   std::vector<int> steps;  // the noise scales, as indices into that chain
   Normalization normalization = Normalization::kNone;
-  std::vector<double> mean, std;  // a scale each, where normalization is kCalibration
+  std::vector<double> mean, std;                // of the KL, a scale each, where normalization is kCalibration
+  FeatureConfig features;                       // without strides: no feature-level score
+  std::vector<double> featureMean, featureStd;  // of the feature error, like mean and std
+  int64_t gridWidth = 0, gridHeight = 0;        // of the two below; 0 where places are not told apart
+  PositionGrid pixelGrid, featureGrid;          // of shat and shat^f, averaged over the scales
+  double alpha = 1;                             // weight of the pixel-level score; the feature-level score has the rest
   double smoothing = 0;   // standard deviation of a Gaussian over the map, in pixels of the network's resolution
   int64_t topCount = 64;  // largest pixels averaged into the image score; 0: topShare of them
   double topShare = 0;

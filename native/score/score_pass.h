@@ -2,6 +2,7 @@
 #include <memory>
 #include <vector>
 
+#include "backbone/features.h"
 #include "noise/noising.h"
 #include "ops/plan.h"
 #include "score/score_config.h"
@@ -9,48 +10,96 @@
 
 namespace ddad {
 
+/// Memory that passes of one model share: one runs at a time.
+struct ScoreMemory {
+  PlanMemory unet, backbone;
+};
+
 /// The batched scoring pass, compiled for one number of images and one size: every noise scale of every image goes
 /// through the network in one batch, then one pass over its output computes the KL, normalises it and sums the scales.
+/// The backbone sees each image once.
 class ScorePass {
  public:
+  /// `features` is null where the model has none; height and width are those that the UNet sees.
   ScorePass(const Device& device, const UNet& net, const ScoreConfig& config, ParameterBlock& parameters,
-            int64_t images, int64_t height, int64_t width, PlanMemory* memory = nullptr);
+            FeatureSource* features, int64_t images, int64_t height, int64_t width, ScoreMemory* memory = nullptr);
 
-  /// Where the caller puts image i: [height, width, channels] in [-1, 1].
-  float* image(int64_t i) { return pixels_.data() + i * height_ * width_ * channels_; }
+  /// Size of the image, `features.scale` times what the UNet sees.
+  int64_t imageHeight() const { return height_ * scale_; }
+  int64_t imageWidth() const { return width_ * scale_; }
+  /// Where the caller puts image i: [image height, image width, channels] in [-1, 1].
+  float* image(int64_t i) { return pixels_.data() + i * imageHeight() * imageWidth() * channels_; }
   void setLabel(int64_t i, int label) { labels_[static_cast<size_t>(i)] = label; }
   /// Brings changed weights into the kernels' layouts.
   void prepare() { plan_.prepare(); }
-  /// `samples[i]` is the place of image i in the random stream: the same image and sample give the same map.
-  void run(const uint32_t* samples, const Cancel& cancel);
-  /// After run: the normalised sum over the scales [height, width]; raw sum where nothing normalises yet.
-  const float* map(int64_t i) const { return maps_.data() + i * height_ * width_; }
+  /// `samples[i]` is the place of image i in the random stream: the same image and sample give the same map. Where
+  /// `noise` is not null it is used instead: [images, scales, height, width, channels].
+  void run(const uint32_t* samples, const Cancel& cancel, const float* noise = nullptr);
+
+  /// x_0 of image i after run: what the UNet sees of it, [height, width, channels].
+  const float* xStart(int64_t i) const {
+    return (scale_ > 1 ? reduced_ : pixels_).data() + i * height_ * width_ * channels_;
+  }
+  /// After run: the pixel-level score, normalised and averaged over the scales, [image height, image width].
+  const float* map(int64_t i) const { return maps_.data() + i * imageHeight() * imageWidth(); }
   /// After run: the channel-mean KL in nats [height, width] of scale s.
   const float* kl(int64_t i, int64_t s) const { return kl_.data() + (i * scales_ + s) * height_ * width_; }
-  /// The noise-free statistics over pixels and channels that per-image normalisation needs, of scale s.
+  /// After run, where per-image normalisation needs it: statistics over pixels and channels of scale s.
   const KlStatistics& statistics(int64_t i, int64_t s) const {
     return statistics_[static_cast<size_t>(i * scales_ + s)];
   }
 
+  /// After run: the network's output [height, width, 2C] for image i at scale s.
+  const float* output(int64_t i, int64_t s) const {
+    return plan_.value(net_.out) + (i * scales_ + s) * height_ * width_ * 2 * channels_;
+  }
+
+  bool hasFeatures() const { return extractor_ != nullptr; }
+  int64_t gridHeight() const { return height_ / 4; }
+  int64_t gridWidth() const { return width_ / 4; }
+  /// After run: the feature-level score, normalised and averaged over the scales, [image height, image width].
+  const float* featureMap(int64_t i) const { return featureMaps_.data() + i * imageHeight() * imageWidth(); }
+  /// After run: s^f_t of scale s on the stride-4 grid.
+  const float* featureErrors(int64_t i, int64_t s) const {
+    return errors_.data() + (i * scales_ + s) * gridHeight() * gridWidth();
+  }
+  /// After run: f(x_0) of image i, [grid height, grid width, C].
+  const float* features(int64_t i) const {
+    return target_.data() + i * gridHeight() * gridWidth() * features_->channels();
+  }
+
+  int64_t scale() const { return scale_; }
   int64_t height() const { return height_; }
   int64_t width() const { return width_; }
   int64_t images() const { return images_; }
   Plan& plan() { return plan_; }
-  /// Bytes beside the plan's.
-  int64_t ownBytes() const { return pixels_.bytes() + kl_.bytes() + maps_.bytes(); }
+  /// Bytes beside the plans'.
+  int64_t ownBytes() const {
+    return pixels_.bytes() + reduced_.bytes() + kl_.bytes() + coarse_.bytes() + maps_.bytes() + target_.bytes() +
+           errors_.bytes() + grid_.bytes() + featureMaps_.bytes();
+  }
 
  private:
+  void scoreFeatures(int64_t i);
+  void normalisePerImage(int64_t i, float* map) const;
+
   const Device& device_;
   const UNet& net_;
   const ScoreConfig& config_;
-  int64_t images_, height_, width_, channels_, scales_;
-  AlignedBuffer pixels_, kl_, maps_;
+  const FeatureSource* features_;
+  int64_t scale_, images_, height_, width_, channels_, scales_;
+  AlignedBuffer pixels_, reduced_, kl_, coarse_, maps_;
+  AlignedBuffer target_, errors_, grid_, featureMaps_;
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;
-  std::vector<EnsembleTerm> terms_;
+  std::vector<EnsembleTerm> terms_, featureTerms_;
   std::vector<KlStatistics> statistics_;
   std::vector<int> labels_;
   Plan plan_;
+  std::unique_ptr<FeatureExtractor> extractor_;
 };
+
+/// Equation (11): `pixel` becomes alpha shat + (1 - alpha) shat^f, or with per-image normalisation the sum of the two.
+void combineMaps(const ScoreConfig& config, std::vector<float>& pixel, const std::vector<float>& feature);
 
 }  // namespace ddad

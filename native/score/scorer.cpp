@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstring>
 #include <list>
+#include <numeric>
 
+#include "backbone/stored_features.h"
 #include "ops/parameters.h"
 #include "score/pixels.h"
 #include "score/score_pass.h"
@@ -24,6 +26,64 @@ struct Pooled {
     count = total;
   }
   double std() const { return count > 1 ? std::sqrt(squares / (count - 1)) : 0.0; }
+
+  /// Adds the values of a window [rows, columns] of a map whose rows are `stride` apart.
+  void add(const float* values, int64_t rows, int64_t columns, int64_t stride) {
+    double sum = 0, deviations = 0;
+    const auto n = static_cast<double>(rows * columns);
+    for (int64_t y = 0; y < rows; ++y)
+      for (int64_t x = 0; x < columns; ++x) sum += static_cast<double>(values[y * stride + x]);
+    for (int64_t y = 0; y < rows; ++y)
+      for (int64_t x = 0; x < columns; ++x) {
+        const double d = static_cast<double>(values[y * stride + x]) - sum / n;
+        deviations += d * d;
+      }
+    add(n, sum / n, deviations);
+  }
+};
+
+ScoreResult::Statistics statisticsOf(const std::vector<Pooled>& scales) {
+  ScoreResult::Statistics statistics;
+  for (const Pooled& p : scales) {
+    statistics.mean.push_back(p.mean);
+    statistics.std.push_back(p.std());
+  }
+  statistics.elements = scales.empty() ? 0 : static_cast<int64_t>(scales.front().count);
+  return statistics;
+}
+
+/// A whole map put together from tiles that overlap.
+class Mosaic {
+ public:
+  Mosaic(int64_t width, int64_t height, int64_t overlap)
+      : width_(width), height_(height), overlap_(overlap), map_(static_cast<size_t>(width * height)) {}
+
+  /// Adds a tile whose values are in rows of `stride`.
+  void add(const Tile& tile, const float* values, int64_t stride) {
+    const auto wx = blendWeights(tile.width, overlap_, tile.x > 0, tile.x + tile.width < width_);
+    const auto wy = blendWeights(tile.height, overlap_, tile.y > 0, tile.y + tile.height < height_);
+    const bool whole = tile.width == width_ && tile.height == height_;
+    if (!whole && weight_.empty()) weight_.resize(map_.size());
+    for (int64_t y = 0; y < tile.height; ++y)
+      for (int64_t x = 0; x < tile.width; ++x) {
+        const auto at = static_cast<size_t>((tile.y + y) * width_ + tile.x + x);
+        const float w = wx[static_cast<size_t>(x)] * wy[static_cast<size_t>(y)];
+        map_[at] += w * values[y * stride + x];
+        if (!whole) weight_[at] += w;
+      }
+  }
+
+  /// The finished map; ERR_NUMERIC where it is not finite.
+  std::vector<float> take() {
+    for (size_t i = 0; i < weight_.size(); ++i) map_[i] /= weight_[i];
+    if (!std::all_of(map_.begin(), map_.end(), [](float v) { return std::isfinite(v); }))
+      throw Error("ERR_NUMERIC", "the network's output is not finite: the model's weights are damaged or diverged");
+    return std::move(map_);
+  }
+
+ private:
+  int64_t width_, height_, overlap_;
+  std::vector<float> map_, weight_;
 };
 
 nlohmann::json parseModelConfig(const SafetensorsFile& file) {
@@ -57,15 +117,26 @@ class ScorerImpl {
     ScoreConfig next = ScoreConfig::fromJson(json);
     if (json.at("unet") != json_.at("unet"))
       throw Error("ERR_CONFIG", "unet: expected the network that the model has; its structure cannot change");
+    if (next.features.strides != config_.features.strides || next.features.scale != config_.features.scale)
+      throw Error("ERR_CONFIG", "features: expected the taps and the scale that the model has; they cannot change");
     passes_.clear();  // they refer to the old configuration
     config_ = std::move(next);
     json_ = json;
+  }
+
+  void setFeatures(FeatureSource source) {
+    if (source.channels() != config_.unet.featureChannels)
+      throw Error("ERR_MODEL_FORMAT", "unet.featureChannels: the backbone's taps have " +
+                                          std::to_string(source.channels()) + " channels, got " +
+                                          std::to_string(config_.unet.featureChannels));
+    features_ = std::make_unique<FeatureSource>(std::move(source));
   }
 
   ScoreResult score(const ScoreRequest& request, const Cancel& cancel);
   void save(const std::string& path, const nlohmann::json& config) const {
     std::vector<TensorToWrite> tensors;
     appendParameters(net_.graph, "", parameters_.values.data(), tensors);
+    if (features_) appendFeatures(*features_, tensors);
     writeSafetensors(path,
                      {{"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}},
                      tensors);
@@ -76,26 +147,29 @@ class ScorerImpl {
   ScoreConfig config_;
   const UNet net_;
   ParameterBlock parameters_;
-  PlanMemory memory_;            // shared by the passes: one runs at a time
+  std::unique_ptr<FeatureSource> features_;  // null where the model has none
+  ScoreMemory memory_;
   std::list<ScorePass> passes_;  // most recently used first
 
  private:
-  ScorePass& passFor(int64_t height, int64_t width) {
+  /// A pass for an image padded to this size.
+  ScorePass& passFor(int64_t imageHeight, int64_t imageWidth) {
+    const int64_t scale = features_ ? features_->scale : 1, height = imageHeight / scale, width = imageWidth / scale;
     const auto it = std::find_if(passes_.begin(), passes_.end(),
                                  [&](const ScorePass& p) { return p.height() == height && p.width() == width; });
     if (it != passes_.end()) {
       passes_.splice(passes_.begin(), passes_, it);
     } else {
       if (passes_.size() >= kMaxPasses) passes_.pop_back();
-      passes_.emplace_front(*device_, net_, config_, parameters_, 1, height, width, &memory_);
+      passes_.emplace_front(*device_, net_, config_, parameters_, features_.get(), 1, height, width, &memory_);
       passes_.front().prepare();
     }
     return passes_.front();
   }
 
   void check(const ScoreRequest& r) const;
-  /// Map of a tile, [tile.height, tile.width], and the statistics of its scales.
-  void tileMap(const ScorePass& pass, const Tile& tile, std::vector<float>& map, std::vector<Pooled>& pooled) const;
+  /// Minus the mean, over the standard deviation of good images at each place, where the model tells places apart.
+  void normalisePlaces(const PositionGrid& grid, const ScoreRequest& request, std::vector<float>& map) const;
 };
 
 void ScorerImpl::check(const ScoreRequest& r) const {
@@ -115,90 +189,78 @@ void ScorerImpl::check(const ScoreRequest& r) const {
                                     std::to_string(r.label));
 }
 
-void ScorerImpl::tileMap(const ScorePass& pass, const Tile& tile, std::vector<float>& map,
-                         std::vector<Pooled>& pooled) const {
-  const int64_t scales = static_cast<int64_t>(config_.steps.size()), width = pass.width();
-  const bool perImage = config_.normalization == Normalization::kPerImage;
-  map.assign(static_cast<size_t>(tile.width * tile.height), 0.0f);
-  for (int64_t y = 0; y < tile.height && !perImage; ++y)
-    std::memcpy(map.data() + y * tile.width, pass.map(0) + y * width, static_cast<size_t>(tile.width) * sizeof(float));
-  for (int64_t s = 0; s < scales; ++s) {
-    const float* kl = pass.kl(0, s);
-    double sum = 0, squares = 0;
-    const auto count = static_cast<double>(tile.width * tile.height);
-    for (int64_t y = 0; y < tile.height; ++y)
-      for (int64_t x = 0; x < tile.width; ++x) sum += static_cast<double>(kl[y * width + x]);
-    for (int64_t y = 0; y < tile.height; ++y)
-      for (int64_t x = 0; x < tile.width; ++x) {
-        const double d = static_cast<double>(kl[y * width + x]) - sum / count;
-        squares += d * d;
-      }
-    pooled[static_cast<size_t>(s)].add(count, sum / count, squares);
-    if (!perImage) continue;
-    // mean over the channels of (KL - mean) / std, both over all elements of the image at this scale
-    const KlStatistics& k = pass.statistics(0, s);
-    const double scale = k.elementStd > 0 ? 1.0 / (k.elementStd * static_cast<double>(scales)) : 0.0;
-    for (int64_t y = 0; y < tile.height; ++y)
-      for (int64_t x = 0; x < tile.width; ++x)
-        map[static_cast<size_t>(y * tile.width + x)] +=
-            static_cast<float>((static_cast<double>(kl[y * width + x]) - k.elementMean) * scale);
-  }
+void ScorerImpl::normalisePlaces(const PositionGrid& grid, const ScoreRequest& request, std::vector<float>& map) const {
+  if (grid.mean.empty()) return;
+  std::vector<float> mean(map.size()), std(map.size());
+  const auto spread = [&](const std::vector<float>& from, std::vector<float>& to) {
+    resizeBilinear(from.data(), config_.gridWidth, config_.gridHeight, to.data(), request.width, request.height);
+  };
+  spread(grid.mean, mean);
+  spread(grid.std, std);
+  for (size_t i = 0; i < map.size(); ++i) map[i] = (map[i] - mean[i]) / std[i];
 }
 
 ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel) {
   check(request);
-  const int64_t unit = int64_t{1} << net_.graph.maxLevel();
+  const int64_t scale = features_ ? features_->scale : 1;
+  const int64_t unit = std::lcm(scale << net_.graph.maxLevel(), features_ ? features_->unit() : 1);
   const auto padded = [&](int64_t n) { return (n + unit - 1) / unit * unit; };
+  const bool perImage = config_.normalization == Normalization::kPerImage;
   const std::vector<Tile> tiles = planTiles(request.width, request.height, config_.tile, config_.overlap);
-  if (tiles.size() > 1 && config_.normalization == Normalization::kPerImage)
+  if (tiles.size() > 1 && perImage)
     throw Error("ERR_IMAGE", "image: per-image normalisation needs the whole image at once, at most " +
                                  std::to_string(config_.tile) + " pixels a side, got " + std::to_string(request.width) +
                                  " x " + std::to_string(request.height));
-  std::vector<Pooled> pooled(config_.steps.size());
-  std::vector<float> map(static_cast<size_t>(request.width) * static_cast<size_t>(request.height)), part;
-  std::vector<float> weight(tiles.size() > 1 ? map.size() : 0);
+  const size_t scales = config_.steps.size();
+  std::vector<Pooled> pixelScales(scales), featureScales(features_ ? scales : 0);
+  Mosaic pixel(request.width, request.height, config_.overlap);
+  Mosaic feature(features_ ? request.width : 0, features_ ? request.height : 0, config_.overlap);
   for (size_t i = 0; i < tiles.size(); ++i) {
     const Tile& tile = tiles[i];
     ScorePass& pass = passFor(padded(tile.height), padded(tile.width));
-    normalizePixels(request, tile, pass.height(), pass.width(), pass.image(0));
+    normalizePixels(request, tile, pass.imageHeight(), pass.imageWidth(), pass.image(0));
     pass.setLabel(0, request.label);
     const auto sample = static_cast<uint32_t>(i);
     pass.run(&sample, cancel);
-    tileMap(pass, tile, part, pooled);
-    if (tiles.size() == 1) {
-      map = std::move(part);
-      break;
+    for (size_t s = 0; s < scales; ++s) {
+      const auto of = static_cast<int64_t>(s);
+      const auto cells = [&](int64_t length, int64_t stride) { return (length + stride - 1) / stride; };
+      pixelScales[s].add(pass.kl(0, of), cells(tile.height, scale), cells(tile.width, scale), pass.width());
+      if (features_)
+        featureScales[s].add(pass.featureErrors(0, of), cells(tile.height, 4 * scale), cells(tile.width, 4 * scale),
+                             pass.gridWidth());
     }
-    const auto wx = blendWeights(tile.width, config_.overlap, tile.x > 0, tile.x + tile.width < request.width);
-    const auto wy = blendWeights(tile.height, config_.overlap, tile.y > 0, tile.y + tile.height < request.height);
-    for (int64_t y = 0; y < tile.height; ++y)
-      for (int64_t x = 0; x < tile.width; ++x) {
-        const auto at = static_cast<size_t>((tile.y + y) * request.width + tile.x + x);
-        const float w = wx[static_cast<size_t>(x)] * wy[static_cast<size_t>(y)];
-        map[at] += w * part[static_cast<size_t>(y * tile.width + x)];
-        weight[at] += w;
-      }
+    pixel.add(tile, pass.map(0), pass.imageWidth());
+    if (features_) feature.add(tile, pass.featureMap(0), pass.imageWidth());
   }
-  for (size_t i = 0; i < weight.size(); ++i) map[i] /= weight[i];
-  if (!std::all_of(map.begin(), map.end(), [](float v) { return std::isfinite(v); }))
-    throw Error("ERR_NUMERIC", "the network's output is not finite: the model's weights are damaged or diverged");
 
   ScoreResult result;
-  gaussianBlur(map, request.width, request.height, config_.smoothing);
-  const int64_t top = config_.topCount > 0
-                          ? config_.topCount
-                          : static_cast<int64_t>(std::lround(config_.topShare * static_cast<double>(map.size())));
-  result.score = meanOfLargest(map, top);
-  for (const Pooled& p : pooled) {
-    result.scaleMean.push_back(p.mean);
-    result.scaleStd.push_back(p.std());
+  result.pixelMap = pixel.take();
+  normalisePlaces(config_.pixelGrid, request, result.pixelMap);
+  gaussianBlur(result.pixelMap, request.width, request.height, config_.smoothing);
+  result.map = result.pixelMap;
+  if (features_) {
+    result.featureMap = feature.take();
+    normalisePlaces(config_.featureGrid, request, result.featureMap);
+    gaussianBlur(result.featureMap, request.width, request.height, config_.smoothing);
+    combineMaps(config_, result.map, result.featureMap);
   }
-  result.elements = static_cast<int64_t>(pooled.front().count);
+  const int64_t top =
+      config_.topCount > 0
+          ? config_.topCount
+          : static_cast<int64_t>(std::lround(config_.topShare * static_cast<double>(result.map.size())));
+  result.score = meanOfLargest(result.map, top);
+  result.pixel = statisticsOf(pixelScales);
+  result.feature = statisticsOf(featureScales);
   result.width = request.outWidth > 0 ? request.outWidth : request.width;
   result.height = request.outHeight > 0 ? request.outHeight : request.height;
-  result.map = result.width == request.width && result.height == request.height
-                   ? std::move(map)
-                   : resizeBilinear(map, request.width, request.height, result.width, result.height);
+  if (result.width != request.width || result.height != request.height)
+    for (std::vector<float>* map : {&result.map, &result.pixelMap, &result.featureMap}) {
+      if (map->empty()) continue;
+      std::vector<float> resized(static_cast<size_t>(result.width) * static_cast<size_t>(result.height));
+      resizeBilinear(map->data(), request.width, request.height, resized.data(), result.width, result.height);
+      *map = std::move(resized);
+    }
   return result;
 }
 
@@ -212,12 +274,17 @@ std::unique_ptr<Scorer> Scorer::load(std::shared_ptr<Device> device, const std::
     throw Error("ERR_MODEL_FORMAT", path + ": its configuration is not valid: " + e.what());
   }
   readParameters(impl->net_.graph, file, "", impl->parameters_.values.data());
+  if (impl->config_.features) impl->setFeatures(readFeatures(file, impl->config_.features));
   return std::unique_ptr<Scorer>(new Scorer(std::move(impl)));
 }
 
 Scorer::Scorer(std::unique_ptr<ScorerImpl> impl) : impl_(std::move(impl)) {}
-Scorer::Scorer(std::shared_ptr<Device> device, const nlohmann::json& config, const float* parameters)
+Scorer::Scorer(std::shared_ptr<Device> device, const nlohmann::json& config, const float* parameters,
+               const FeatureSource* features)
     : impl_(std::make_unique<ScorerImpl>(std::move(device), config)) {
+  if ((features != nullptr) != static_cast<bool>(impl_->config_.features))
+    throw Error("ERR_CONFIG", "features: expected the features that the configuration names, and none without");
+  if (features) impl_->setFeatures(copyFeatures(*features));
   std::memcpy(impl_->parameters_.values.data(), parameters, static_cast<size_t>(impl_->parameters_.values.bytes()));
 }
 Scorer::~Scorer() = default;
@@ -227,10 +294,14 @@ void Scorer::setConfig(const nlohmann::json& config) { impl_->setConfig(config);
 ScoreResult Scorer::score(const ScoreRequest& request, const Cancel& cancel) { return impl_->score(request, cancel); }
 void Scorer::save(const std::string& path, const nlohmann::json& config) const { impl_->save(path, config); }
 nlohmann::json Scorer::memory() const {
-  int64_t activations = impl_->memory_.arena ? impl_->memory_.arena->bytes() : 0;
-  const int64_t packed = impl_->memory_.packed ? impl_->memory_.packed->bytes() : 0;
+  const auto bytes = [](const std::shared_ptr<AlignedBuffer>& buffer) { return buffer ? buffer->bytes() : int64_t{0}; };
+  const ScoreMemory& m = impl_->memory_;
+  int64_t activations = bytes(m.unet.arena) + bytes(m.backbone.arena);
   for (const ScorePass& pass : impl_->passes_) activations += pass.ownBytes();
-  return {{"parameters", impl_->parameters_.values.bytes()}, {"activations", activations}, {"packedWeights", packed}};
+  const int64_t backbone = impl_->features_ ? impl_->features_->block.values.bytes() : 0;
+  return {{"parameters", impl_->parameters_.values.bytes() + backbone},
+          {"activations", activations},
+          {"packedWeights", bytes(m.unet.packed) + bytes(m.backbone.packed)}};
 }
 
 }  // namespace ddad

@@ -24,21 +24,30 @@ struct ScoreRequest {
 
 struct ScoreResult {
   int width = 0, height = 0;
-  std::vector<float> map;  // row-major
-  double score = 0;        // mean of the largest pixels of the map at the network's resolution
-  // Of the channel-mean KL (nats) of this image, a scale each: what calibration pools over images.
-  std::vector<double> scaleMean, scaleStd;  // std with n - 1
-  int64_t elements = 0;                     // pixels that these are over
+  std::vector<float> map;         // the ensemble (11), row-major
+  std::vector<float> pixelMap;    // shat averaged over the scales, smoothed like the map
+  std::vector<float> featureMap;  // shat^f likewise; empty where the model has no features
+  double score = 0;               // mean of the largest pixels of the map at the network's resolution
+  /// Of one raw score of this image, a noise scale each: what calibration pools over images. std with n - 1.
+  struct Statistics {
+    std::vector<double> mean, std;
+    int64_t elements = 0;  // values that these are over
+  };
+  Statistics pixel;    // the channel-mean KL in nats
+  Statistics feature;  // the feature error on the stride-4 grid
 };
 
+struct FeatureSource;
 class ScorerImpl;
 
 class Scorer {
  public:
   /// Reads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_CONFIG.
   static std::unique_ptr<Scorer> load(std::shared_ptr<Device> device, const std::string& path);
-  /// A scorer over a parameter block laid out as the model's graph says (copied).
-  Scorer(std::shared_ptr<Device> device, const nlohmann::json& config, const float* parameters);
+  /// A scorer over a parameter block laid out as the model's graph says and, for a model with features, its features
+  /// (both copied).
+  Scorer(std::shared_ptr<Device> device, const nlohmann::json& config, const float* parameters,
+         const FeatureSource* features);
   ~Scorer();
 
   const nlohmann::json& config() const;

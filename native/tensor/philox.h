@@ -22,6 +22,7 @@ enum RandomStream : uint32_t {
   kStreamScoreNoise = 2,
   kStreamInitialWeights = 3,
   kStreamSampling = 4,
+  kStreamTimestepFocus = 5,
 };
 
 /// Ten rounds in place: counter in, four random words out.

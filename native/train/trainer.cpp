@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "backbone/features.h"
+#include "backbone/stored_features.h"
 #include "device/parallel.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
@@ -23,7 +25,7 @@ constexpr int64_t kOptimizerChunk = 8192;  // parameters updated by one piece of
 
 class TrainerImpl {
  public:
-  TrainerImpl(std::shared_ptr<Device> device, const nlohmann::json& json)
+  TrainerImpl(std::shared_ptr<Device> device, const nlohmann::json& json, const std::string& backbone)
       : device_(std::move(device)),
         config_(TrainerConfig::fromJson(json)),
         schedule_(makeSchedule(config_.schedule, config_.diffusionSteps, config_.respacing)),
@@ -39,6 +41,7 @@ class TrainerImpl {
     options.height = options.width = config_.size;
     options.training = true;
     plan_ = std::make_unique<Plan>(*device_, net_.graph, options, parameters_);
+    if (net_.features >= 0) openBackbone(backbone);
     const auto batch = static_cast<size_t>(config_.batch);
     timesteps_.resize(batch);
     coefficients_.resize(batch);
@@ -49,7 +52,7 @@ class TrainerImpl {
 
   StepResult step(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel) {
     sampleTimesteps(config_.seed, static_cast<uint32_t>(steps_), 0, config_.batch, schedule_.steps(),
-                    timesteps_.data());
+                    {config_.focusShare, config_.focusBelow}, timesteps_.data());
     for (size_t i = 0; i < noise_.size(); ++i) {
       noise_[i] = NoiseSource();
       noise_[i].seed = config_.seed;
@@ -62,7 +65,7 @@ class TrainerImpl {
 
   StepResult stepGiven(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise, double lr,
                        const Cancel& cancel) {
-    const int64_t elements = batchFloats() / config_.batch;
+    const int64_t elements = config_.size * config_.size * config_.unet.inChannels;
     for (size_t i = 0; i < noise_.size(); ++i) {
       timesteps_[i] = t[i];
       noise_[i] = NoiseSource();
@@ -71,7 +74,22 @@ class TrainerImpl {
     return run(pixels, labels, lr, cancel);
   }
 
-  int64_t batchFloats() const { return config_.batch * config_.size * config_.size * config_.unet.inChannels; }
+  void observe(const float* pixels, const Cancel& cancel) {
+    if (!features_) return;
+    if (steps_ > 0) throw Error("ERR_ARGUMENT", "observe: the features' statistics are fixed by the first step");
+    if (!statistics_) {
+      statistics_ = std::make_unique<ChannelStatistics>(features_->channels());
+      std::fill(features_->mean.begin(), features_->mean.end(), 0.0f);
+      std::fill(features_->std.begin(), features_->std.end(), 1.0f);
+    }
+    extractor_->run(pixels, config_.unet.inChannels, target_.data(), cancel);
+    statistics_->add(target_.data(), config_.batch * extractor_->positions());
+  }
+
+  int64_t batchFloats() const {
+    const int64_t side = config_.size * config_.features.scale;
+    return config_.batch * side * side * config_.unet.inChannels;
+  }
 
   void writeCheckpoint(const std::string& path, const nlohmann::json& metadata) const {
     std::vector<TensorToWrite> tensors;
@@ -79,6 +97,7 @@ class TrainerImpl {
     appendParameters(net_.graph, "ema.", ema_.data(), tensors);
     appendParameters(net_.graph, "adam_m.", m_.data(), tensors);
     appendParameters(net_.graph, "adam_v.", v_.data(), tensors);
+    if (features_) appendFeatures(*features_, tensors);
     writeSafetensors(path,
                      {{"format", "ddad-native"},
                       {"formatVersion", "1"},
@@ -110,6 +129,10 @@ class TrainerImpl {
     readParameters(net_.graph, file, "ema.", ema.data());
     readParameters(net_.graph, file, "adam_m.", m.data());
     readParameters(net_.graph, file, "adam_v.", v.data());
+    if (features_) {
+      readFeatures(file, config_.features, *features_);
+      extractor_->plan().prepare();
+    }
     // the plan points into the parameter block: copy, do not swap
     std::memcpy(parameters_.values.data(), values.data(), static_cast<size_t>(values.bytes()));
     ema_ = std::move(ema);
@@ -131,20 +154,53 @@ class TrainerImpl {
   ParameterBlock parameters_;
   AlignedBuffer ema_, m_, v_;
   std::unique_ptr<Plan> plan_;
+  std::unique_ptr<FeatureSource> features_;  // null without a feature head
+  std::unique_ptr<FeatureExtractor> extractor_;
+  AlignedBuffer target_;   // f(x_0) of the batch
+  AlignedBuffer reduced_;  // what the UNet sees of the batch, where the backbone sees more
   int64_t steps_ = 0;
 
  private:
+  void openBackbone(const std::string& path) {
+    if (path.empty()) throw Error("ERR_CONFIG", "features: expected the weights of a backbone, got none");
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    // a checkpoint carries its backbone, folded
+    const std::string prefix = file.find("backbone._conv_stem.weight") ? "backbone." : "";
+    features_ = std::make_unique<FeatureSource>(openFeatures(file, prefix, config_.features));
+    if (features_->channels() != config_.unet.featureChannels)
+      throw Error("ERR_CONFIG", "unet.featureChannels: the backbone's taps have " +
+                                    std::to_string(features_->channels()) + " channels, got " +
+                                    std::to_string(config_.unet.featureChannels));
+    const int64_t side = config_.size * config_.features.scale;
+    extractor_ = std::make_unique<FeatureExtractor>(*device_, *features_, config_.batch, side, side);
+    if (config_.features.scale > 1)
+      reduced_ = AlignedBuffer(config_.batch * config_.size * config_.size * config_.unet.inChannels);
+    target_ = AlignedBuffer(config_.batch * extractor_->positions() * features_->channels());
+    featureLosses_.resize(static_cast<size_t>(config_.batch));
+  }
+
   /// One step with timesteps_ and noise_ filled in. Until the optimiser starts nothing that lasts is touched.
   StepResult run(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel) {
     const ImageBatch images = {config_.batch, config_.size * config_.size, static_cast<int>(config_.unet.inChannels)};
-    const ImageView x0 = {pixels, images.elements()};
+    const float* seen = pixels;
+    if (config_.features.scale > 1) {
+      reduceImages(pixels, config_.batch, config_.size, config_.size, config_.unet.inChannels, config_.features.scale,
+                   reduced_.data());
+      seen = reduced_.data();
+    }
+    const ImageView x0 = {seen, images.elements()};
     const int threads = device_->threads();
     for (size_t i = 0; i < timesteps_.size(); ++i) {
       coefficients_[i] = stepCoefficients(schedule_, timesteps_[i]);
       plan_->value(net_.t)[i] = static_cast<float>(schedule_.timestepMap[static_cast<size_t>(timesteps_[i])]);
       if (net_.y >= 0) plan_->value(net_.y)[i] = static_cast<float>(checkedLabel(labels, i));
     }
+    if (statistics_) {
+      statistics_->finish(features_->mean, features_->std);
+      statistics_.reset();
+    }
     noising(images, x0, coefficients_.data(), noise_.data(), plan_->value(net_.x), threads);
+    if (features_) extractor_->run(pixels, config_.unet.inChannels, target_.data(), cancel);
     plan_->prepare();
     plan_->forward(cancel);
     const double vbWeight = config_.rescaledLoss ? schedule_.steps() / 1000.0 : 1.0;
@@ -155,6 +211,13 @@ class TrainerImpl {
       result.loss += loss.loss / static_cast<double>(config_.batch);
       result.mse += loss.mse / static_cast<double>(config_.batch);
       result.vb += loss.vb / static_cast<double>(config_.batch);
+    }
+    if (features_) {
+      const int64_t elements = extractor_->positions() * features_->channels();
+      featureLoss(*device_, plan_->value(net_.features), target_.data(), config_.batch, elements,
+                  config_.features.weight, featureLosses_.data(), plan_->gradient(net_.features));
+      for (double loss : featureLosses_) result.feature += loss / static_cast<double>(config_.batch);
+      result.loss += config_.features.weight * result.feature;
     }
     if (!std::isfinite(result.loss)) fail("loss", result.loss);
     plan_->backward(cancel);
@@ -207,13 +270,15 @@ class TrainerImpl {
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;
   std::vector<SampleLoss> losses_;
-  std::vector<double> squares_;
+  std::vector<double> squares_, featureLosses_;
+  std::unique_ptr<ChannelStatistics> statistics_;  // between observe and the first step
 };
 
-Trainer::Trainer(std::shared_ptr<Device> device, const nlohmann::json& config)
-    : impl_(std::make_unique<TrainerImpl>(std::move(device), config)) {}
+Trainer::Trainer(std::shared_ptr<Device> device, const nlohmann::json& config, const std::string& backbone)
+    : impl_(std::make_unique<TrainerImpl>(std::move(device), config, backbone)) {}
 Trainer::~Trainer() = default;
 
+void Trainer::observe(const float* pixels, const Cancel& cancel) { impl_->observe(pixels, cancel); }
 StepResult Trainer::step(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel) {
   return impl_->step(pixels, labels, lr, cancel);
 }
@@ -233,12 +298,14 @@ void Trainer::saveCheckpoint(const std::string& path, const nlohmann::json& meta
 }
 nlohmann::json Trainer::loadCheckpoint(const std::string& path) { return impl_->readCheckpoint(path); }
 std::unique_ptr<Scorer> Trainer::toScorer(const nlohmann::json& config) const {
-  return std::make_unique<Scorer>(impl_->device_, config, impl_->ema_.data());
+  return std::make_unique<Scorer>(impl_->device_, config, impl_->ema_.data(), impl_->features_.get());
 }
 nlohmann::json Trainer::memory() const {
-  return {{"parameters", impl_->parameters_.values.bytes() + impl_->parameters_.gradients.bytes()},
+  const int64_t backbone = impl_->features_ ? impl_->features_->block.values.bytes() : 0;
+  const int64_t features = impl_->features_ ? impl_->target_.bytes() + impl_->extractor_->plan().activationBytes() : 0;
+  return {{"parameters", impl_->parameters_.values.bytes() + impl_->parameters_.gradients.bytes() + backbone},
           {"optimizer", impl_->ema_.bytes() + impl_->m_.bytes() + impl_->v_.bytes()},
-          {"activations", impl_->plan_->activationBytes()},
+          {"activations", impl_->plan_->activationBytes() + features},
           {"packedWeights", impl_->plan_->packedBytes()}};
 }
 

@@ -14,7 +14,7 @@ namespace ddad {
 
 struct StepResult {
   double loss = 0, mse = 0, vb = 0;  // batch means; vb in bits
-  double feature = 0;
+  double feature = 0;                // L_f (10), part of the loss with its weight; 0 without a feature head
   double gradNorm = 0;
 };
 
@@ -22,19 +22,24 @@ class TrainerImpl;
 
 class Trainer {
  public:
-  /// Fresh weights from training.seed. Throws ERR_CONFIG, ERR_MEMORY.
-  Trainer(std::shared_ptr<Device> device, const nlohmann::json& config);
+  /// Fresh weights from training.seed. `backbone` names the pretrained weights that a model with features needs.
+  /// Throws ERR_CONFIG, ERR_MEMORY, ERR_FILE_READ, ERR_MODEL_FORMAT.
+  Trainer(std::shared_ptr<Device> device, const nlohmann::json& config, const std::string& backbone = "");
   ~Trainer();
 
-  /// One step on pixels [batch, size, size, channels] in [-1, 1]; labels [batch] or null. Time steps and noise come
-  /// from (training.seed, step). On ERR_ABORTED or ERR_NUMERIC (a loss that is not finite) nothing has changed.
+  /// Gathers the mean and standard deviation of each feature channel from pixels shaped as in step; to be called on
+  /// some batches before the first step. Without features nothing happens.
+  void observe(const float* pixels, const Cancel& cancel);
+  /// One step on pixels [batch, side, side, channels] in [-1, 1], side = input.size * features.scale; labels [batch] or
+  /// null. Time steps and noise come from (training.seed, step). On ERR_ABORTED or ERR_NUMERIC (a loss that is not
+  /// finite) nothing has changed.
   StepResult step(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel);
   /// The same with time steps [batch] and noise (the shape of the pixels) given: for golden files.
   StepResult stepGiven(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise, double lr,
                        const Cancel& cancel);
   int64_t stepsDone() const;
   int64_t batchSize() const;
-  /// Floats of one batch: batch * size * size * channels.
+  /// Floats of one batch: batch * side * side * channels.
   int64_t batchFloats() const;
   const Graph& graph() const;
   /// Parameter blocks laid out as graph() says.

@@ -20,6 +20,16 @@ TrainerConfig TrainerConfig::fromJson(const nlohmann::json& config) {
   const auto& training = requireObject(config, "training");
   c.batch = integerField(training, "batchSize", 1, 4096);
   c.seed = static_cast<uint64_t>(integerField(training, "seed", 0, int64_t{1} << 53, 0));
+  c.features = FeatureConfig::fromJson(config);
+  if (static_cast<bool>(c.features) != (c.unet.featureChannels > 0))
+    throw Error("ERR_CONFIG",
+                "features: expected strides with a feature head (unet.featureChannels above 0), and none "
+                "without");
+  const auto focus = training.find("focus");
+  if (focus != training.end() && !focus->is_null()) {
+    c.focusShare = numberField(*focus, "share", 0, 1, 0);
+    c.focusBelow = static_cast<int>(integerField(*focus, "below", 1, c.diffusionSteps));
+  }
   c.optimizer.weightDecay = numberField(training, "weightDecay", 0, 1, c.optimizer.weightDecay);
   c.optimizer.ema = numberField(training, "ema", 0, 1, c.optimizer.ema);
   c.optimizer.emaWarmup = booleanField(training, "emaWarmup", true);

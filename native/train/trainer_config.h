@@ -1,6 +1,7 @@
 #pragma once
 #include <string>
 
+#include "backbone/features.h"
 #include "nlohmann/json_fwd.hpp"
 #include "train/optimizer.h"
 #include "unet/config.h"
@@ -17,6 +18,9 @@ struct TrainerConfig {
   int64_t size = 0;  // height and width of the crops
   int64_t batch = 0;
   uint64_t seed = 0;
+  FeatureConfig features;
+  double focusShare = 0;  // of the samples have a time step below focusBelow, the others any
+  int focusBelow = 0;
   OptimizerSettings optimizer;
 
   /// Throws ERR_CONFIG naming the field, what was expected and what came.

@@ -18,7 +18,7 @@ constexpr Kind kKinds[] = {
     {"diffusion", verifyDiffusion, nullptr},
     {"train", verifyTrain, nullptr},
     {"features", verifyFeatures, nullptr},
-    {"score", nullptr, "comes with the feature-level score"},
+    {"score", verifyScore, nullptr},
     {"sample", nullptr, "comes with the reverse process"},
     {"gradient-reconstruction", nullptr, "comes with the gradient reconstruction"},
 };

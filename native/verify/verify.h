@@ -26,6 +26,7 @@ void verifyDiffusion(VerifyContext& context);
 void verifyUnet(VerifyContext& context);
 void verifyTrain(VerifyContext& context);
 void verifyFeatures(VerifyContext& context);
+void verifyScore(VerifyContext& context);
 
 /// {"file","kind","ok":bool,"skipped":null|"reason","tensors":[{"name","error","tolerance","ok"}]}; `error` is null
 /// where it is not a number, and a tensor that cannot be compared has a "reason". A skipped file is not ok.

@@ -1,4 +1,4 @@
-import { mkdir, open, stat, unlink } from 'node:fs/promises';
+import { mkdir, open, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { DdadError, messageOf } from '../errors.js';
 
@@ -46,5 +46,25 @@ export async function checkWritable(file: string): Promise<void> {
     await makeFolder(folder);
     await (await open(probe, 'wx')).close();
     await unlink(probe);
+  });
+}
+
+/** Writes a file under another name, flushes it and renames it: it is there as a whole or not at all. */
+export async function writeWhole(file: string, text: string): Promise<void> {
+  const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.tmp`);
+  await writing(file, async () => {
+    const handle = await open(temporary, 'w');
+    try {
+      try {
+        await handle.writeFile(text);
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(temporary, file);
+    } catch (error) {
+      await unlink(temporary).catch(() => undefined); // the first error is the one to tell
+      throw error;
+    }
   });
 }

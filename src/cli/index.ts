@@ -2,6 +2,7 @@ import yargs from 'yargs';
 import { toDdadError } from '../errors.js';
 import { didYouMean } from '../suggest.js';
 import { type Command, type Context, toModule } from './command.js';
+import { evaluateCommand } from './evaluate.js';
 import { infoCommand, packageVersion } from './info.js';
 import { log } from './output.js';
 import { scoreCommand } from './score.js';
@@ -12,6 +13,7 @@ import { verifyCommand } from './verify.js';
 const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   train: trainCommand,
   score: scoreCommand,
+  evaluate: evaluateCommand,
   verify: verifyCommand,
   info: infoCommand,
 };
@@ -75,6 +77,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .option('debug', { type: 'boolean', default: false, describe: 'Show stack traces', global: true })
     .command(toModule(trainCommand, context))
     .command(toModule(scoreCommand, context))
+    .command(toModule(evaluateCommand, context))
     .command(toModule(verifyCommand, context))
     .command(toModule(infoCommand, context))
     .demandCommand(1, `expected a command: ${Object.keys(commands).join(', ')}; see ddad-native --help`)

@@ -45,6 +45,8 @@ export const trainCommand: Command<TrainArguments> = {
     seed: number('seed', 'Decides order, windows and noise', '0'),
     scales: text('scales', 'Noise steps to score', '5,50,100'),
     'top-pixels': text('top-pixels', 'Score: mean of so many of the largest map values, or a share: 50%', '64'),
+    backbone: text('backbone', 'Pretrained weights whose features are predicted, or none', "the package's Lite0"),
+    alpha: number('alpha', 'Weight of the pixel-level score, 0 to 1; the feature-level score has the rest', 'by model'),
     quantile: number('quantile', "Of the held-back images' scores, becomes the threshold", '0.99'),
     checkpoint: text('checkpoint', 'File that keeps the state to resume from', '<out>.checkpoint.safetensors'),
     'checkpoint-every': text('checkpoint-every', 'Time between two checkpoints', '30s'),
@@ -67,6 +69,7 @@ interface TrainArguments extends Pick<
   | 'flip'
   | 'seed'
   | 'quantile'
+  | 'alpha'
   | 'device'
   | 'threads'
 > {
@@ -76,16 +79,18 @@ interface TrainArguments extends Pick<
   timeLimit?: string;
   scales?: string;
   topPixels?: string;
+  backbone?: string;
   checkpoint?: string;
   checkpointEvery?: string;
   resume?: string;
 }
 
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
-  const { preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, device, threads } = argv;
+  const { preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, alpha, device, threads } = argv;
   const trainer = new Trainer({
-    ...{ preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, device, threads },
+    ...{ preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, alpha, device, threads },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
+    ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
     ...(argv.topPixels === undefined ? {} : { topPixels: parseTopPixels(argv.topPixels) }),
   });
   const timeLimitMs = argv.timeLimit === undefined ? undefined : parseDuration('time-limit', argv.timeLimit);

@@ -1,7 +1,6 @@
-import path from 'node:path';
 import type { DeviceOptions } from '../config.js';
 import { toDdadError } from '../errors.js';
-import { addon, callNative, packageRoot } from '../native.js';
+import { addon, callNative, defaultBackbone } from '../native.js';
 import type { Command } from './command.js';
 import { log, print } from './output.js';
 import { deviceFlags, exitCodes, text } from './usage.js';
@@ -41,7 +40,7 @@ export const verifyCommand: Command<VerifyArguments> = {
 
 async function verify(argv: VerifyArguments, signal: AbortSignal): Promise<number> {
   const { device = 'auto', threads = 0 } = argv;
-  const backbone = argv.backbone ?? path.join(packageRoot, 'weights', 'efficientnet-lite0-backbone.safetensors');
+  const backbone = argv.backbone ?? defaultBackbone;
   const options = JSON.stringify({ backbone, device, threads });
   let failures = 0;
   for (const file of argv.golden.map(String)) {

@@ -69,12 +69,33 @@ TEST_CASE("a training step allocates nothing") {
   CHECK(allocationsOf([&] { trainer.step(pixels.data(), nullptr, 1e-4, never); }) == 0);
 }
 
+TEST_CASE("a training step and a scoring pass with features allocate nothing") {
+  const auto json = testing::featureModel(16, 2);
+  Trainer trainer(openDevice("cpu", 2), json, testing::packagedBackbone());
+  std::vector<float> pixels(static_cast<size_t>(trainer.batchFloats()), 0.25f);
+  const Cancel never;
+  trainer.observe(pixels.data(), never);
+  trainer.step(pixels.data(), nullptr, 1e-4, never);
+  CHECK(allocationsOf([&] { trainer.step(pixels.data(), nullptr, 1e-4, never); }) == 0);
+
+  const auto device = openDevice("cpu", 2);
+  const ScoreConfig config = ScoreConfig::fromJson(json);
+  const UNet net = buildUNet(config.unet);
+  ParameterBlock block{AlignedBuffer(net.graph.parameterFloats()), AlignedBuffer()};
+  FeatureSource features = openFeatures(SafetensorsFile::open(testing::packagedBackbone()), "", config.features);
+  ScorePass pass(*device, net, config, block, &features, 2, 16, 24);
+  pass.prepare();
+  const uint32_t samples[] = {0, 1};
+  pass.run(samples, never);
+  CHECK(allocationsOf([&] { pass.run(samples, never); }) == 0);
+}
+
 TEST_CASE("a scoring pass allocates nothing") {
   const auto device = openDevice("cpu", 2);
   const ScoreConfig config = ScoreConfig::fromJson(testing::smallModel(16, 1));
   const UNet net = buildUNet(config.unet);
   ParameterBlock block{AlignedBuffer(net.graph.parameterFloats()), AlignedBuffer()};
-  ScorePass pass(*device, net, config, block, 2, 16, 24);
+  ScorePass pass(*device, net, config, block, nullptr, 2, 16, 24);
   pass.prepare();
   const uint32_t samples[] = {0, 1};
   const Cancel never;

@@ -243,8 +243,8 @@ TEST_SUITE("noise") {
 
   TEST_CASE("time steps cover the chain and do not depend on the batch split") {
     std::vector<int32_t> all(4000), part(1500);
-    sampleTimesteps(9, 3, 0, 4000, 250, all.data());
-    sampleTimesteps(9, 3, 1000, 1500, 250, part.data());
+    sampleTimesteps(9, 3, 0, 4000, 250, {}, all.data());
+    sampleTimesteps(9, 3, 1000, 1500, 250, {}, part.data());
     CHECK(std::equal(part.begin(), part.end(), all.begin() + 1000));
     std::vector<int> counts(250);
     for (const int32_t t : all) {
@@ -254,8 +254,18 @@ TEST_SUITE("noise") {
     }
     for (const int count : counts) CHECK(count > 0);
     std::vector<int32_t> next(4000);
-    sampleTimesteps(9, 4, 0, 4000, 250, next.data());
+    sampleTimesteps(9, 4, 0, 4000, 250, {}, next.data());
     CHECK(next != all);
+  }
+
+  TEST_CASE("a focus takes its share of the time steps") {
+    std::vector<int32_t> t(20000);
+    sampleTimesteps(9, 3, 0, 20000, 1000, {0.75, 200}, t.data());
+    const auto below = std::count_if(t.begin(), t.end(), [](int32_t v) { return v < 200; });
+    // 3/4 of them, and a fifth of the rest: 0.8, within five standard deviations
+    CHECK(std::abs(static_cast<double>(below) / 20000 - 0.8) < 0.015);
+    CHECK(*std::max_element(t.begin(), t.end()) > 980);
+    CHECK(*std::min_element(t.begin(), t.end()) == 0);
   }
 
   TEST_CASE("reverse steps") {

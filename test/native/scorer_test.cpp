@@ -54,7 +54,7 @@ TEST_CASE("images of any size have a map of their own size") {
     CHECK(r.height == height);
     CHECK(static_cast<int>(r.map.size()) == width * height);
     CHECK(std::isfinite(r.score));
-    CHECK(r.scaleMean.size() == 2);
+    CHECK(r.pixel.mean.size() == 2);
   }
 }
 
@@ -95,7 +95,7 @@ TEST_CASE("calibration constants shift and scale the map") {
   const auto pixels = picture(16, 16);
   const ScoreResult raw = scorer->score(request(pixels, 16, 16), Cancel());
   config["score"]["normalization"] = "calibration";
-  config["calibration"] = {{"pixelMean", raw.scaleMean}, {"pixelStd", raw.scaleStd}};
+  config["calibration"] = {{"pixelMean", raw.pixel.mean}, {"pixelStd", raw.pixel.std}};
   scorer->setConfig(config);
   const ScoreResult normal = scorer->score(request(pixels, 16, 16), Cancel());
   double mean = 0;

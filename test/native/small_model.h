@@ -1,4 +1,6 @@
 #pragma once
+#include <string>
+
 #include "nlohmann/json.hpp"
 
 namespace ddad::testing {
@@ -22,6 +24,23 @@ inline nlohmann::json smallModel(int64_t size, int64_t batch, int64_t channels =
           {"calibration", nullptr},
           {"threshold", nullptr},
           {"training", {{"seed", 3}, {"batchSize", batch}}}};
+}
+
+/// The same with a third level and the features of the packaged backbone at stride 2, 4 and 8.
+inline nlohmann::json featureModel(int64_t size, int64_t batch, int64_t channels = 1) {
+  nlohmann::json model = smallModel(size, batch, channels);
+  model["unet"]["channelMult"] = {1, 1, 1};
+  model["unet"]["featureChannels"] = 80;
+  model["features"] = {{"backbone", "efficientnet-lite0"}, {"strides", {2, 4, 8}}, {"weight", 1}};
+  return model;
+}
+
+inline std::string packagedBackbone() {
+#if defined(DDAD_SOURCE_DIR)
+  return DDAD_SOURCE_DIR "/weights/efficientnet-lite0-backbone.safetensors";
+#else
+  return "weights/efficientnet-lite0-backbone.safetensors";
+#endif
 }
 
 }  // namespace ddad::testing

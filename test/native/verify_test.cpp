@@ -198,7 +198,7 @@ nlohmann::json compareWith(const std::map<std::string, std::vector<float>>& refe
 
 TEST_SUITE("verify") {
   TEST_CASE("golden files pass") {
-    for (const fs::path& path : goldenFiles({"unet", "diffusion", "train", "features"})) {
+    for (const fs::path& path : goldenFiles({"unet", "diffusion", "train", "features", "score"})) {
       const nlohmann::json result = verifyPath(path.string());
       INFO(path.string(), ": ", failedTensors(result));
       CHECK(result["ok"] == true);
@@ -208,7 +208,7 @@ TEST_SUITE("verify") {
   }
 
   TEST_CASE("kinds that are still to come are skipped, and not ok") {
-    for (const fs::path& path : goldenFiles({"score", "sample", "gradient"})) {
+    for (const fs::path& path : goldenFiles({"sample", "gradient"})) {
       const nlohmann::json result = verifyPath(path.string());
       CHECK(result["ok"] == false);
       CHECK(result["skipped"].is_string());
@@ -250,6 +250,26 @@ TEST_SUITE("verify") {
       CHECK(rowOf(result["tensors"], "x_t")["ok"] == true);
       CHECK_THROWS_AS(verifyChanged(file, [](EditableFile& f) { f.remove("z"); }), Error);
       CHECK_THROWS_AS(verifyChanged(file, [](EditableFile& f) { f["t"].set(0, 1000); }), Error);
+    }
+  }
+
+  TEST_CASE("a score file with a weight, an input or an output changed fails") {
+    for (const fs::path& path : goldenFiles({"score-"})) {
+      const EditableFile file(path);
+      size_t weights = 0;
+      for (const EditableFile::Tensor& tensor : file.tensors) {
+        const std::string name = tensor.entry.name;
+        if (name == "feature_mean" || name == "feature_std") continue;  // one of the files does not use them
+        if (name.starts_with("param.") && (tensor.entry.shape.size() != 4 || weights++ % 9 != 0)) continue;
+        CAPTURE(name);
+        const bool integers = tensor.entry.dtype == DType::kI32;
+        const size_t at = tensor.largestAfterFirstSample();
+        const auto changed = [&](EditableFile& f) {
+          f[name].set(at, integers ? 1.0 - std::min(1.0, tensor.get(at)) : -2.0 - 3.0 * tensor.get(at));
+        };
+        CHECK(verifyChanged(file, changed)["ok"] == false);
+      }
+      CHECK(weights > 6);
     }
   }
 

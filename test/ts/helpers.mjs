@@ -1,6 +1,6 @@
 // What the TypeScript tests share: generated images, a place for files, and the command line in a process of its own.
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after } from 'node:test';
@@ -15,6 +15,13 @@ export async function temporaryFolder() {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'ddad-test-'));
   after(() => rm(folder, { recursive: true, force: true }));
   return folder;
+}
+
+/** Files below the folder that this process has open, unlinked ones too; null where the system does not tell. */
+export async function openFiles(folder) {
+  const links = await readdir('/proc/self/fd').catch(() => null);
+  const targets = await Promise.all((links ?? []).map((link) => readlink(`/proc/self/fd/${link}`).catch(() => '')));
+  return links && targets.filter((target) => target.startsWith(folder)).length;
 }
 
 /** A gray wave pattern, 8 bits; `defect` puts a bright square into it. */
@@ -80,7 +87,7 @@ export const tiny = {
   batchSize: 2,
   steps: 6,
   threads: 1,
-  unet: { channelMult: [1, 1], numHeadChannels: 32 },
+  unet: { channelMult: [1, 1, 1], numHeadChannels: 32 },
 };
 
 /** Trains a tiny model to `file`. */

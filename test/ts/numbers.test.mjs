@@ -19,7 +19,7 @@ test('pooled statistics are those of all pixels together', () => {
   const images = [[1, 2, 3, 4.5], [10, 11], [0.25], [7, 7, 7]];
   const parts = images.map((pixels) => {
     const { mean, std } = moments(pixels);
-    return { scaleMean: [mean, 2 * mean], scaleStd: [std, 2 * std], elements: pixels.length };
+    return { mean: [mean, 2 * mean], std: [std, 2 * std], elements: pixels.length };
   });
   const { mean, std } = poolStatistics(parts);
   const all = moments(images.flat());
@@ -28,9 +28,9 @@ test('pooled statistics are those of all pixels together', () => {
 });
 
 test('a deviation that cannot be divided by becomes 1', () => {
-  const flat = { scaleMean: [3], scaleStd: [0], elements: 5 };
+  const flat = { mean: [3], std: [0], elements: 5 };
   assert.deepEqual(poolStatistics([flat, flat]), { mean: [3], std: [1] });
-  assert.deepEqual(poolStatistics([{ scaleMean: [3], scaleStd: [NaN], elements: 1 }]), { mean: [3], std: [1] });
+  assert.deepEqual(poolStatistics([{ mean: [3], std: [NaN], elements: 1 }]), { mean: [3], std: [1] });
 });
 
 test('the threshold interpolates linearly between scores', () => {

@@ -115,7 +115,7 @@ test('a time limit ends training and is counted across resumes', async () => {
   const rest = (await fit(trainer, { resume: checkpoint })).filter(({ phase }) => phase === 'train');
   assert.ok(rest[0].elapsedMs >= 150 && rest.at(-1).elapsedMs >= 400);
   assert.ok(rest.at(-1).lr < 0.2 * rest[0].lr);
-  assert.ok(performance.now() - start < 2000);
+  assert.ok(performance.now() - start < 20_000);
   assert.equal(trainer.config.training.timeLimitMs, 400);
   trainer.dispose();
 });

@@ -1,0 +1,141 @@
+// Golden files of kind "score": features, both maps by scale, and the ensemble (11).
+#include "backbone/stored_features.h"
+#include "ops/parameters.h"
+#include "score/pixels.h"
+#include "score/score_pass.h"
+#include "tensor/error.h"
+#include "verify/compare.h"
+#include "verify/verify.h"
+
+namespace ddad {
+namespace {
+
+constexpr double kTolerance = 1e-3;
+constexpr int64_t kTopPixels = 64;
+
+std::vector<int64_t> tapStrides(const VerifyContext& context) {
+  const nlohmann::json& spec = context.spec;
+  if (spec.at("backbone") != "efficientnet-lite0")
+    throw Error("ERR_MODEL_FORMAT", context.file.path() + ": backbone: expected efficientnet-lite0");
+  const Backbone all = loadBackbone(SafetensorsFile::open(context.backbonePath));
+  std::vector<int64_t> strides;
+  for (const nlohmann::json& name : spec.at("taps"))
+    for (const Backbone::Tap& tap : all.taps)
+      if (name == tap.name) strides.push_back(int64_t{1} << tap.level);
+  if (strides.size() != spec.at("taps").size() || strides.empty())
+    throw Error("ERR_MODEL_FORMAT", context.file.path() + ": taps: expected names of the backbone's taps");
+  return strides;
+}
+
+/// A model's configuration that says what the spec says.
+nlohmann::json modelConfig(const nlohmann::json& spec, const std::vector<int64_t>& strides, int64_t channels) {
+  nlohmann::json unet = spec.at("config");
+  unet["featureChannels"] = channels;
+  return {{"unet", unet},
+          {"diffusion", {{"schedule", spec.at("schedule")}, {"steps", spec.at("diffusionSteps")}}},
+          {"features", {{"strides", strides}}},
+          {"score",
+           {{"scales", spec.at("scales")},
+            {"scaleIndexing", spec.at("scaleIndexing")},
+            {"respacing", spec.at("respacing")},
+            {"normalization", spec.at("normalization")},
+            {"alpha", spec.at("alpha")}}},
+          {"calibration", spec.value("calibration", nlohmann::json())}};
+}
+
+}  // namespace
+
+void verifyScore(VerifyContext& context) {
+  const SafetensorsFile& file = context.file;
+  const nlohmann::json& spec = context.spec;
+  Comparison& compare = context.comparison;
+  for (const char* name : {"x0", "noise", "y", "param.*", "feature_mean", "feature_std"}) compare.input(name);
+  if (spec.value("smoothing", 0.0) != 0.0)
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": smoothing: expected 0, got " + spec.at("smoothing").dump());
+
+  const std::vector<int64_t> strides = tapStrides(context);
+  FeatureSource features = openFeatures(SafetensorsFile::open(context.backbonePath), "", {strides});
+  const int64_t featureChannels = features.channels();
+  const ScoreConfig config = ScoreConfig::fromJson(modelConfig(spec, strides, featureChannels));
+  if (config.normalization != Normalization::kPerImage) {  // the published numbers compare the features as they come
+    const int64_t shape[] = {featureChannels};
+    file.readFloats("feature_mean", shape, features.mean.data());
+    file.readFloats("feature_std", shape, features.std.data());
+  }
+  const UNet net = buildUNet(config.unet);
+  ParameterBlock parameters{AlignedBuffer(net.graph.parameterFloats()), AlignedBuffer()};
+  readParameters(net.graph, file, "param.", parameters.values.data());
+
+  const std::vector<int64_t> shape = file.get("x0").shape;  // [N, C, H, W]
+  if (shape.size() != 4 || shape[1] != config.unet.inChannels)
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": x0: expected [N, " + std::to_string(config.unet.inChannels) +
+                                        ", H, W], got " + shapeText(shape));
+  const int64_t n = shape[0], c = shape[1], h = shape[2], w = shape[3], pixels = h * w;
+  const auto scales = static_cast<int64_t>(config.steps.size());
+  ScorePass pass(context.device, net, config, parameters, &features, n, h, w);
+  pass.prepare();
+
+  const auto x0 = toNhwc(file.floats("x0"), n, c, pixels);
+  const std::vector<float> given = file.floats("noise");  // [scales, N, C, H, W]
+  const std::vector<int32_t> labels = file.find("y") ? file.ints("y") : std::vector<int32_t>();
+  if (static_cast<int64_t>(given.size()) != scales * n * c * pixels ||
+      (config.unet.numClasses > 0 && static_cast<int64_t>(labels.size()) != n))
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": noise or y: expected one for each scale and sample");
+  const auto image = static_cast<size_t>(c * pixels);
+  std::vector<float> noise(given.size());
+  for (int64_t s = 0; s < scales; ++s) {
+    const size_t from = static_cast<size_t>(s * n) * image;
+    const auto one = toNhwc({given.data() + from, static_cast<size_t>(n) * image}, n, c, pixels);
+    for (int64_t i = 0; i < n; ++i)
+      std::copy_n(one.data() + static_cast<size_t>(i) * image, image,
+                  noise.data() + static_cast<size_t>(i * scales + s) * image);
+  }
+  std::vector<uint32_t> samples(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) {
+    std::copy_n(x0.data() + static_cast<size_t>(i) * image, image, pass.image(i));
+    if (!labels.empty()) pass.setLabel(i, labels[static_cast<size_t>(i)]);
+  }
+  pass.run(samples.data(), context.cancel, noise.data());
+
+  const int64_t gh = pass.gridHeight(), gw = pass.gridWidth();
+  const int64_t featureShape[] = {n, featureChannels, gh, gw};
+  std::vector<float> raw(pass.features(0), pass.features(0) + n * gh * gw * featureChannels);
+  for (size_t i = 0; i < raw.size(); ++i) {  // the file has them before their normalisation
+    const size_t channel = i % static_cast<size_t>(featureChannels);
+    raw[i] = raw[i] * features.std[channel] + features.mean[channel];
+  }
+  compare.check("features", toNchw(raw, n, featureChannels, gh * gw), featureShape, kTolerance);
+  const auto mapSize = static_cast<size_t>(pixels);
+  std::vector<float> kl, errors(static_cast<size_t>(scales * n) * mapSize), pixelMap, featureMap, map, score;
+  std::vector<float> nats(image);
+  for (int64_t s = 0; s < scales; ++s)
+    for (int64_t i = 0; i < n; ++i) {
+      const StepCoefficients k = stepCoefficients(config.schedule, config.steps[static_cast<size_t>(s)]);
+      NoiseSource source;
+      source.given = noise.data() + static_cast<size_t>(i * scales + s) * image;
+      variationalMap({1, pixels, static_cast<int>(c)}, {pass.image(i), 0}, pass.output(i, s), &k, &source, true, false,
+                     nats.data(), context.device.threads());
+      const auto planes = toNchw(nats, 1, c, pixels);
+      kl.insert(kl.end(), planes.begin(), planes.end());
+      resizeBilinear(pass.featureErrors(i, s), gw, gh, errors.data() + static_cast<size_t>(s * n + i) * mapSize, w, h);
+    }
+  for (int64_t i = 0; i < n; ++i) {
+    std::vector<float> one(pass.map(i), pass.map(i) + pixels);
+    const std::vector<float> feature(pass.featureMap(i), pass.featureMap(i) + pixels);
+    pixelMap.insert(pixelMap.end(), one.begin(), one.end());
+    featureMap.insert(featureMap.end(), feature.begin(), feature.end());
+    combineMaps(config, one, feature);
+    map.insert(map.end(), one.begin(), one.end());
+    score.push_back(static_cast<float>(meanOfLargest(one, kTopPixels)));
+  }
+  const int64_t klShape[] = {scales, n, c, h, w}, errorShape[] = {scales, n, 1, h, w}, mapShape[] = {n, 1, h, w},
+                scoreShape[] = {n};
+  compare.check("kl_map_nats", std::span<const float>(kl), klShape, kTolerance);
+  compare.check("feature_map_per_scale", std::span<const float>(errors), errorShape, kTolerance);
+  compare.check("pixel_map", std::span<const float>(pixelMap), mapShape, kTolerance);
+  compare.check("feature_map", std::span<const float>(featureMap), mapShape, kTolerance);
+  compare.check("map", std::span<const float>(map), mapShape, kTolerance);
+  compare.check("score", std::span<const float>(score), scoreShape, kTolerance);
+}
+
+}  // namespace ddad

@@ -1,0 +1,127 @@
+import { calibrationOf, thresholdOf, typicalRange } from './calibration.js';
+import { type ModelConfig, pixelSize } from './config.js';
+import { scoreImage } from './detector.js';
+import { mapRange } from './heatmap.js';
+import { callNative, type NativeDetector, type NativeScore } from './native.js';
+import { type Grid, placeStatistics, toGrid } from './positions.js';
+import { mapAhead } from './read-ahead.js';
+
+export interface CalibrateProgress {
+  phase: 'calibrate';
+  /** Images scored, of `steps`. */
+  step: number;
+  steps: number;
+  done: number;
+  elapsedMs: number;
+  remainingMs: number;
+}
+
+/** Held-back images are scored with the places of the other parts only, else their scores would look too good. */
+const parts = 4;
+
+interface Scored {
+  score: number;
+  range: [number, number];
+}
+
+/**
+ * Normalisation and threshold from good images that were not trained on: a pass for the statistics of each noise scale,
+ * one for those of each place, and one for the scores, since each needs what was found before. Fills in
+ * `config.calibration` and `config.threshold` and leaves the detector with that configuration.
+ */
+export async function* calibrate(
+  detector: NativeDetector,
+  config: ModelConfig,
+  files: readonly string[],
+  signal?: AbortSignal,
+): AsyncGenerator<CalibrateProgress, void, undefined> {
+  const start = performance.now();
+  const places = config.score.positions === true && config.score.normalization === 'calibration';
+  const steps = (places ? 3 : 2) * files.length;
+  let step = 0;
+  const progress = (): CalibrateProgress => {
+    const elapsedMs = performance.now() - start;
+    step += 1;
+    return {
+      phase: 'calibrate',
+      step,
+      steps,
+      done: step / steps,
+      elapsedMs,
+      remainingMs: elapsedMs * (steps / step - 1),
+    };
+  };
+  const use = (used: ModelConfig): Promise<void> => callNative(signal, () => detector.setConfig(JSON.stringify(used)));
+  /** Scores some of the images; `keep` says what is kept of each, so that no maps pile up. */
+  const pass = <T>(some: readonly string[], networkSize: boolean, keep: (found: NativeScore) => T) =>
+    mapAhead(
+      some,
+      async (file: string, inner: AbortSignal) =>
+        keep(await scoreImage(detector, config, file, { signal: inner, networkSize })),
+      { ahead: 2, signal },
+    );
+
+  await use({ ...config, score: { ...config.score, normalization: 'none' } });
+  const statistics: NativeScore[] = [];
+  const none = new Float32Array(0);
+  const withoutMaps = (found: NativeScore): NativeScore => ({ ...found, map: none, pixelMap: none, featureMap: none });
+  for await (const found of pass(files, true, withoutMaps)) {
+    statistics.push(found);
+    yield progress();
+  }
+  config.calibration = calibrationOf(statistics, config.training.quantile);
+
+  const grids: { pixel: Grid; feature: Grid | null }[] = [];
+  if (places) {
+    await use({ ...config, score: { ...config.score, smoothing: 0 } });
+    const size = pixelSize(config);
+    const cells = Math.max(1, Math.round(config.input.size / 4));
+    const reduce = ({ pixelMap, featureMap }: NativeScore) => ({
+      pixel: toGrid(pixelMap, size, cells),
+      feature: featureMap && toGrid(featureMap, size, cells),
+    });
+    for await (const grid of pass(files, true, reduce)) {
+      grids.push(grid);
+      yield progress();
+    }
+  }
+
+  const scored: Scored[] = [];
+  const folds = places && files.length >= 2 * parts ? parts : 1;
+  for (let fold = 0; fold < folds; fold++) {
+    if (places)
+      setPlaces(
+        config,
+        grids.filter((_, i) => folds === 1 || i % folds !== fold),
+      );
+    await use(config);
+    const some = files.filter((_, i) => i % folds === fold);
+    const keep = ({ score, map }: NativeScore): Scored => ({ score, range: mapRange(map) });
+    for await (const one of pass(some, false, keep)) {
+      scored.push(one);
+      yield progress();
+    }
+  }
+  if (places) setPlaces(config, grids);
+  config.calibration.mapRange = typicalRange(scored.map(({ range }) => range));
+  config.threshold = thresholdOf(
+    scored.map(({ score }) => score),
+    config.training.quantile,
+  );
+  await use(config);
+}
+
+function setPlaces(config: ModelConfig, grids: readonly { pixel: Grid; feature: Grid | null }[]): void {
+  const [first] = grids;
+  if (!config.calibration || !first) return;
+  const pixel = placeStatistics(grids.map((grid) => grid.pixel));
+  const features = grids.flatMap((grid) => grid.feature ?? []);
+  const feature = features.length > 0 ? placeStatistics(features) : undefined;
+  config.calibration.position = {
+    width: first.pixel.width,
+    height: first.pixel.height,
+    pixelMean: pixel.mean,
+    pixelStd: pixel.std,
+    ...(feature && { featureMean: feature.mean, featureStd: feature.std }),
+  };
+}

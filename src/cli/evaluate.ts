@@ -1,0 +1,149 @@
+import path from 'node:path';
+import type { DeviceOptions } from '../config.js';
+import { Detector } from '../detector.js';
+import { evaluate, type EvaluateProgress, type ScoredImage } from '../evaluation/evaluate.js';
+import { goodName } from '../evaluation/metrics.js';
+import type { Evaluation, Metrics } from '../evaluation/types.js';
+import { ReportWriter } from '../report/report.js';
+import type { Command } from './command.js';
+import { checkWritable, writeWhole } from './files.js';
+import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
+import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
+
+interface EvaluateArguments extends DeviceOptions {
+  model: string;
+  dataset: string;
+  json: boolean;
+  out?: string;
+  threshold?: number;
+  limitReport?: number;
+}
+
+export const evaluateCommand: Command<EvaluateArguments> = {
+  usage: 'evaluate <model> <dataset>',
+  describe: 'Measure a model on test images whose defects are known',
+  positionals: {
+    model: 'A model file',
+    dataset: 'A folder in the MVTec AD layout: test/good, test/<defect>, ground_truth/<defect>',
+  },
+  flags: {
+    out: text('out', 'Folder for metrics.json and report.html'),
+    threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
+    'limit-report': number('limit-report', 'Images of each test folder in the report', 'all'),
+    ...deviceFlags,
+  },
+  example: ['$0 evaluate part.safetensors parts/ --out evaluation/', 'Write the figures and a report with pictures'],
+  work: run,
+};
+
+async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number> {
+  const { model, dataset, out, device, threads, threshold, limitReport: limit } = argv;
+  if (limit !== undefined && !(Number.isInteger(limit) && limit >= 0)) {
+    throw new UsageError(`--limit-report: expected a number of images, got "${limit}"`);
+  }
+  const file = out === undefined ? undefined : path.join(out, 'metrics.json');
+  if (file !== undefined) await checkWritable(file);
+  await using detector = await Detector.load(model, { device, threads, threshold, signal });
+  const progress = new ProgressLine();
+  const report = out === undefined ? undefined : await ReportWriter.create(out);
+  let written: string | undefined;
+  let evaluation: Evaluation;
+  try {
+    const shown = new Shown(limit ?? Infinity);
+    const onImage = async (scored: ScoredImage): Promise<void> => {
+      if (shown.takes(scored.image.defect)) await report?.add(scored);
+    };
+    const onProgress = (now: EvaluateProgress): void => show(progress, now);
+    evaluation = await evaluate(detector, dataset, { model, onImage, onProgress, signal });
+    written = await report?.finish(evaluation);
+  } catch (error) {
+    await report?.abort();
+    throw error;
+  } finally {
+    progress.stop();
+  }
+  if (file !== undefined) await writeWhole(file, metricsFile(evaluation));
+  print(argv.json ? JSON.stringify(evaluation) : table(evaluation).join('\n'));
+  for (const warning of evaluation.warnings) log(`warning: ${warning}`);
+  log(memoryLine(detector.memory));
+  if (file !== undefined) log(`written to ${file} and ${written}`);
+  return exitCodes.done;
+}
+
+/** The first images of each folder. */
+class Shown {
+  readonly #counts = new Map<string, number>();
+  readonly #limit: number;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  takes(folder: string): boolean {
+    const count = (this.#counts.get(folder) ?? 0) + 1;
+    this.#counts.set(folder, count);
+    return count <= this.#limit;
+  }
+}
+
+function show(line: ProgressLine, { phase, step, steps, done, remainingMs }: EvaluateProgress): void {
+  const left = `${duration(remainingMs)} left`;
+  line.update(phase, done, phase === 'score' ? `${step}/${steps} images  ${left}` : left);
+}
+
+/** JSON for people too: indented, but with the points of a curve in one line. */
+function metricsFile(evaluation: Evaluation): string {
+  const inOneLine = (list: string): string => list.replace(/\s+/g, ' ').replace('[ ', '[').replace(' ]', ']');
+  return `${JSON.stringify(evaluation, null, 2).replace(/\[\n[-+.\deE,\s]+\]/g, inOneLine)}\n`;
+}
+
+const columns: [title: string, figure: (metrics: Metrics) => number | null | undefined][] = [
+  ['image AUROC', ({ imageAuroc }) => imageAuroc],
+  ['AP', ({ imageAp }) => imageAp],
+  ['best F1', ({ imageBestF1 }) => imageBestF1?.f1],
+  ['pixel AUROC', ({ pixelAuroc }) => pixelAuroc],
+  ['AP', ({ pixelAp }) => pixelAp],
+  ['best F1', ({ pixelBestF1 }) => pixelBestF1?.f1],
+  ['AUPRO 0.3', ({ aupro }) => aupro],
+  ['AUPRO 0.05', ({ aupro05 }) => aupro05],
+];
+
+function table(evaluation: Evaluation): string[] {
+  const { perDefect, scores } = evaluation;
+  const count = (defect: string): number => scores.filter((image) => image.defect === defect).length;
+  const line = (name: string, of: number, metrics: Metrics): string[] => [
+    name,
+    String(of),
+    ...columns.map(([, figure]) => figure(metrics)?.toFixed(4) ?? '-'),
+  ];
+  const rows = [
+    ['defect', 'images', ...columns.map(([title]) => title)],
+    ...Object.entries(perDefect).map(([defect, metrics]) => line(defect, count(defect), metrics)),
+    line('all', scores.length - count(goodName), evaluation),
+  ];
+  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? [];
+  const pad = (cell: string, i: number): string =>
+    i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0);
+  return [
+    ...rows.map((row) => row.map(pad).join('  ')),
+    '',
+    `each against ${count(goodName)} good ${count(goodName) === 1 ? 'image' : 'images'}; - where there is nothing to measure`,
+    ...verdicts(evaluation),
+  ];
+}
+
+/** What the threshold makes of the images. */
+function verdicts({ threshold, falseAlarmRate, expectedFalseAlarmRate, scores }: Evaluation): string[] {
+  if (threshold === null) return ['no threshold: no verdicts'];
+  const count = (outcome: string): number => scores.filter((image) => image.outcome === outcome).length;
+  const percent = (rate: number): string => `${(100 * rate).toFixed(1)} %`;
+  const [caught, missed] = [count('caught'), count('missed')];
+  const expected = expectedFalseAlarmRate === null ? '' : `, calibration expected ${percent(expectedFalseAlarmRate)}`;
+  return [
+    `above the threshold ${short(threshold)}: ${caught} of ${images(caught + missed)} with defects` +
+      (falseAlarmRate === null
+        ? ''
+        : `, ${count('false-alarm')} of ${count('false-alarm') + count('passed')} good ones ` +
+          `(${percent(falseAlarmRate)}${expected})`),
+  ];
+}

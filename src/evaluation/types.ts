@@ -1,0 +1,84 @@
+// What an evaluation found; the contents of metrics.json. A figure is null where it has no meaning: no good images, no
+// anomalous ones, no masks.
+
+/** Image-level figures over the good images and those of one defect, or of all. */
+export interface ImageMetrics {
+  images: number;
+  imageAuroc: number | null;
+  /** Average precision. */
+  imageAp: number | null;
+  /** Best F1 over all thresholds. */
+  imageBestF1: BestF1 | null;
+}
+
+/** Pixel-level figures over the same images, as far as they have masks. */
+export interface PixelMetrics {
+  /** Images that they are over: good ones, and anomalous ones with a mask. */
+  maskedImages: number;
+  pixelAuroc: number | null;
+  pixelAp: number | null;
+  pixelBestF1: BestF1 | null;
+  /** Area under the per-region overlap up to a false-positive rate of 0.3, over 0.3. */
+  aupro: number | null;
+  /** The same up to 0.05. */
+  aupro05: number | null;
+}
+
+export interface BestF1 {
+  f1: number;
+  /** The smallest value called anomalous; of several with the same F1 the highest. */
+  threshold: number;
+  precision: number;
+  recall: number;
+}
+
+export type Metrics = ImageMetrics & PixelMetrics;
+
+export type Outcome = 'caught' | 'missed' | 'false-alarm' | 'passed';
+
+export interface EvaluatedImage {
+  /** Path relative to the dataset. */
+  image: string;
+  /** Product of a unified model, else null. */
+  product: string | null;
+  /** Folder below `test/`; `good` for good images. */
+  defect: string;
+  score: number;
+  threshold: number | null;
+  anomalous: boolean | null;
+  /** Null where there is no threshold. */
+  outcome: Outcome | null;
+}
+
+/** Points of a curve, thinned for drawing; the figures are computed from all of them. */
+export interface Curve {
+  x: number[];
+  y: number[];
+}
+
+export interface Curves {
+  /** False-positive rate against true-positive rate. */
+  imageRoc: Curve | null;
+  /** Recall against precision. */
+  imagePr: Curve | null;
+  pixelRoc: Curve | null;
+  pixelPr: Curve | null;
+  /** False-positive rate against mean per-region overlap, up to 0.3. */
+  pro: Curve | null;
+}
+
+export interface Evaluation extends Metrics {
+  formatVersion: 1;
+  model: string;
+  dataset: string;
+  threshold: number | null;
+  /** Share of the good test images above the threshold, and the share that calibration expected. */
+  falseAlarmRate: number | null;
+  expectedFalseAlarmRate: number | null;
+  perDefect: Record<string, Metrics>;
+  curves: Curves;
+  /** What was found doubtful, in sentences. */
+  warnings: string[];
+  /** Every image, in the order of the dataset. */
+  scores: EvaluatedImage[];
+}
