@@ -84,7 +84,7 @@ async function train({ Trainer }, dataset, model) {
   // Whole cells, since position matters on them; a defect is rarely a few pixels, so half of the map makes the score.
   // Many small steps: the averaged weights need some thousand of them.
   // One noise scale: at 787 steps it measured 0.83, three scales with equal weight 0.80.
-  const score = { scales: [25], topPixels: { share: 0.5 } };
+  const score = { scales: [25], topPixels: { share: 0.5 }, alpha: 0.5 };
   const options = { preset: 'nano', mode: 'resize', ...score, batchSize: 2, lr: 4e-4, seed: 1 };
   const trainer = new Trainer(options);
   let told = performance.now();

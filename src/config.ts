@@ -288,7 +288,8 @@ export function expandConfig(options: TrainerOptions, taps: readonly BackboneTap
         : {
             backbone: path.basename(options.backbone ?? 'efficientnet-lite0', '.safetensors'),
             strides: strides.sort((a, b) => a - b),
-            scale: options.featureScale ?? preset.featureScale,
+            // a window of a texture shows the backbone enough as it is
+            scale: options.featureScale ?? ((options.mode ?? preset.mode) === 'resize' ? preset.featureScale : 1),
             weight: options.featureWeight ?? 1,
           },
     diffusion: {
@@ -303,7 +304,8 @@ export function expandConfig(options: TrainerOptions, taps: readonly BackboneTap
       scaleIndexing: options.scaleIndexing ?? 'original',
       respacing: options.respacing ?? (options.scaleIndexing === 'respaced' ? '250' : null),
       normalization: options.normalization ?? 'calibration',
-      alpha: options.alpha ?? (strides.length === 0 ? 1 : 0.5),
+      // measured on the magnetic tiles: 0 has the best means, 0.2 is better on blowholes alone, 0.5 worse
+      alpha: options.alpha ?? (strides.length === 0 ? 1 : 0),
       // on the magnetic tiles a width of 4 pixels takes the pixel AUROC of blowholes from 0.84 to 0.93
       smoothing: options.smoothing ?? ((options.mode ?? preset.mode) === 'crop' ? 4 : 0),
       topPixels: options.topPixels ?? { count: 64 },

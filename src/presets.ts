@@ -10,7 +10,7 @@ export interface Preset {
   numHeadChannels: number;
   /** Strides of the backbone's taps that make the features. */
   featureStrides: readonly number[];
-  /** The backbone sees the image this many times finer than the UNet does. */
+  /** In mode `resize`, the backbone sees the image this many times finer than the UNet does. */
   featureScale: number;
   batchSize: number;
   lr: number;
@@ -37,7 +37,7 @@ export const presets = {
   /** A CPU on the line. */
   lite: {
     size: 128,
-    mode: 'crop',
+    mode: 'resize',
     modelChannels: 32,
     channelMult: [1, 2, 2, 4],
     numResBlocks: 1,

@@ -47,7 +47,8 @@ Napi::Value backboneTaps(const Napi::CallbackInfo& call) {
     CancelToken& token = expectToken(call[1], "backboneTaps: token");
     EnvData::of(call.Env()).submit(deferred, nullptr, &token, [path = std::move(path)](const Cancel&) -> ToValue {
       auto taps = nlohmann::json::array();
-      for (const Backbone::Tap& tap : loadBackbone(SafetensorsFile::open(path)).taps)
+      const Backbone net = loadBackbone(SafetensorsFile::open(path));
+      for (const Backbone::Tap& tap : net.taps)
         taps.push_back({{"stride", int64_t{1} << tap.level}, {"channels", tap.channels}});
       return [text = toText(taps)](Napi::Env env) { return Napi::String::New(env, text); };
     });

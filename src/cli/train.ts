@@ -46,7 +46,7 @@ export const trainCommand: Command<TrainArguments> = {
     scales: text('scales', 'Noise steps to score', '5,50,100'),
     'top-pixels': text('top-pixels', 'Score: mean of so many of the largest map values, or a share: 50%', '64'),
     backbone: text('backbone', 'Pretrained weights whose features are predicted, or none', "the package's Lite0"),
-    alpha: number('alpha', 'Weight of the pixel-level score, 0 to 1; the feature-level score has the rest', 'by model'),
+    alpha: number('alpha', 'Weight of the pixel-level score, 0 to 1; the feature-level score has the rest', '0'),
     quantile: number('quantile', "Of the held-back images' scores, becomes the threshold", '0.99'),
     checkpoint: text('checkpoint', 'File that keeps the state to resume from', '<out>.checkpoint.safetensors'),
     'checkpoint-every': text('checkpoint-every', 'Time between two checkpoints', '30s'),
