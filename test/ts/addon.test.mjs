@@ -66,9 +66,10 @@ test('trains, scores, saves and loads', async (t) => {
   assert.deepEqual(JSON.parse(detector.config()), JSON.parse(configOf()));
   const score = await detector.score({ ...grayImage(), outWidth: 20, outHeight: 30 }, token());
   assert.ok(score.map instanceof Float32Array && score.map.length === 600);
-  assert.deepEqual([score.width, score.height, score.elements], [20, 30, 256]);
-  assert.ok(score.scaleMean instanceof Float64Array && score.scaleStd instanceof Float64Array);
-  assert.deepEqual([score.scaleMean.length, score.scaleStd.length], [2, 2]);
+  assert.deepEqual([score.width, score.height, score.pixel.elements], [20, 30, 256]);
+  assert.ok(score.pixel.mean instanceof Float64Array && score.pixel.std instanceof Float64Array);
+  assert.deepEqual([score.pixel.mean.length, score.pixel.std.length], [2, 2]);
+  assert.ok(score.pixelMap.length === 600 && score.featureMap === null && score.feature === null);
   assert.ok(Number.isFinite(score.score));
   const map = structuredClone(score.map, { transfer: [score.map.buffer] }); // goes to other threads without a copy
   assert.equal(map.length, 600);
