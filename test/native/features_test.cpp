@@ -112,7 +112,7 @@ TEST_CASE("the feature loss is a mean of squares, and its gradient that of finit
       sum += std::pow(static_cast<double>(predicted[at]) - static_cast<double>(target[at]), 2);
     }
     const double diff = std::abs(losses[static_cast<size_t>(i)] * static_cast<double>(elements) / sum - 1);
-    CHECK(diff <= 1e-6);
+    CHECK(diff <= 1e-5);  // sums of up to 4096 squares in float32, in whatever order the build adds them
   }
   for (const size_t at : {size_t{0}, size_t{4095}, size_t{4096}, size_t{5000}, size_t{14999}}) {
     const float before = predicted[at];
