@@ -89,7 +89,7 @@ export type DeviceOptions = z.infer<typeof deviceOptions>;
 const positive = z.number().int().positive();
 const perScale = z.array(z.number());
 
-const modelConfig = z.looseObject({
+const commonConfig = z.looseObject({
   preset: z.string(),
   unet: z.looseObject({
     imageSize: positive,
@@ -173,6 +173,13 @@ const modelConfig = z.looseObject({
     holdOut: z.number(),
     quantile: z.number(),
   }),
+});
+
+const { calibration, threshold } = commonConfig.shape;
+const modelConfig = commonConfig.extend({
+  /** Products of a unified model, in the order of their labels; calibration and threshold are then those of each. */
+  products: z.array(z.string().min(1)).min(2).optional(),
+  perProduct: z.record(z.string(), z.looseObject({ calibration, threshold })).optional(),
 });
 
 /** The configuration that a model file carries. */

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { calibrate, type CalibrateProgress } from './calibrate.js';
+import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrate.js';
 import {
   type BackboneTap,
   expandConfig,
@@ -100,7 +100,9 @@ export class Trainer {
 
   /**
    * Trains on the good images of a folder (`train/good` in the MVTec AD layout, else the folder's own images) or of a
-   * list of files, then calibrates on images held back. Yields after every step; leaving the loop stops the training.
+   * list of files, then calibrates on images held back. A folder that holds folders of several products makes a unified
+   * model: one network for all of them, which is told the product, and a calibration and threshold for each. Yields
+   * after every step; leaving the loop stops the training.
    * Throws ERR_DATASET, ERR_IMAGE, ERR_FILE_WRITE, ERR_NUMERIC, ERR_ABORTED and more; see {@link DdadError}.
    */
   async *fit(dataset: string | readonly string[], options: FitOptions = {}): AsyncGenerator<Progress, void, undefined> {
@@ -163,7 +165,10 @@ export class Trainer {
           'sizes differ',
       );
     }
-    const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images.files, options);
+    if (images.leftOut.length > 0) {
+      this.#warnings.push(`left out, since there is no train/good in it: ${images.leftOut.join(', ')}`);
+    }
+    const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images, options);
     const backbone = config.features ? (resume ?? this.#options.backbone ?? defaultBackbone) : '';
     const engine = JSON.stringify({ device, threads, backbone });
     const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
@@ -181,7 +186,7 @@ export class Trainer {
     return { config, images, native, state, options };
   }
 
-  async #begin(files: readonly string[], { signal, timeLimitMs }: FitOptions): Promise<ModelConfig> {
+  async #begin({ files, products }: ImageSet, { signal, timeLimitMs }: FitOptions): Promise<ModelConfig> {
     const { channels = 'auto', ...given } = this.#options;
     const gray = await allGray(files, signal);
     const chosen = {
@@ -191,6 +196,11 @@ export class Trainer {
     const config = expandConfig(chosen, await readTaps(given.backbone, signal));
     config.training.timeLimitMs = timeLimitMs ?? null;
     if (timeLimitMs !== undefined && given.steps === undefined) config.training.steps = null;
+    const names = products.flatMap(({ name }) => name ?? []);
+    if (names.length > 0) {
+      config.unet.numClasses = names.length;
+      config.products = names;
+    }
     return config;
   }
 
@@ -201,6 +211,7 @@ export class Trainer {
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
     Object.assign(config.training, saved.training, { quantile });
+    if (saved.products) config.products = saved.products;
     if (timeLimitMs !== undefined || given.steps !== undefined) {
       Object.assign(config.training, { steps: given.steps ?? null, timeLimitMs: timeLimitMs ?? null });
     }
@@ -211,9 +222,12 @@ export class Trainer {
     const { config, images, native, state, options } = run;
     const { signal } = options;
     const { training } = config;
-    const { train } = splitHeldBack(images.files, training.holdOut, training.seed);
     const every = 1000 * (options.checkpointEverySeconds ?? 30);
-    const data = new TrainingData(train, config);
+    const data = new TrainingData(
+      splitProducts(images, training).map(({ train }) => train),
+      config,
+    );
+    const labelsOf = (step: number): Int32Array | null => (config.products ? data.labels(step) : null);
     const earlier = state.elapsedMs;
     const start = performance.now();
     const elapsed = (): number => earlier + performance.now() - start;
@@ -248,10 +262,11 @@ export class Trainer {
       while (done() < 1) {
         const began = performance.now();
         const pixels = await next;
+        const labels = labelsOf(state.step);
         next = data.batch(state.step + 1, signal);
         next.catch(() => undefined); // reported when its turn comes
         const lr = training.lr * (1 - done());
-        const result = await callNative(signal, (token) => native.step(pixels, null, lr, token));
+        const result = await callNative(signal, (token) => native.step(pixels, labels, lr, token));
         state.step = result.step;
         if (performance.now() - savedAt >= every) await checkpoint();
         const rate = (1000 * training.batchSize) / (performance.now() - began);
@@ -284,35 +299,48 @@ export class Trainer {
   /** Normalisation and threshold from the images held back. */
   async *#calibrate(run: Run): AsyncGenerator<Progress, void, undefined> {
     const { config, images, native, options } = run;
-    const { holdOut, quantile, seed } = config.training;
-    const { heldBack } = splitHeldBack(images.files, holdOut, seed);
-    this.#warn(heldBack.length, images.files.length, quantile);
+    const heldBack = splitProducts(images, config.training).map((split) => split.heldBack);
+    this.#warn(images, heldBack, config.training.quantile);
     const raw: ModelConfig = { ...config, score: { ...config.score, normalization: 'none' } };
     this.#memory = JSON.parse(native.memory()) as Record<string, number>;
     const detector = await callNative(options.signal, () => native.toDetector(JSON.stringify(raw)));
     native.dispose();
     try {
-      yield* calibrate(detector, config, heldBack, options.signal);
+      const { signal } = options;
+      if (config.products) yield* calibrateProducts(detector, config, heldBack, signal);
+      else yield* calibrate(detector, config, heldBack.flat(), { signal });
       this.#detector = detector;
     } finally {
       if (this.#detector !== detector) detector.dispose();
     }
   }
 
-  #warn(heldBack: number, images: number, quantile: number): void {
-    if (images < 2) {
-      this.#warnings.push('a single image is trained on and calibrated on: the threshold means little');
-    } else if (quantile < 1 && heldBack * (1 - quantile) < 1) {
-      this.#warnings.push(
-        `the threshold is the quantile ${quantile} of only ${heldBack} held-back images, close to their largest score ` +
-          `(${Math.ceil(1 / (1 - quantile))} images or more would tell false alarms that rare)`,
-      );
+  #warn({ products }: ImageSet, heldBack: readonly (readonly string[])[], quantile: number): void {
+    const of = (name: string | null): string => (name === null ? '' : `${name}: `);
+    const few: { name: string | null; count: number }[] = [];
+    for (const [i, { name, files }] of products.entries()) {
+      const count = heldBack[i]?.length ?? 0;
+      if (files.length < 2) {
+        this.#warnings.push(`${of(name)}a single image is trained on and calibrated on: the threshold means little`);
+      } else if (quantile < 1 && count * (1 - quantile) < 1) few.push({ name, count });
     }
+    const [first] = few.sort((a, b) => a.count - b.count);
+    if (!first) return;
+    this.#warnings.push(
+      `${of(first.name)}the threshold is the quantile ${quantile} of only ${first.count} held-back images, close to ` +
+        `their largest score (${Math.ceil(1 / (1 - quantile))} images or more would tell false alarms that rare)` +
+        (few.length > 1 ? `; so it is for ${few.length - 1} more of the ${products.length} products` : ''),
+    );
   }
 }
 
 /** Samples whose features give the mean and standard deviation of each channel. */
 const observedSamples = 64;
+
+/** The images of each product that are trained on, and those held back. */
+function splitProducts({ products }: ImageSet, { holdOut, seed }: ModelConfig['training']) {
+  return products.map(({ files }, label) => splitHeldBack(files, holdOut, seed, label));
+}
 
 /** The taps of a backbone; those of the package's where none is named. */
 async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {

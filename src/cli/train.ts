@@ -24,7 +24,9 @@ function show(line: ProgressLine, progress: Progress): void {
 export const trainCommand: Command<TrainArguments> = {
   usage: 'train <dataset>',
   describe: 'Learn what good parts look like from a folder of good images',
-  positionals: { dataset: 'A folder of good images, or one in the MVTec AD layout (train/good)' },
+  positionals: {
+    dataset: 'A folder of good images, or one in the MVTec AD layout (train/good), or one of such products',
+  },
   flags: {
     out: { ...text('out', 'The model file to write'), demandOption: true },
     preset: { choices: presetNames, describe: `Size of the network  [default: ${defaultPreset}]` },
@@ -121,7 +123,10 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
   await trainer.save(argv.out);
   for (const warning of trainer.warnings) log(`warning: ${warning}`);
   log(memoryLine(trainer.memory));
-  const { threshold = null, calibration = null } = trainer.config ?? {};
+  const { threshold = null, calibration = null, perProduct } = trainer.config ?? {};
+  const products = Object.entries(perProduct ?? {}).map(([product, own]) => {
+    return { product, threshold: own.threshold, calibrationImages: own.calibration?.images ?? 0 };
+  });
   if (argv.json) {
     const result = {
       model: argv.out,
@@ -129,7 +134,8 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
       steps: done,
       loss: Number.isNaN(loss) ? null : loss,
       threshold,
-      calibrationImages: calibration?.images ?? 0,
+      calibrationImages: products.reduce((sum, one) => sum + one.calibrationImages, calibration?.images ?? 0),
+      ...(perProduct && { products }),
       elapsedMs: Math.round(performance.now() - start),
       memory: { ...trainer.memory, peak: peakMemory() },
       warnings: trainer.warnings,
@@ -137,9 +143,12 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     print(JSON.stringify(result));
   } else {
     const took = duration(performance.now() - start);
-    const limit = threshold === null ? '-' : short(threshold);
-    const heldBack = images(calibration?.images ?? 0);
-    print(`${argv.out}: ${done} steps in ${took}, loss ${short(loss)}, threshold ${limit} (${heldBack} held back)`);
+    const limit = (value: number | null, of: number): string =>
+      `threshold ${value === null ? '-' : short(value)} (${images(of)} held back)`;
+    const head = `${argv.out}: ${done} steps in ${took}, loss ${short(loss)}`;
+    if (perProduct) print(`${head}, ${products.length} products`);
+    else print(`${head}, ${limit(threshold, calibration?.images ?? 0)}`);
+    for (const one of products) print(`  ${one.product}: ${limit(one.threshold, one.calibrationImages)}`);
   }
   trainer.dispose();
   return exitCodes.done;

@@ -156,7 +156,7 @@ test('a window reads the right pixels, mirrored when asked', () => {
 test('a batch is a function of seed and step, cached or not', async () => {
   const { files } = await findImages(parts);
   for (const mode of ['crop', 'resize']) {
-    const make = (seed, cacheBytes) => new TrainingData(files, expand({ mode, seed, flip: 'both' }), cacheBytes);
+    const make = (seed, cacheBytes) => new TrainingData([files], expand({ mode, seed, flip: 'both' }), cacheBytes);
     const one = make(1);
     const batches = [];
     for (let step = 0; step < 8; step++) batches.push(await one.batch(step));
@@ -175,7 +175,7 @@ test('every pass shows every image once', async () => {
     await png(flat).toFile(path.join(folderOfFlat, `${i}.png`));
   }
   const { files } = await findImages(folderOfFlat);
-  const data = new TrainingData(files, expand({ batchSize: 4 }));
+  const data = new TrainingData([files], expand({ batchSize: 4 }));
   const seen = [];
   for (let step = 0; step < 9; step++) {
     const batch = await data.batch(step);
@@ -193,7 +193,7 @@ test('images smaller than the window, down to 1 x 1, are filled by reflection', 
   await png(pattern(5, 90)).toFile(path.join(small, 'tall.png'));
   const { files } = await findImages(small);
   for (const mode of ['crop', 'resize']) {
-    const batch = await new TrainingData(files, expand({ mode })).batch(0);
+    const batch = await new TrainingData([files], expand({ mode })).batch(0);
     assert.ok(batch.every((v) => v >= -1 && v <= 1));
   }
 });
