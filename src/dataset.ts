@@ -6,6 +6,7 @@ import { DdadError, messageOf, throwIfAborted } from './errors.js';
 import { decodeImage, imageExtensions, isGrayFile, type Pixels, resizePixels } from './image.js';
 import { permutation, random, streams } from './random.js';
 import { mapAhead } from './read-ahead.js';
+import { cropInto, turnInto } from './sample.js';
 
 /** The good images of a product; the name is null where the dataset is of a single one. */
 export interface ProductImages {
@@ -165,39 +166,9 @@ export function splitHeldBack<T>(
   return { train: images.filter((_, i) => !chosen.has(i)), heldBack: images.filter((_, i) => chosen.has(i)) };
 }
 
-/** Index into 0..n-1 of a position that may lie outside: mirrored at the edges, which are not repeated. */
-export function reflect(i: number, n: number): number {
-  if (n === 1) return 0;
-  const period = 2 * (n - 1);
-  const at = ((i % period) + period) % period;
-  return at < n ? at : period - at;
-}
-
-/** Copies a window of `size` pixels at (left, top), which may reach over the edge, to [-1, 1] floats in `out`. */
-export function cropInto(
-  out: Float32Array,
-  pixels: Pixels,
-  window: { left: number; top: number; size: number; flipX: boolean; flipY: boolean },
-): void {
-  const { data, width, height, channels } = pixels;
-  const { left, top, size } = window;
-  const scale = data instanceof Uint16Array ? 1 / 32767.5 : 1 / 127.5;
-  const columns = Uint32Array.from({ length: size }, (_, x) => {
-    return channels * reflect(left + (window.flipX ? size - 1 - x : x), width);
-  });
-  let to = 0;
-  for (let y = 0; y < size; y++) {
-    const row = channels * width * reflect(top + (window.flipY ? size - 1 - y : y), height);
-    for (let x = 0; x < size; x++) {
-      const from = row + (columns[x] as number);
-      for (let c = 0; c < channels; c++) out[to++] = (data[from + c] as number) * scale - 1;
-    }
-  }
-}
-
 /**
  * Seeded batches of training samples. A batch is a pure function of (seed, step): every pass over the images has its
- * own order, every sample its own window and mirroring. Products take turns: of as many samples as there are products,
+ * own order, every sample its own window, mirroring and rotation. Products take turns: of as many samples as there are products,
  * each has one, in an order of its own; a product with few images begins its next pass sooner.
  */
 export class TrainingData {
@@ -287,7 +258,10 @@ export class TrainingData {
     const top = place(pixels.height);
     const flipX = next() < 0.5 && (training.flip === 'horizontal' || training.flip === 'both');
     const flipY = next() < 0.5 && (training.flip === 'vertical' || training.flip === 'both');
-    cropInto(out, pixels, { left, top, size, flipX, flipY });
+    const window = { left, top, size, flipX, flipY };
+    const { rotation = 0 } = training;
+    if (rotation === 0) cropInto(out, pixels, window);
+    else turnInto(out, pixels, window, rotation * (2 * next() - 1));
   }
 
   async #pixels(image: number, signal?: AbortSignal): Promise<Pixels> {

@@ -44,6 +44,7 @@ export const trainCommand: Command<TrainArguments> = {
       choices: ['none', 'horizontal', 'vertical', 'both'],
       describe: 'Mirror training samples at random  [default: none]',
     },
+    rotation: number('rotation', 'Turn training samples at random, by at most so many degrees', '0'),
     seed: number('seed', 'Decides order, windows and noise', '0'),
     scales: text('scales', 'Noise steps to score', '5,50,100'),
     'top-pixels': text('top-pixels', 'Score: mean of so many of the largest map values, or a share: 50%', '64'),
@@ -69,6 +70,7 @@ interface TrainArguments extends Pick<
   | 'batchSize'
   | 'lr'
   | 'flip'
+  | 'rotation'
   | 'seed'
   | 'quantile'
   | 'alpha'
@@ -88,9 +90,10 @@ interface TrainArguments extends Pick<
 }
 
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
-  const { preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, alpha, device, threads } = argv;
+  const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, device, threads } =
+    argv;
   const trainer = new Trainer({
-    ...{ preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, alpha, device, threads },
+    ...{ preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, device, threads },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
     ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
     ...(argv.topPixels === undefined ? {} : { topPixels: parseTopPixels(argv.topPixels) }),

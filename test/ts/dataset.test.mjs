@@ -5,9 +5,11 @@ import { test } from 'node:test';
 import config from '../../dist/config.js';
 import dataset from '../../dist/dataset.js';
 import randomness from '../../dist/random.js';
+import sample from '../../dist/sample.js';
 import { makeDataset, pattern, png, temporaryFolder } from './helpers.mjs';
 
-const { allGray, cropInto, findImages, reflect, splitHeldBack, TrainingData } = dataset;
+const { allGray, findImages, splitHeldBack, TrainingData } = dataset;
+const { cropInto, reflect } = sample;
 const { permutation, random } = randomness;
 const folder = await temporaryFolder();
 const parts = await makeDataset(path.join(folder, 'parts'), 10);
