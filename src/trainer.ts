@@ -11,6 +11,7 @@ import {
 } from './config.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
 import { atCaller, callSite, DdadError, throwIfAborted } from './errors.js';
+import { MetricsLog } from './metrics-log.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer } from './native.js';
 
@@ -20,6 +21,7 @@ const fitOptions = z.strictObject({
   checkpoint: z.string().min(1).optional(),
   checkpointEverySeconds: z.number().positive().optional(),
   resume: z.string().min(1).optional(),
+  metrics: z.string().min(1).optional(),
 });
 
 /**
@@ -27,6 +29,8 @@ const fitOptions = z.strictObject({
  * - `checkpoint`: a file that always holds a state to resume from: written at the start, every
  *   `checkpointEverySeconds` (30), at the end and when aborted.
  * - `resume`: a checkpoint to go on from; the result has the same bytes as that of a run never stopped.
+ * - `metrics`: a file that gets a line of JSON a step (loss and its terms, norm of the gradient, learning rate, speed),
+ *   within a second. A resumed run goes on in it, after its checkpoint's step; a new one begins it anew.
  */
 export type FitOptions = z.infer<typeof fitOptions>;
 
@@ -44,6 +48,8 @@ export interface TrainProgress {
   vb: number;
   /** The feature loss; null without a feature head. */
   feature: number | null;
+  /** Norm of the gradient of all parameters. */
+  gradNorm: number;
   lr: number;
   samplesPerSecond: number;
   elapsedMs: number;
@@ -60,6 +66,7 @@ interface Run {
   native: NativeTrainer;
   state: CheckpointState;
   options: FitOptions;
+  log: MetricsLog | undefined;
 }
 
 /**
@@ -119,6 +126,7 @@ export class Trainer {
       throw relocate(error);
     } finally {
       run?.native.dispose();
+      await run?.log?.close().catch(() => undefined); // has been closed, unless something else went wrong
       this.#busy = false;
     }
   }
@@ -172,18 +180,20 @@ export class Trainer {
     const backbone = config.features ? (resume ?? this.#options.backbone ?? defaultBackbone) : '';
     const engine = JSON.stringify({ device, threads, backbone });
     const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
+    const { fingerprint, files } = images;
+    const state = saved?.state ?? { step: 0, elapsedMs: 0, fingerprint, images: files.length };
+    let log: MetricsLog | undefined;
     try {
       await callNative(signal, (token) => native.open(token));
       if (resume !== undefined) await callNative(signal, (token) => native.loadCheckpoint(resume, token));
       this.#memory = JSON.parse(native.memory()) as Record<string, number>;
+      if (options.metrics !== undefined) log = await MetricsLog.open(options.metrics, state.step);
     } catch (error) {
       native.dispose();
       throw error;
     }
     this.#config = config;
-    const { fingerprint, files } = images;
-    const state = saved?.state ?? { step: 0, elapsedMs: 0, fingerprint, images: files.length };
-    return { config, images, native, state, options };
+    return { config, images, native, state, options, log };
   }
 
   async #begin({ files, products }: ImageSet, { signal, timeLimitMs }: FitOptions): Promise<ModelConfig> {
@@ -219,7 +229,7 @@ export class Trainer {
   }
 
   async *#train(run: Run): AsyncGenerator<Progress, void, undefined> {
-    const { config, images, native, state, options } = run;
+    const { config, images, native, state, options, log } = run;
     const { signal } = options;
     const { training } = config;
     const every = 1000 * (options.checkpointEverySeconds ?? 30);
@@ -242,6 +252,8 @@ export class Trainer {
       if (options.checkpoint === undefined || written === state.step) return;
       // Without a time limit the time decides nothing; leaving it out makes equal states equal files.
       state.elapsedMs = training.timeLimitMs === null ? 0 : elapsed();
+      // First, so that no step before a checkpoint is missing; a failure must not cost the checkpoint, and is told later.
+      await log?.flush().catch(() => undefined);
       await writeCheckpoint(native, options.checkpoint, config, state);
       written = state.step;
       savedAt = performance.now();
@@ -268,10 +280,9 @@ export class Trainer {
         const lr = training.lr * (1 - done());
         const result = await callNative(signal, (token) => native.step(pixels, labels, lr, token));
         state.step = result.step;
-        if (performance.now() - savedAt >= every) await checkpoint();
         const rate = (1000 * training.batchSize) / (performance.now() - began);
         speed = speed === 0 ? rate : 0.95 * speed + 0.05 * rate;
-        yield {
+        const progress: TrainProgress = {
           phase: 'train',
           step: state.step,
           steps: training.steps,
@@ -280,18 +291,23 @@ export class Trainer {
           mse: result.mse,
           vb: result.vb,
           feature: config.features ? result.feature : null,
+          gradNorm: result.gradNorm,
           lr,
           samplesPerSecond: speed,
           elapsedMs: elapsed(),
           remainingMs: remaining(training, state.step, elapsed(), speed),
         };
+        log?.add(progress);
+        if (performance.now() - savedAt >= every) await checkpoint();
+        yield progress;
       }
     } catch (error) {
       failed = true;
       throw error;
     } finally {
-      await checkpoint().catch((error: unknown) => {
-        if (!failed) throw error; // else the first error is the one to tell
+      await Promise.allSettled([checkpoint(), log?.close()]).then((ended) => {
+        const wrong = ended.find((end) => end.status === 'rejected');
+        if (!failed && wrong) throw wrong.reason; // else the first error is the one to tell
       });
     }
   }

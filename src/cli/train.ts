@@ -1,8 +1,9 @@
+import path from 'node:path';
 import type { TrainerOptions } from '../config.js';
 import { defaultPreset, presetNames } from '../presets.js';
 import { type Progress, Trainer } from '../trainer.js';
 import type { Command } from './command.js';
-import { checkWritable } from './files.js';
+import { checkWritable, makeFolder, writing } from './files.js';
 import { duration, images, log, memoryLine, peakMemory, print, ProgressLine, short } from './output.js';
 import { deviceFlags, exitCodes, number, parseDuration, parseNumbers, parseTopPixels, text } from './usage.js';
 
@@ -53,6 +54,7 @@ export const trainCommand: Command<TrainArguments> = {
     quantile: number('quantile', "Of the held-back images' scores, becomes the threshold", '0.99'),
     checkpoint: text('checkpoint', 'File that keeps the state to resume from', '<out>.checkpoint.safetensors'),
     'checkpoint-every': text('checkpoint-every', 'Time between two checkpoints', '30s'),
+    metrics: text('metrics', 'File that gets a line of JSON a step: loss, gradient, learning rate, speed'),
     resume: text('resume', 'Checkpoint to go on from'),
     ...deviceFlags,
   },
@@ -87,6 +89,7 @@ interface TrainArguments extends Pick<
   checkpoint?: string;
   checkpointEvery?: string;
   resume?: string;
+  metrics?: string;
 }
 
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
@@ -103,6 +106,8 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
   const checkpoint = argv.checkpoint ?? `${argv.out.replace(/\.safetensors$/, '')}.checkpoint.safetensors`;
   await checkWritable(argv.out);
   await checkWritable(checkpoint);
+  const { metrics } = argv;
+  if (metrics !== undefined) await writing(metrics, () => makeFolder(path.dirname(path.resolve(metrics))));
 
   const line = new ProgressLine();
   const start = performance.now();
@@ -111,7 +116,7 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
   let done = 0;
   try {
     const { dataset, resume } = argv;
-    const options = { signal, timeLimitMs, checkpoint, checkpointEverySeconds, resume };
+    const options = { signal, timeLimitMs, checkpoint, checkpointEverySeconds, resume, metrics };
     for await (const progress of trainer.fit(dataset, options)) {
       last = progress;
       if (progress.phase === 'train') [loss, done] = [progress.loss, progress.step];
