@@ -154,9 +154,9 @@ export async function drawCharts(evaluation: Evaluation): Promise<Chart[]> {
   const tools = await makeArtist();
   const { curves } = evaluation;
   const [fpr, tpr] = ['false-positive rate', 'true-positive rate'];
-  const each = evaluation.perProduct && 'The curves are those of each product: see metrics.json.';
-  const both = each ?? 'Needs good images and images with defects.';
-  const masks = each ?? 'Needs masks of the defects.';
+  if (evaluation.perProduct) return [histogram(tools, evaluation)]; // a curve belongs to one product
+  const both = 'Needs good images and images with defects.';
+  const masks = 'Needs masks of the defects.';
   const pr = { x: 'recall', y: 'precision' };
   const roc = { x: fpr, y: tpr, chance: true };
   const overlap = { x: `${fpr} of pixels`, y: 'mean overlap', end: 0.3 };

@@ -50,6 +50,8 @@ export interface Summary {
   figures: Figure[][];
   metricColumns: { name: string; text: boolean }[];
   perDefect: { name: string; cells: Cell[] }[];
+  /** What the figures of a defect are measured against. */
+  against: string;
   facets: Facet[];
   total: string;
   /** Says so when the page does not have all images. */
@@ -248,6 +250,7 @@ export function summarize(evaluation: Evaluation, shown: readonly EvaluatedImage
     verdicts: verdictsOf(scores),
     figures: figuresOf(evaluation),
     ...defectsOf(evaluation),
+    against: `Each defect against all good images${evaluation.perProduct ? ' of its product' : ''}.`,
     facets: facetsOf(shown),
     total: counted(shown.length, 'image'),
     left: all ? '' : `The table has ${shown.length} of the ${scores.length} images.`,
