@@ -27,13 +27,14 @@ interface Scored {
 /**
  * Normalisation and threshold from good images that were not trained on: a pass for the statistics of each noise scale,
  * one for those of each place, and one for the scores, since each needs what was found before. Fills in
- * `config.calibration` and `config.threshold` and leaves the detector with that configuration.
+ * `config.calibration` and `config.threshold` and leaves the detector with that configuration. `label`: of the images'
+ * product in a unified model.
  */
 export async function* calibrate(
   detector: NativeDetector,
   config: ModelConfig,
   files: readonly string[],
-  signal?: AbortSignal,
+  { signal, label }: { signal?: AbortSignal | undefined; label?: number | undefined } = {},
 ): AsyncGenerator<CalibrateProgress, void, undefined> {
   const start = performance.now();
   const places = config.score.positions === true && config.score.normalization === 'calibration';
@@ -57,7 +58,7 @@ export async function* calibrate(
     mapAhead(
       some,
       async (file: string, inner: AbortSignal) =>
-        keep(await scoreImage(detector, config, file, { signal: inner, networkSize })),
+        keep(await scoreImage(detector, config, file, { signal: inner, networkSize, label })),
       { ahead: 2, signal },
     );
 
@@ -109,6 +110,41 @@ export async function* calibrate(
     config.training.quantile,
   );
   await use(config);
+}
+
+/**
+ * Calibrates a unified model: each product by its own images, given in the order of the labels. Fills in
+ * `config.perProduct`; there is no calibration or threshold of all of them.
+ */
+export async function* calibrateProducts(
+  detector: NativeDetector,
+  config: ModelConfig,
+  products: readonly (readonly string[])[],
+  signal?: AbortSignal,
+): AsyncGenerator<CalibrateProgress, void, undefined> {
+  const start = performance.now();
+  const images = products.flat().length;
+  const found: [string, Pick<ModelConfig, 'calibration' | 'threshold'>][] = [];
+  let step = 0;
+  for (const [label, files] of products.entries()) {
+    const own: ModelConfig = { ...config, calibration: null, threshold: null };
+    for await (const progress of calibrate(detector, own, files, { signal, label })) {
+      step += 1;
+      const steps = (progress.steps / files.length) * images;
+      const elapsedMs = performance.now() - start;
+      yield {
+        phase: 'calibrate',
+        step,
+        steps,
+        done: step / steps,
+        elapsedMs,
+        remainingMs: elapsedMs * (steps / step - 1),
+      };
+    }
+    const { calibration, threshold } = own;
+    found.push([config.products?.[label] ?? String(label), { calibration, threshold }]);
+  }
+  config.perProduct = Object.fromEntries(found);
 }
 
 function setPlaces(config: ModelConfig, grids: readonly { pixel: Grid; feature: Grid | null }[]): void {

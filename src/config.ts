@@ -35,6 +35,7 @@ const trainerOptions = z.strictObject({
   weightDecay: z.number().min(0).max(1).optional(),
   ema: z.number().min(0).lt(1).optional(),
   flip: z.enum(['none', 'horizontal', 'vertical', 'both']).optional(),
+  rotation: z.number().min(0).max(180).optional(),
   seed: whole(0).optional(),
   holdOut: z.number().gt(0).lt(1).optional(),
   quantile: z.number().gt(0).max(1).optional(),
@@ -68,6 +69,8 @@ const trainerOptions = z.strictObject({
  * - `mode`: `crop` for textures (random windows of `size` pixels), `resize` for aligned parts (the whole image).
  * - `channels`: `auto` takes gray when every training image is gray.
  * - `steps`: optimiser steps; a time limit given to `fit` alone means as many as fit in.
+ * - `flip`: mirrors training samples at random; `rotation`: turns each by a random angle of at most so many degrees, one
+ *   way or the other (0). Both only where parts may well lie like that.
  * - `holdOut`: share of the good images kept for calibration and never trained on (0.1).
  * - `quantile`: of the held-back images' scores, becomes the threshold (0.99).
  * - `scales`: noise steps that are scored, of the 1000-step chain (`scaleIndexing: 'original'`) or of the chain
@@ -89,7 +92,7 @@ export type DeviceOptions = z.infer<typeof deviceOptions>;
 const positive = z.number().int().positive();
 const perScale = z.array(z.number());
 
-const modelConfig = z.looseObject({
+const commonConfig = z.looseObject({
   preset: z.string(),
   unet: z.looseObject({
     imageSize: positive,
@@ -169,10 +172,18 @@ const modelConfig = z.looseObject({
     weightDecay: z.number(),
     ema: z.number(),
     flip: z.enum(['none', 'horizontal', 'vertical', 'both']),
+    rotation: z.number().min(0).max(180).optional(),
     focus: z.looseObject({ share: z.number(), below: positive }).nullable().optional(),
     holdOut: z.number(),
     quantile: z.number(),
   }),
+});
+
+const { calibration, threshold } = commonConfig.shape;
+const modelConfig = commonConfig.extend({
+  /** Products of a unified model, in the order of their labels; calibration and threshold are then those of each. */
+  products: z.array(z.string().min(1)).min(2).optional(),
+  perProduct: z.record(z.string(), z.looseObject({ calibration, threshold })).optional(),
 });
 
 /** The configuration that a model file carries. */
@@ -325,6 +336,7 @@ export function expandConfig(options: TrainerOptions, taps: readonly BackboneTap
       weightDecay: options.weightDecay ?? 0.01,
       ema: options.ema ?? 0.997,
       flip: options.flip ?? 'none',
+      ...(options.rotation ? { rotation: options.rotation } : {}),
       focus: options.focus === undefined ? { share: 0.75, below: 500 } : options.focus,
       holdOut: options.holdOut ?? 0.1,
       quantile: options.quantile ?? 0.99,
@@ -398,6 +410,7 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     weightDecay: training.weightDecay,
     ema: training.ema,
     flip: training.flip,
+    rotation: training.rotation ?? 0,
     focus: training.focus ?? null,
     seed: training.seed,
     holdOut: training.holdOut,

@@ -6,12 +6,23 @@ import { DdadError, messageOf, throwIfAborted } from './errors.js';
 import { decodeImage, imageExtensions, isGrayFile, type Pixels, resizePixels } from './image.js';
 import { permutation, random, streams } from './random.js';
 import { mapAhead } from './read-ahead.js';
+import { cropInto, turnInto } from './sample.js';
+
+/** The good images of a product; the name is null where the dataset is of a single one. */
+export interface ProductImages {
+  name: string | null;
+  files: string[];
+}
 
 /** Good images, in an order that depends on their names alone. */
 export interface ImageSet {
   files: string[];
+  /** The same by product, in the order of the labels. */
+  products: ProductImages[];
   /** Hash of the names (within the folder) and sizes: tells whether a checkpoint belongs to these images. */
   fingerprint: string;
+  /** Folders beside those of products that hold no product. */
+  leftOut: string[];
 }
 
 const byCodeUnit = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
@@ -41,6 +52,21 @@ export async function listing(folder: string): Promise<{ images: string[]; other
   return { images: images.sort(byCodeUnit), others, folders: folders.sort(byCodeUnit) };
 }
 
+const isFolder = (folder: string): Promise<boolean> =>
+  stat(folder).then(
+    (at) => at.isDirectory(),
+    () => false,
+  );
+
+/** Folders of products in a folder that is no dataset by itself: those that hold `inside`. */
+export async function productFolders(root: string, inside: string): Promise<{ products: string[]; others: string[] }> {
+  const { folders, images } = await listing(root);
+  const own = inside.split('/')[0] as string;
+  if (images.length > 0 || folders.includes(own)) return { products: [], others: [] };
+  const found = await Promise.all(folders.map((folder) => isFolder(path.join(root, folder, ...inside.split('/')))));
+  return { products: folders.filter((_, i) => found[i]), others: folders.filter((_, i) => !found[i]) };
+}
+
 async function goodFolder(root: string): Promise<string> {
   const { folders, images } = await listing(root);
   if (folders.includes('train')) {
@@ -56,43 +82,65 @@ async function goodFolder(root: string): Promise<string> {
   return root;
 }
 
+/** The good images in a folder or its `train/good`. */
+async function goodImages(root: string): Promise<string[]> {
+  const folder = await goodFolder(root);
+  const { images, others, folders } = await listing(folder);
+  if (images.length === 0) {
+    const shown = folders.length > 5 ? [...folders.slice(0, 5), '…'] : folders;
+    const found = [
+      others > 0 ? `${others} other files` : '',
+      folders.length > 0 ? `${folders.length} folders (${shown.join(', ')})` : '',
+    ].filter(Boolean);
+    throw new DdadError(
+      'ERR_DATASET',
+      `${folder}: expected good images (PNG, JPEG, TIFF, WebP) in it or in its train/good, ` +
+        `found ${found.join(' and ') || 'an empty folder'}`,
+    );
+  }
+  return images.map((name) => path.join(folder, name));
+}
+
+/** The products of a dataset, and the folders beside them that are none. */
+async function findProducts(
+  dataset: string | readonly string[],
+): Promise<{ products: ProductImages[]; others: string[] }> {
+  if (typeof dataset !== 'string') {
+    if (dataset.length === 0) throw new DdadError('ERR_DATASET', 'expected a list of good images, got an empty one');
+    return { products: [{ name: null, files: [...dataset].sort(byCodeUnit) }], others: [] };
+  }
+  const { products: names, others } = await productFolders(dataset, 'train/good');
+  if (names.length === 1) {
+    const only = path.join(dataset, names[0] as string);
+    throw new DdadError(
+      'ERR_DATASET',
+      `${dataset}: expected good images, or folders of at least two products; only ${only} has train/good: name that folder`,
+    );
+  }
+  if (names.length === 0) return { products: [{ name: null, files: await goodImages(dataset) }], others: [] };
+  const products: ProductImages[] = [];
+  for (const name of names) products.push({ name, files: await goodImages(path.join(dataset, name)) });
+  return { products, others };
+}
+
 /**
  * The good images of a dataset: `train/good` in the MVTec AD layout, else the images that lie in the folder itself, or
- * the files of a list. Hidden files and other kinds of files are left out. Throws ERR_DATASET when none is left.
+ * the files of a list. A folder that holds nothing but folders of at least two products, each with its `train/good`, is a
+ * dataset of those. Hidden files and other kinds of files are left out. Throws ERR_DATASET when none is left.
  */
 export async function findImages(dataset: string | readonly string[]): Promise<ImageSet> {
-  let files: string[];
-  let names: string[];
-  if (typeof dataset === 'string') {
-    const folder = await goodFolder(dataset);
-    const { images, others, folders } = await listing(folder);
-    if (images.length === 0) {
-      const shown = folders.length > 5 ? [...folders.slice(0, 5), '…'] : folders;
-      const found = [
-        others > 0 ? `${others} other files` : '',
-        folders.length > 0 ? `${folders.length} folders (${shown.join(', ')})` : '',
-      ].filter(Boolean);
-      throw new DdadError(
-        'ERR_DATASET',
-        `${folder}: expected good images (PNG, JPEG, TIFF, WebP) in it or in its train/good, ` +
-          `found ${found.join(' and ') || 'an empty folder'}`,
-      );
-    }
-    names = images;
-    files = images.map((name) => path.join(folder, name));
-  } else {
-    files = [...dataset].sort(byCodeUnit);
-    names = files;
-    if (files.length === 0) throw new DdadError('ERR_DATASET', 'expected a list of good images, got an empty one');
-  }
+  const { products, others: leftOut } = await findProducts(dataset);
   const hash = createHash('sha256');
-  for (const [i, file] of files.entries()) {
-    const { size } = await stat(file).catch((cause: unknown) => {
-      throw new DdadError('ERR_DATASET', `${file}: ${messageOf(cause)}`, { cause });
-    });
-    hash.update(`${names[i]}\0${size}\n`);
+  for (const { name, files } of products) {
+    if (name !== null) hash.update(`${name}\0\0\n`);
+    for (const file of files) {
+      const { size } = await stat(file).catch((cause: unknown) => {
+        throw new DdadError('ERR_DATASET', `${file}: ${messageOf(cause)}`, { cause });
+      });
+      hash.update(`${typeof dataset === 'string' ? path.basename(file) : file}\0${size}\n`);
+    }
   }
-  return { files, fingerprint: hash.digest('hex') };
+  return { files: products.flatMap(({ files }) => files), products, fingerprint: hash.digest('hex'), leftOut };
 }
 
 /** Whether every image is gray by its format. Reads the headers, so it also finds files that are no images. */
@@ -104,65 +152,51 @@ export async function allGray(files: readonly string[], signal?: AbortSignal): P
 
 /**
  * Splits images into those trained on and those held back for calibration: a share of them, at least one when there are
- * two, chosen by the seed. A single image does both.
+ * two, chosen by the seed and the label of their product. A single image does both.
  */
 export function splitHeldBack<T>(
   images: readonly T[],
   share: number,
   seed: number,
+  label = 0,
 ): { train: readonly T[]; heldBack: readonly T[] } {
   if (images.length < 2) return { train: images, heldBack: images };
   const count = Math.min(images.length - 1, Math.max(1, Math.round(images.length * share)));
-  const chosen = new Set(permutation(images.length, random(seed, streams.split, 0)).subarray(0, count));
+  const chosen = new Set(permutation(images.length, random(seed, streams.split, label)).subarray(0, count));
   return { train: images.filter((_, i) => !chosen.has(i)), heldBack: images.filter((_, i) => chosen.has(i)) };
-}
-
-/** Index into 0..n-1 of a position that may lie outside: mirrored at the edges, which are not repeated. */
-export function reflect(i: number, n: number): number {
-  if (n === 1) return 0;
-  const period = 2 * (n - 1);
-  const at = ((i % period) + period) % period;
-  return at < n ? at : period - at;
-}
-
-/** Copies a window of `size` pixels at (left, top), which may reach over the edge, to [-1, 1] floats in `out`. */
-export function cropInto(
-  out: Float32Array,
-  pixels: Pixels,
-  window: { left: number; top: number; size: number; flipX: boolean; flipY: boolean },
-): void {
-  const { data, width, height, channels } = pixels;
-  const { left, top, size } = window;
-  const scale = data instanceof Uint16Array ? 1 / 32767.5 : 1 / 127.5;
-  const columns = Uint32Array.from({ length: size }, (_, x) => {
-    return channels * reflect(left + (window.flipX ? size - 1 - x : x), width);
-  });
-  let to = 0;
-  for (let y = 0; y < size; y++) {
-    const row = channels * width * reflect(top + (window.flipY ? size - 1 - y : y), height);
-    for (let x = 0; x < size; x++) {
-      const from = row + (columns[x] as number);
-      for (let c = 0; c < channels; c++) out[to++] = (data[from + c] as number) * scale - 1;
-    }
-  }
 }
 
 /**
  * Seeded batches of training samples. A batch is a pure function of (seed, step): every pass over the images has its
- * own order, every sample its own window and mirroring.
+ * own order, every sample its own window, mirroring and rotation. Products take turns: of as many samples as there are products,
+ * each has one, in an order of its own; a product with few images begins its next pass sooner.
  */
 export class TrainingData {
+  /** Those of all products, one after the other. */
   readonly #files: readonly string[];
+  /** Where the images of a product begin in `#files`, and how many there are. */
+  readonly #products: readonly { first: number; count: number }[];
   readonly #config: ModelConfig;
   readonly #cache = new Map<number, Pixels>();
   readonly #orders = new Map<number, Uint32Array>();
   #room: number;
 
-  /** Decoded images are kept while they fit into `cacheBytes`; the others are decoded whenever they are needed. */
-  constructor(files: readonly string[], config: ModelConfig, cacheBytes = 512 * 2 ** 20) {
-    this.#files = files;
+  /**
+   * Takes the images of each product. Decoded images are kept while they fit into `cacheBytes`; the others are decoded
+   * whenever they are needed.
+   */
+  constructor(products: readonly (readonly string[])[], config: ModelConfig, cacheBytes = 512 * 2 ** 20) {
+    this.#files = products.flat();
+    let first = 0;
+    this.#products = products.map(({ length: count }) => ({ first: (first += count) - count, count }));
     this.#config = config;
     this.#room = cacheBytes;
+  }
+
+  /** The products of the samples of a step. */
+  labels(step: number): Int32Array {
+    const { batchSize } = this.#config.training;
+    return Int32Array.from({ length: batchSize }, (_, i) => this.#productAt(step * batchSize + i));
   }
 
   /** The samples of a step: [batchSize, size, size, channels] in [-1, 1], `size` the {@link pixelSize}. */
@@ -186,17 +220,29 @@ export class TrainingData {
     return batch;
   }
 
+  /** Which product the n-th sample of the run shows. */
+  #productAt(n: number): number {
+    const count = this.#products.length;
+    const next = random(this.#config.training.seed, streams.product, Math.floor(n / count));
+    return permutation(count, next)[n % count] as number;
+  }
+
   /** Which image the n-th sample of the run shows. */
   #at(n: number): number {
-    const count = this.#files.length;
-    const pass = Math.floor(n / count);
-    let order = this.#orders.get(pass);
+    const product = this.#productAt(n);
+    const { first, count } = this.#products[product] as { first: number; count: number };
+    const turn = Math.floor(n / this.#products.length); // of every product, since each has one sample in a turn
+    const key = Math.floor(turn / count) * this.#products.length + product;
+    let order = this.#orders.get(key);
     if (!order) {
-      order = permutation(count, random(this.#config.training.seed, streams.order, pass));
-      for (const old of this.#orders.keys()) if (old < pass - 1) this.#orders.delete(old);
-      this.#orders.set(pass, order);
+      order = permutation(count, random(this.#config.training.seed, streams.order, key));
+      const before = key - this.#products.length;
+      for (const old of this.#orders.keys()) {
+        if (old < before && (key - old) % this.#products.length === 0) this.#orders.delete(old);
+      }
+      this.#orders.set(key, order);
     }
-    return order[n % count] as number;
+    return first + (order[turn % count] as number);
   }
 
   #sample(out: Float32Array, pixels: Pixels, n: number): void {
@@ -212,7 +258,10 @@ export class TrainingData {
     const top = place(pixels.height);
     const flipX = next() < 0.5 && (training.flip === 'horizontal' || training.flip === 'both');
     const flipY = next() < 0.5 && (training.flip === 'vertical' || training.flip === 'both');
-    cropInto(out, pixels, { left, top, size, flipX, flipY });
+    const window = { left, top, size, flipX, flipY };
+    const { rotation = 0 } = training;
+    if (rotation === 0) cropInto(out, pixels, window);
+    else turnInto(out, pixels, window, rotation * (2 * next() - 1));
   }
 
   async #pixels(image: number, signal?: AbortSignal): Promise<Pixels> {

@@ -11,6 +11,8 @@ import { atCaller, callSite, DdadError, toDdadError } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
 import { decodeImage, type ImageInput, resizePixels } from './image.js';
 import { addon, callNative, type NativeDetector, type NativeScore } from './native.js';
+import { ProductQueue } from './product-queue.js';
+import { checkProducts, configFor, type ProductConfig, productOf } from './products.js';
 import { mapAhead } from './read-ahead.js';
 
 // Older runtimes lack the well-known symbols; the names are what later ones use.
@@ -22,7 +24,8 @@ const threshold = z.number().nullable().optional();
 const limitInputPixels = z.number().int().min(1).optional();
 const signal = z.instanceof(AbortSignal).optional();
 const loadOptions = deviceOptions.extend({ threshold, limitInputPixels, signal });
-const scoreOptions = z.strictObject({ threshold, limitInputPixels, signal });
+const product = z.string().optional();
+const scoreOptions = z.strictObject({ threshold, limitInputPixels, signal, product });
 const heatmapOptions = z.strictObject({
   opacity: z.number().min(0).max(1).optional(),
   range: z.tuple([z.number(), z.number()]).optional(),
@@ -37,7 +40,10 @@ export interface LoadOptions extends DeviceOptions {
   signal?: AbortSignal | undefined;
 }
 
-export type ScoreOptions = Omit<LoadOptions, keyof DeviceOptions>;
+export interface ScoreOptions extends Omit<LoadOptions, keyof DeviceOptions> {
+  /** What the image shows; a unified model needs it, one of a single product takes none. */
+  product?: string | undefined;
+}
 
 /** The verdict on an image. */
 export interface ScoreResult {
@@ -58,6 +64,14 @@ export interface ScoreResult {
   heatmap(options?: HeatmapOptions): Promise<Buffer>;
 }
 
+interface ScoreImageOptions extends Pick<ScoreOptions, 'limitInputPixels' | 'signal'> {
+  networkSize?: boolean;
+  /** Of the image's product in a unified model. */
+  label?: number | undefined;
+  /** Runs the part that needs the detector's configuration. */
+  turn?: (<T>(compute: () => Promise<T>) => Promise<T>) | undefined;
+}
+
 /**
  * Decodes and scores an image as the configuration says; the maps have the image's own size, or with `networkSize` that
  * at which the model sees it.
@@ -66,13 +80,15 @@ export async function scoreImage(
   native: NativeDetector,
   config: Pick<StoredConfig, 'input' | 'features'>,
   image: ImageInput,
-  options: Pick<ScoreOptions, 'limitInputPixels' | 'signal'> & { networkSize?: boolean },
+  options: ScoreImageOptions,
 ): Promise<NativeScore> {
   const { input } = config;
-  const pixels = await decodeImage(image, { channels: input.channels, ...options });
+  const { label, signal, limitInputPixels, turn = (compute) => compute() } = options;
+  const pixels = await decodeImage(image, { channels: input.channels, limitInputPixels, signal });
   const seen = input.mode === 'resize' ? await resizePixels(pixels, pixelSize(config)) : pixels;
   const own = options.networkSize ? {} : { outWidth: pixels.width, outHeight: pixels.height };
-  return callNative(options.signal, (token) => native.score({ ...seen, ...own }, token));
+  const classed = label === undefined ? {} : { label };
+  return turn(() => callNative(signal, (token) => native.score({ ...seen, ...own, ...classed }, token)));
 }
 
 /**
@@ -87,6 +103,8 @@ export class Detector {
   readonly #native: NativeDetector;
   readonly #config: StoredConfig;
   readonly #options: Pick<LoadOptions, 'threshold' | 'limitInputPixels'>;
+  /** Keeps calls of different products apart: the engine knows one calibration at a time. */
+  readonly #queue = new ProductQueue((name: string) => this.#activate(name));
   readonly #running = new Set<AbortController>();
   readonly #work = new Set<Promise<unknown>>();
   #disposed = false;
@@ -111,7 +129,9 @@ export class Detector {
         },
       );
       try {
-        return new Detector(native, parseStoredConfig(native.config(), path), given);
+        const config = parseStoredConfig(native.config(), path);
+        checkProducts(config, path);
+        return new Detector(native, config, given);
       } catch (error) {
         native.dispose();
         throw error;
@@ -124,9 +144,23 @@ export class Detector {
     return this.#config;
   }
 
-  /** Scores above it are anomalous: the one given to `load`, else the model's; null when neither has one. */
+  /** The products of a unified model, null where the model is of a single one. */
+  get products(): readonly string[] | null {
+    return this.#config.products ?? null;
+  }
+
+  /**
+   * Scores above it are anomalous: the one given to `load`, else the model's; null when neither has one. A unified model
+   * has one for each product instead, see {@link thresholdOf}.
+   */
   get threshold(): number | null {
     return this.#options.threshold !== undefined ? this.#options.threshold : this.#config.threshold;
+  }
+
+  /** The threshold of a product: the one given to `load`, else the model's. Throws ERR_OPTION for an unknown one. */
+  thresholdOf(product?: string): number | null {
+    const own = productOf(this.#config, product).threshold;
+    return this.#options.threshold !== undefined ? this.#options.threshold : own;
   }
 
   /** Bytes that the engine holds for this model, by purpose. */
@@ -176,22 +210,31 @@ export class Detector {
     await Promise.allSettled(this.#work);
   }
 
+  async #activate(name: string): Promise<void> {
+    const config = JSON.stringify(configFor(this.#config, productOf(this.#config, name)));
+    await callNative(undefined, () => this.#native.setConfig(config));
+  }
+
   #checkAlive(): void {
     if (this.#disposed) throw new DdadError('ERR_DISPOSED', 'the detector has been disposed');
   }
 
   async #score(image: ImageInput, options: ScoreOptions): Promise<ScoreResult> {
     this.#checkAlive();
+    const product = productOf(this.#config, options.product);
+    const { name, label } = product;
     const controller = new AbortController();
     const abort = (): void => controller.abort(options.signal?.reason);
     if (options.signal?.aborted) abort();
     options.signal?.addEventListener('abort', abort, { once: true });
     this.#running.add(controller);
     const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
-    const work = scoreImage(this.#native, this.#config, image, { limitInputPixels, signal: controller.signal });
+    const { signal } = controller;
+    const turn = name === null ? undefined : <T>(compute: () => Promise<T>) => this.#queue.run(name, compute, signal);
+    const work = scoreImage(this.#native, this.#config, image, { limitInputPixels, signal, label, turn });
     this.#work.add(work);
     try {
-      return this.#result(image, await work, options);
+      return this.#result(image, await work, product, options);
     } catch (error) {
       this.#checkAlive();
       throw error;
@@ -202,12 +245,12 @@ export class Detector {
     }
   }
 
-  #result(image: ImageInput, found: NativeScore, options: ScoreOptions): ScoreResult {
+  #result(image: ImageInput, found: NativeScore, product: ProductConfig, options: ScoreOptions): ScoreResult {
     const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
-    const threshold = options.threshold !== undefined ? options.threshold : this.threshold;
+    const threshold = options.threshold !== undefined ? options.threshold : this.thresholdOf(options.product);
     const { width, height } = found;
     const map = { data: found.map, width, height };
-    const range = (): [number, number] => colourRange(this.#config, map.data);
+    const range = (): [number, number] => colourRange(product, map.data);
     return {
       image,
       score: found.score,

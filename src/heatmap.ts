@@ -39,7 +39,7 @@ export function mapRange(map: Float32Array): [number, number] {
  * the held-back images) and is strongest three times as far from their median. A model that does not know its good
  * images is scaled by the map itself.
  */
-export function colourRange(config: StoredConfig, map: Float32Array): [number, number] {
+export function colourRange(config: Pick<StoredConfig, 'calibration'>, map: Float32Array): [number, number] {
   const [middle, end] = config.calibration?.mapRange ?? mapRange(map);
   return [end, middle + 3 * (end - middle)];
 }

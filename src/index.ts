@@ -19,6 +19,7 @@ export type {
   Metrics,
   Outcome,
   PixelMetrics,
+  ProductEvaluation,
 } from './evaluation/types.js';
 export type { HeatmapOptions, ScoreMap } from './heatmap.js';
 export type { ImageInput, RawImage } from './image.js';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { calibrate, type CalibrateProgress } from './calibrate.js';
+import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrate.js';
 import {
   type BackboneTap,
   expandConfig,
@@ -11,6 +11,7 @@ import {
 } from './config.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
 import { atCaller, callSite, DdadError, throwIfAborted } from './errors.js';
+import { MetricsLog } from './metrics-log.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer } from './native.js';
 
@@ -20,6 +21,7 @@ const fitOptions = z.strictObject({
   checkpoint: z.string().min(1).optional(),
   checkpointEverySeconds: z.number().positive().optional(),
   resume: z.string().min(1).optional(),
+  metrics: z.string().min(1).optional(),
 });
 
 /**
@@ -27,6 +29,8 @@ const fitOptions = z.strictObject({
  * - `checkpoint`: a file that always holds a state to resume from: written at the start, every
  *   `checkpointEverySeconds` (30), at the end and when aborted.
  * - `resume`: a checkpoint to go on from; the result has the same bytes as that of a run never stopped.
+ * - `metrics`: a file that gets a line of JSON a step (loss and its terms, norm of the gradient, learning rate, speed),
+ *   within a second. A resumed run goes on in it, after its checkpoint's step; a new one begins it anew.
  */
 export type FitOptions = z.infer<typeof fitOptions>;
 
@@ -44,6 +48,8 @@ export interface TrainProgress {
   vb: number;
   /** The feature loss; null without a feature head. */
   feature: number | null;
+  /** Norm of the gradient of all parameters. */
+  gradNorm: number;
   lr: number;
   samplesPerSecond: number;
   elapsedMs: number;
@@ -60,6 +66,7 @@ interface Run {
   native: NativeTrainer;
   state: CheckpointState;
   options: FitOptions;
+  log: MetricsLog | undefined;
 }
 
 /**
@@ -100,7 +107,9 @@ export class Trainer {
 
   /**
    * Trains on the good images of a folder (`train/good` in the MVTec AD layout, else the folder's own images) or of a
-   * list of files, then calibrates on images held back. Yields after every step; leaving the loop stops the training.
+   * list of files, then calibrates on images held back. A folder that holds folders of several products makes a unified
+   * model: one network for all of them, which is told the product, and a calibration and threshold for each. Yields
+   * after every step; leaving the loop stops the training.
    * Throws ERR_DATASET, ERR_IMAGE, ERR_FILE_WRITE, ERR_NUMERIC, ERR_ABORTED and more; see {@link DdadError}.
    */
   async *fit(dataset: string | readonly string[], options: FitOptions = {}): AsyncGenerator<Progress, void, undefined> {
@@ -117,6 +126,7 @@ export class Trainer {
       throw relocate(error);
     } finally {
       run?.native.dispose();
+      await run?.log?.close().catch(() => undefined); // has been closed, unless something else went wrong
       this.#busy = false;
     }
   }
@@ -163,25 +173,30 @@ export class Trainer {
           'sizes differ',
       );
     }
-    const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images.files, options);
+    if (images.leftOut.length > 0) {
+      this.#warnings.push(`left out, since there is no train/good in it: ${images.leftOut.join(', ')}`);
+    }
+    const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images, options);
     const backbone = config.features ? (resume ?? this.#options.backbone ?? defaultBackbone) : '';
     const engine = JSON.stringify({ device, threads, backbone });
     const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
+    const { fingerprint, files } = images;
+    const state = saved?.state ?? { step: 0, elapsedMs: 0, fingerprint, images: files.length };
+    let log: MetricsLog | undefined;
     try {
       await callNative(signal, (token) => native.open(token));
       if (resume !== undefined) await callNative(signal, (token) => native.loadCheckpoint(resume, token));
       this.#memory = JSON.parse(native.memory()) as Record<string, number>;
+      if (options.metrics !== undefined) log = await MetricsLog.open(options.metrics, state.step);
     } catch (error) {
       native.dispose();
       throw error;
     }
     this.#config = config;
-    const { fingerprint, files } = images;
-    const state = saved?.state ?? { step: 0, elapsedMs: 0, fingerprint, images: files.length };
-    return { config, images, native, state, options };
+    return { config, images, native, state, options, log };
   }
 
-  async #begin(files: readonly string[], { signal, timeLimitMs }: FitOptions): Promise<ModelConfig> {
+  async #begin({ files, products }: ImageSet, { signal, timeLimitMs }: FitOptions): Promise<ModelConfig> {
     const { channels = 'auto', ...given } = this.#options;
     const gray = await allGray(files, signal);
     const chosen = {
@@ -191,6 +206,11 @@ export class Trainer {
     const config = expandConfig(chosen, await readTaps(given.backbone, signal));
     config.training.timeLimitMs = timeLimitMs ?? null;
     if (timeLimitMs !== undefined && given.steps === undefined) config.training.steps = null;
+    const names = products.flatMap(({ name }) => name ?? []);
+    if (names.length > 0) {
+      config.unet.numClasses = names.length;
+      config.products = names;
+    }
     return config;
   }
 
@@ -201,6 +221,7 @@ export class Trainer {
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
     Object.assign(config.training, saved.training, { quantile });
+    if (saved.products) config.products = saved.products;
     if (timeLimitMs !== undefined || given.steps !== undefined) {
       Object.assign(config.training, { steps: given.steps ?? null, timeLimitMs: timeLimitMs ?? null });
     }
@@ -208,12 +229,15 @@ export class Trainer {
   }
 
   async *#train(run: Run): AsyncGenerator<Progress, void, undefined> {
-    const { config, images, native, state, options } = run;
+    const { config, images, native, state, options, log } = run;
     const { signal } = options;
     const { training } = config;
-    const { train } = splitHeldBack(images.files, training.holdOut, training.seed);
     const every = 1000 * (options.checkpointEverySeconds ?? 30);
-    const data = new TrainingData(train, config);
+    const data = new TrainingData(
+      splitProducts(images, training).map(({ train }) => train),
+      config,
+    );
+    const labelsOf = (step: number): Int32Array | null => (config.products ? data.labels(step) : null);
     const earlier = state.elapsedMs;
     const start = performance.now();
     const elapsed = (): number => earlier + performance.now() - start;
@@ -228,6 +252,8 @@ export class Trainer {
       if (options.checkpoint === undefined || written === state.step) return;
       // Without a time limit the time decides nothing; leaving it out makes equal states equal files.
       state.elapsedMs = training.timeLimitMs === null ? 0 : elapsed();
+      // First, so that no step before a checkpoint is missing; a failure must not cost the checkpoint, and is told later.
+      await log?.flush().catch(() => undefined);
       await writeCheckpoint(native, options.checkpoint, config, state);
       written = state.step;
       savedAt = performance.now();
@@ -248,15 +274,15 @@ export class Trainer {
       while (done() < 1) {
         const began = performance.now();
         const pixels = await next;
+        const labels = labelsOf(state.step);
         next = data.batch(state.step + 1, signal);
         next.catch(() => undefined); // reported when its turn comes
         const lr = training.lr * (1 - done());
-        const result = await callNative(signal, (token) => native.step(pixels, null, lr, token));
+        const result = await callNative(signal, (token) => native.step(pixels, labels, lr, token));
         state.step = result.step;
-        if (performance.now() - savedAt >= every) await checkpoint();
         const rate = (1000 * training.batchSize) / (performance.now() - began);
         speed = speed === 0 ? rate : 0.95 * speed + 0.05 * rate;
-        yield {
+        const progress: TrainProgress = {
           phase: 'train',
           step: state.step,
           steps: training.steps,
@@ -265,18 +291,23 @@ export class Trainer {
           mse: result.mse,
           vb: result.vb,
           feature: config.features ? result.feature : null,
+          gradNorm: result.gradNorm,
           lr,
           samplesPerSecond: speed,
           elapsedMs: elapsed(),
           remainingMs: remaining(training, state.step, elapsed(), speed),
         };
+        log?.add(progress);
+        if (performance.now() - savedAt >= every) await checkpoint();
+        yield progress;
       }
     } catch (error) {
       failed = true;
       throw error;
     } finally {
-      await checkpoint().catch((error: unknown) => {
-        if (!failed) throw error; // else the first error is the one to tell
+      await Promise.allSettled([checkpoint(), log?.close()]).then((ended) => {
+        const wrong = ended.find((end) => end.status === 'rejected');
+        if (!failed && wrong) throw wrong.reason; // else the first error is the one to tell
       });
     }
   }
@@ -284,35 +315,48 @@ export class Trainer {
   /** Normalisation and threshold from the images held back. */
   async *#calibrate(run: Run): AsyncGenerator<Progress, void, undefined> {
     const { config, images, native, options } = run;
-    const { holdOut, quantile, seed } = config.training;
-    const { heldBack } = splitHeldBack(images.files, holdOut, seed);
-    this.#warn(heldBack.length, images.files.length, quantile);
+    const heldBack = splitProducts(images, config.training).map((split) => split.heldBack);
+    this.#warn(images, heldBack, config.training.quantile);
     const raw: ModelConfig = { ...config, score: { ...config.score, normalization: 'none' } };
     this.#memory = JSON.parse(native.memory()) as Record<string, number>;
     const detector = await callNative(options.signal, () => native.toDetector(JSON.stringify(raw)));
     native.dispose();
     try {
-      yield* calibrate(detector, config, heldBack, options.signal);
+      const { signal } = options;
+      if (config.products) yield* calibrateProducts(detector, config, heldBack, signal);
+      else yield* calibrate(detector, config, heldBack.flat(), { signal });
       this.#detector = detector;
     } finally {
       if (this.#detector !== detector) detector.dispose();
     }
   }
 
-  #warn(heldBack: number, images: number, quantile: number): void {
-    if (images < 2) {
-      this.#warnings.push('a single image is trained on and calibrated on: the threshold means little');
-    } else if (quantile < 1 && heldBack * (1 - quantile) < 1) {
-      this.#warnings.push(
-        `the threshold is the quantile ${quantile} of only ${heldBack} held-back images, close to their largest score ` +
-          `(${Math.ceil(1 / (1 - quantile))} images or more would tell false alarms that rare)`,
-      );
+  #warn({ products }: ImageSet, heldBack: readonly (readonly string[])[], quantile: number): void {
+    const of = (name: string | null): string => (name === null ? '' : `${name}: `);
+    const few: { name: string | null; count: number }[] = [];
+    for (const [i, { name, files }] of products.entries()) {
+      const count = heldBack[i]?.length ?? 0;
+      if (files.length < 2) {
+        this.#warnings.push(`${of(name)}a single image is trained on and calibrated on: the threshold means little`);
+      } else if (quantile < 1 && count * (1 - quantile) < 1) few.push({ name, count });
     }
+    const [first] = few.sort((a, b) => a.count - b.count);
+    if (!first) return;
+    this.#warnings.push(
+      `${of(first.name)}the threshold is the quantile ${quantile} of only ${first.count} held-back images, close to ` +
+        `their largest score (${Math.ceil(1 / (1 - quantile))} images or more would tell false alarms that rare)` +
+        (few.length > 1 ? `; so it is for ${few.length - 1} more of the ${products.length} products` : ''),
+    );
   }
 }
 
 /** Samples whose features give the mean and standard deviation of each channel. */
 const observedSamples = 64;
+
+/** The images of each product that are trained on, and those held back. */
+function splitProducts({ products }: ImageSet, { holdOut, seed }: ModelConfig['training']) {
+  return products.map(({ files }, label) => splitHeldBack(files, holdOut, seed, label));
+}
 
 /** The taps of a backbone; those of the package's where none is named. */
 async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {

@@ -3,7 +3,7 @@ import type { DeviceOptions } from '../config.js';
 import { Detector } from '../detector.js';
 import { evaluate, type EvaluateProgress, type ScoredImage } from '../evaluation/evaluate.js';
 import { goodName } from '../evaluation/metrics.js';
-import type { Evaluation, Metrics } from '../evaluation/types.js';
+import type { EvaluatedImage, Evaluation, Metrics, ProductEvaluation } from '../evaluation/types.js';
 import { ReportWriter } from '../report/report.js';
 import type { Command } from './command.js';
 import { checkWritable, writeWhole } from './files.js';
@@ -16,6 +16,7 @@ interface EvaluateArguments extends DeviceOptions {
   json: boolean;
   out?: string;
   threshold?: number;
+  product?: string;
   limitReport?: number;
 }
 
@@ -24,11 +25,13 @@ export const evaluateCommand: Command<EvaluateArguments> = {
   describe: 'Measure a model on test images whose defects are known',
   positionals: {
     model: 'A model file',
-    dataset: 'A folder in the MVTec AD layout: test/good, test/<defect>, ground_truth/<defect>',
+    dataset:
+      'A folder in the MVTec AD layout: test/good, test/<defect>, ground_truth/<defect>; or one of such products',
   },
   flags: {
     out: text('out', 'Folder for metrics.json and report.html'),
     threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
+    product: text('product', 'What the images show, for a unified model and a dataset of one product'),
     'limit-report': number('limit-report', 'Images of each test folder in the report', 'all'),
     ...deviceFlags,
   },
@@ -37,7 +40,7 @@ export const evaluateCommand: Command<EvaluateArguments> = {
 };
 
 async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number> {
-  const { model, dataset, out, device, threads, threshold, limitReport: limit } = argv;
+  const { model, dataset, out, device, threads, threshold, product, limitReport: limit } = argv;
   if (limit !== undefined && !(Number.isInteger(limit) && limit >= 0)) {
     throw new UsageError(`--limit-report: expected a number of images, got "${limit}"`);
   }
@@ -51,10 +54,11 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   try {
     const shown = new Shown(limit ?? Infinity);
     const onImage = async (scored: ScoredImage): Promise<void> => {
-      if (shown.takes(scored.image.defect)) await report?.add(scored);
+      const { product, defect } = scored.image;
+      if (shown.takes(`${product ?? ''}/${defect}`)) await report?.add(scored);
     };
     const onProgress = (now: EvaluateProgress): void => show(progress, now);
-    evaluation = await evaluate(detector, dataset, { model, onImage, onProgress, signal });
+    evaluation = await evaluate(detector, dataset, { model, product, onImage, onProgress, signal });
     written = await report?.finish(evaluation);
   } catch (error) {
     await report?.abort();
@@ -108,32 +112,51 @@ const columns: [title: string, figure: (metrics: Metrics) => number | null | und
   ['AUPRO 0.05', ({ aupro05 }) => aupro05],
 ];
 
+/** How many good images, and how many with defects. */
+function counts(images: readonly EvaluatedImage[]): { good: number; bad: number } {
+  const good = images.filter(({ defect }) => defect === goodName).length;
+  return { good, bad: images.length - good };
+}
+
 function table(evaluation: Evaluation): string[] {
-  const { perDefect, scores } = evaluation;
+  const { perDefect, perProduct, scores } = evaluation;
   const count = (defect: string): number => scores.filter((image) => image.defect === defect).length;
+  const of = (product: string) => counts(scores.filter((image) => image.product === product));
   const line = (name: string, of: number, metrics: Metrics): string[] => [
     name,
     String(of),
     ...columns.map(([, figure]) => figure(metrics)?.toFixed(4) ?? '-'),
   ];
   const rows = [
-    ['defect', 'images', ...columns.map(([title]) => title)],
-    ...Object.entries(perDefect).map(([defect, metrics]) => line(defect, count(defect), metrics)),
-    line('all', scores.length - count(goodName), evaluation),
+    [perProduct ? 'product' : 'defect', 'images', ...columns.map(([title]) => title)],
+    ...Object.entries(perProduct ?? perDefect).map(([name, metrics]) =>
+      line(name, perProduct ? of(name).bad : count(name), metrics),
+    ),
+    line(perProduct ? 'mean' : 'all', counts(scores).bad, evaluation),
   ];
   const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? [];
   const pad = (cell: string, i: number): string =>
     i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0);
+  const good = counts(scores).good;
+  const against = perProduct ? 'its own good images' : `${good} good ${good === 1 ? 'image' : 'images'}`;
   return [
     ...rows.map((row) => row.map(pad).join('  ')),
     '',
-    `each against ${count(goodName)} good ${count(goodName) === 1 ? 'image' : 'images'}; - where there is nothing to measure`,
-    ...verdicts(evaluation),
+    `each against ${against}; - where there is nothing to measure`,
+    ...(perProduct
+      ? Object.entries(perProduct).flatMap(([product, own]) => {
+          const shown = scores.filter((image) => image.product === product);
+          return verdicts(own, shown).map((text) => `${product}: ${text}`);
+        })
+      : verdicts(evaluation, scores)),
   ];
 }
 
 /** What the threshold makes of the images. */
-function verdicts({ threshold, falseAlarmRate, expectedFalseAlarmRate, scores }: Evaluation): string[] {
+function verdicts(
+  { threshold, falseAlarmRate, expectedFalseAlarmRate }: ProductEvaluation,
+  scores: readonly EvaluatedImage[],
+): string[] {
   if (threshold === null) return ['no threshold: no verdicts'];
   const count = (outcome: string): number => scores.filter((image) => image.outcome === outcome).length;
   const percent = (rate: number): string => `${(100 * rate).toFixed(1)} %`;

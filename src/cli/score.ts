@@ -49,6 +49,7 @@ interface ScoreArguments extends DeviceOptions {
   out?: string;
   heatmaps?: boolean;
   threshold?: number;
+  product?: string;
   failOnAnomaly: boolean;
 }
 
@@ -60,6 +61,7 @@ export const scoreCommand: Command<ScoreArguments> = {
     out: text('out', 'Folder for the overlays (<name>.heatmap.png) and scores.jsonl'),
     heatmaps: { type: 'boolean', describe: 'Write overlays  [default: true with --out]' },
     threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
+    product: text('product', 'What the images show; a unified model needs it'),
     'fail-on-anomaly': { type: 'boolean', default: false, describe: 'Exit with status 3 when an image is anomalous' },
     ...deviceFlags,
   },
@@ -72,9 +74,10 @@ type Scored = { entry: Entry; line: Record<string, unknown>; result?: ScoreResul
 async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number> {
   const heatmaps = argv.heatmaps ?? argv.out !== undefined;
   const out = argv.out ?? (heatmaps ? 'heatmaps' : undefined);
-  const { device, threads, threshold } = argv;
+  const { device, threads, threshold, product } = argv;
   await using detector = await Detector.load(argv.model, { device, threads, threshold, signal });
-  if (argv.failOnAnomaly && detector.threshold === null) {
+  const limit = detector.thresholdOf(product); // refuses a product that the model does not know
+  if (argv.failOnAnomaly && limit === null) {
     throw new UsageError('--fail-on-anomaly: the model has no threshold; give one with --threshold');
   }
   const entries = await listImages(argv.images.map(String));
@@ -83,7 +86,7 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
   const one = async (entry: Entry, inner: AbortSignal): Promise<Scored> => {
     const { image } = entry;
     try {
-      const result = await detector.score(image, { signal: inner });
+      const result = await detector.score(image, { product, signal: inner });
       const map = out !== undefined && heatmaps ? await writeHeatmap(out, entry, result) : null;
       const { score, threshold, anomalous } = result;
       return { entry, result, line: { image, score, threshold, anomalous, map } };

@@ -1,8 +1,9 @@
+import path from 'node:path';
 import type { TrainerOptions } from '../config.js';
 import { defaultPreset, presetNames } from '../presets.js';
 import { type Progress, Trainer } from '../trainer.js';
 import type { Command } from './command.js';
-import { checkWritable } from './files.js';
+import { checkWritable, makeFolder, writing } from './files.js';
 import { duration, images, log, memoryLine, peakMemory, print, ProgressLine, short } from './output.js';
 import { deviceFlags, exitCodes, number, parseDuration, parseNumbers, parseTopPixels, text } from './usage.js';
 
@@ -24,7 +25,9 @@ function show(line: ProgressLine, progress: Progress): void {
 export const trainCommand: Command<TrainArguments> = {
   usage: 'train <dataset>',
   describe: 'Learn what good parts look like from a folder of good images',
-  positionals: { dataset: 'A folder of good images, or one in the MVTec AD layout (train/good)' },
+  positionals: {
+    dataset: 'A folder of good images, or one in the MVTec AD layout (train/good), or one of such products',
+  },
   flags: {
     out: { ...text('out', 'The model file to write'), demandOption: true },
     preset: { choices: presetNames, describe: `Size of the network  [default: ${defaultPreset}]` },
@@ -42,6 +45,7 @@ export const trainCommand: Command<TrainArguments> = {
       choices: ['none', 'horizontal', 'vertical', 'both'],
       describe: 'Mirror training samples at random  [default: none]',
     },
+    rotation: number('rotation', 'Turn training samples at random, by at most so many degrees', '0'),
     seed: number('seed', 'Decides order, windows and noise', '0'),
     scales: text('scales', 'Noise steps to score', '5,50,100'),
     'top-pixels': text('top-pixels', 'Score: mean of so many of the largest map values, or a share: 50%', '64'),
@@ -50,6 +54,7 @@ export const trainCommand: Command<TrainArguments> = {
     quantile: number('quantile', "Of the held-back images' scores, becomes the threshold", '0.99'),
     checkpoint: text('checkpoint', 'File that keeps the state to resume from', '<out>.checkpoint.safetensors'),
     'checkpoint-every': text('checkpoint-every', 'Time between two checkpoints', '30s'),
+    metrics: text('metrics', 'File that gets a line of JSON a step: loss, gradient, learning rate, speed'),
     resume: text('resume', 'Checkpoint to go on from'),
     ...deviceFlags,
   },
@@ -67,6 +72,7 @@ interface TrainArguments extends Pick<
   | 'batchSize'
   | 'lr'
   | 'flip'
+  | 'rotation'
   | 'seed'
   | 'quantile'
   | 'alpha'
@@ -83,12 +89,14 @@ interface TrainArguments extends Pick<
   checkpoint?: string;
   checkpointEvery?: string;
   resume?: string;
+  metrics?: string;
 }
 
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
-  const { preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, alpha, device, threads } = argv;
+  const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, device, threads } =
+    argv;
   const trainer = new Trainer({
-    ...{ preset, mode, size, channels, steps, batchSize, lr, flip, seed, quantile, alpha, device, threads },
+    ...{ preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, device, threads },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
     ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
     ...(argv.topPixels === undefined ? {} : { topPixels: parseTopPixels(argv.topPixels) }),
@@ -98,6 +106,8 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
   const checkpoint = argv.checkpoint ?? `${argv.out.replace(/\.safetensors$/, '')}.checkpoint.safetensors`;
   await checkWritable(argv.out);
   await checkWritable(checkpoint);
+  const { metrics } = argv;
+  if (metrics !== undefined) await writing(metrics, () => makeFolder(path.dirname(path.resolve(metrics))));
 
   const line = new ProgressLine();
   const start = performance.now();
@@ -106,7 +116,7 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
   let done = 0;
   try {
     const { dataset, resume } = argv;
-    const options = { signal, timeLimitMs, checkpoint, checkpointEverySeconds, resume };
+    const options = { signal, timeLimitMs, checkpoint, checkpointEverySeconds, resume, metrics };
     for await (const progress of trainer.fit(dataset, options)) {
       last = progress;
       if (progress.phase === 'train') [loss, done] = [progress.loss, progress.step];
@@ -121,7 +131,10 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
   await trainer.save(argv.out);
   for (const warning of trainer.warnings) log(`warning: ${warning}`);
   log(memoryLine(trainer.memory));
-  const { threshold = null, calibration = null } = trainer.config ?? {};
+  const { threshold = null, calibration = null, perProduct } = trainer.config ?? {};
+  const products = Object.entries(perProduct ?? {}).map(([product, own]) => {
+    return { product, threshold: own.threshold, calibrationImages: own.calibration?.images ?? 0 };
+  });
   if (argv.json) {
     const result = {
       model: argv.out,
@@ -129,7 +142,8 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
       steps: done,
       loss: Number.isNaN(loss) ? null : loss,
       threshold,
-      calibrationImages: calibration?.images ?? 0,
+      calibrationImages: products.reduce((sum, one) => sum + one.calibrationImages, calibration?.images ?? 0),
+      ...(perProduct && { products }),
       elapsedMs: Math.round(performance.now() - start),
       memory: { ...trainer.memory, peak: peakMemory() },
       warnings: trainer.warnings,
@@ -137,9 +151,12 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     print(JSON.stringify(result));
   } else {
     const took = duration(performance.now() - start);
-    const limit = threshold === null ? '-' : short(threshold);
-    const heldBack = images(calibration?.images ?? 0);
-    print(`${argv.out}: ${done} steps in ${took}, loss ${short(loss)}, threshold ${limit} (${heldBack} held back)`);
+    const limit = (value: number | null, of: number): string =>
+      `threshold ${value === null ? '-' : short(value)} (${images(of)} held back)`;
+    const head = `${argv.out}: ${done} steps in ${took}, loss ${short(loss)}`;
+    if (perProduct) print(`${head}, ${products.length} products`);
+    else print(`${head}, ${limit(threshold, calibration?.images ?? 0)}`);
+    for (const one of products) print(`  ${one.product}: ${limit(one.threshold, one.calibrationImages)}`);
   }
   trainer.dispose();
   return exitCodes.done;

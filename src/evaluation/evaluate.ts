@@ -2,10 +2,12 @@ import { z } from 'zod';
 import { parseOptions } from '../config.js';
 import type { Detector, ScoreResult } from '../detector.js';
 import { atCaller, DdadError, throwIfAborted } from '../errors.js';
+import { productOf } from '../products.js';
 import { mapAhead } from '../read-ahead.js';
 import { goodName, MetricsAccumulator } from './metrics.js';
-import { findTestImages, type Mask, readMask, type TestImage } from './test-set.js';
-import type { EvaluatedImage, Evaluation, Outcome } from './types.js';
+import { ofProducts } from './products.js';
+import { findTestImages, type Mask, readMask, type TestGroup, type TestImage } from './test-set.js';
+import type { EvaluatedImage, Evaluation, Outcome, ProductEvaluation } from './types.js';
 
 const callback = <T>() => z.custom<T>((value) => typeof value === 'function', { error: 'expected a function' });
 
@@ -13,6 +15,7 @@ const evaluateOptions = z.strictObject({
   threshold: z.number().nullable().optional(),
   limitInputPixels: z.number().int().min(1).optional(),
   model: z.string().optional(),
+  product: z.string().optional(),
   memoryBytes: z.number().int().min(4096).optional(),
   temporaryFolder: z.string().min(1).optional(),
   onProgress: callback<(progress: EvaluateProgress) => void>().optional(),
@@ -23,6 +26,8 @@ const evaluateOptions = z.strictObject({
 /**
  * - `threshold`: used instead of the detector's own; null for none.
  * - `model`: what the model is called in the result, its path say.
+ * - `product`: what the images of the dataset show, for a unified model; where the dataset has a folder of each product,
+ *   those are the names.
  * - `memoryBytes`: that the pixels may take (64 MiB); what is more goes to a file in `temporaryFolder` (the system's).
  * - `onImage`: gets every image in the order of the dataset, and is awaited before the next one.
  */
@@ -55,8 +60,8 @@ export type EvaluatedDetector = Pick<Detector, 'score' | 'threshold' | 'config'>
 
 /**
  * Scores the test images of a dataset in the MVTec AD layout (`test/`, and `ground_truth/` for pixel figures) and
- * computes how well good and anomalous ones are told apart, in all and for each defect. Memory does not grow with the
- * pixels. Throws ERR_DATASET, ERR_IMAGE, ERR_NUMERIC, ERR_FILE_WRITE, ERR_ABORTED; see {@link DdadError}.
+ * computes how well good and anomalous ones are told apart, in all and for each defect. A dataset of several products,
+ * which a unified model takes, is evaluated product by product. Memory does not grow with the pixels. Throws ERR_DATASET, ERR_IMAGE, ERR_NUMERIC, ERR_FILE_WRITE, ERR_ABORTED; see {@link DdadError}.
  */
 export function evaluate(
   detector: EvaluatedDetector,
@@ -65,27 +70,98 @@ export function evaluate(
 ): Promise<Evaluation> {
   return atCaller(async () => {
     if (typeof dataset !== 'string') throw new DdadError('ERR_ARGUMENT', `expected a folder, got ${typeof dataset}`);
-    const given = parseOptions(evaluateOptions, options);
-    const metrics = new MetricsAccumulator(given);
-    try {
-      return await run(detector, dataset, given, metrics);
-    } finally {
-      await metrics.abort();
-    }
+    return run(detector, dataset, parseOptions(evaluateOptions, options));
   });
 }
 
-async function run(
-  detector: EvaluatedDetector,
+async function run(detector: EvaluatedDetector, dataset: string, options: EvaluateOptions): Promise<Evaluation> {
+  const { groups, warnings } = await findTestImages(dataset);
+  checkProducts(detector, dataset, groups, options);
+  const count = groups.reduce((sum, { images }) => sum + images.length, 0);
+  const progress = reporter(options.onProgress, count);
+  const scores: EvaluatedImage[] = [];
+  const found: Record<string, ProductEvaluation> = {};
+  for (const [i, group] of groups.entries()) {
+    const own = await runGroup(detector, group, options, {
+      onScore: (image) => progress('score', scores.push(image), scores.length / count),
+      // Products before the last are counted in between, too shortly to be told.
+      onShare: i < groups.length - 1 ? undefined : (done) => progress('metrics', count, done),
+      warnings,
+    });
+    found[group.product ?? ''] = own;
+  }
+  const { product } = groups[0] as TestGroup;
+  const figures = product === null ? (found[''] as ProductEvaluation) : ofProducts(found, scores);
+  const { threshold, falseAlarmRate, expectedFalseAlarmRate, ...rest } = figures;
+  return {
+    formatVersion: 1,
+    model: options.model ?? '',
+    dataset,
+    threshold,
+    falseAlarmRate,
+    expectedFalseAlarmRate,
+    ...rest,
+    ...(product === null ? {} : { perProduct: found }),
+    warnings,
+    scores,
+  };
+}
+
+/** Finds out before the long part whether the model knows the products. */
+function checkProducts(
+  { config }: EvaluatedDetector,
   dataset: string,
+  groups: readonly TestGroup[],
+  { product }: EvaluateOptions,
+): void {
+  const names = groups.flatMap((group) => group.product ?? []);
+  if (names.length === 0) productOf(config, product);
+  else if (!config.products) {
+    throw new DdadError(
+      'ERR_DATASET',
+      `${dataset}: expected a folder test/ as in the MVTec AD layout, for a model of a single product; found folders of ` +
+        `products (${names.join(', ')}): name one of them`,
+    );
+  } else if (product !== undefined) {
+    throw new DdadError(
+      'ERR_OPTION',
+      `option "product": the folders of the dataset name the products, got "${product}"`,
+    );
+  }
+  for (const name of names) productOf(config, name);
+}
+
+interface Listener {
+  onScore: (image: EvaluatedImage) => void;
+  onShare: ((done: number) => void) | undefined;
+  warnings: string[];
+}
+
+async function runGroup(
+  detector: EvaluatedDetector,
+  { product, images }: TestGroup,
+  options: EvaluateOptions,
+  listener: Listener,
+): Promise<ProductEvaluation> {
+  const metrics = new MetricsAccumulator(options);
+  try {
+    const shown = product ?? options.product;
+    return await figuresOf(detector, images, { ...options, product: shown }, metrics, listener);
+  } finally {
+    await metrics.abort();
+  }
+}
+
+async function figuresOf(
+  detector: EvaluatedDetector,
+  images: readonly TestImage[],
   options: EvaluateOptions,
   metrics: MetricsAccumulator,
-): Promise<Evaluation> {
+  { onScore, onShare, warnings }: Listener,
+): Promise<ProductEvaluation> {
   const { signal } = options;
-  const { images, warnings } = await findTestImages(dataset);
   const scores: EvaluatedImage[] = [];
   const emptyMasks: string[] = [];
-  const progress = reporter(options.onProgress, images.length);
   const one = (test: TestImage, inner: AbortSignal) => scoreOne(detector, test, { ...options, signal: inner });
   for await (const { test, result, mask } of mapAhead(images, one, { ahead: 2, signal })) {
     const { data: map, width, height } = result.map;
@@ -101,26 +177,23 @@ async function run(
       mask: truth,
     });
     if (mask && regions === 0) emptyMasks.push(test.image);
-    const image = evaluated(test, result);
+    const image = evaluated(test, options.product ?? null, result);
     scores.push(image);
     await options.onImage?.({ image, input: test.input, mask: test.mask, result });
-    progress('score', scores.length, scores.length / images.length);
+    onScore(image);
   }
   if (emptyMasks.length > 0) warnings.push(emptyMaskWarning(emptyMasks));
-  const onShare = (done: number): void => progress('metrics', images.length, done);
   const { total, perDefect, curves } = await metrics.finish({ signal, onShare });
   throwIfAborted(signal);
-  progress('metrics', images.length, 1);
+  onShare?.(1);
 
-  const threshold = options.threshold === undefined ? detector.threshold : options.threshold;
+  // Every image of a product has the same.
+  const threshold = scores[0]?.threshold ?? null;
   const good = scores.filter(({ defect }) => defect === goodName);
   const alarms = good.filter(({ outcome }) => outcome === 'false-alarm').length;
-  const { calibration, threshold: calibrated } = detector.config;
+  const { calibration, threshold: calibrated } = productOf(detector.config, options.product);
   const expected = threshold !== null && threshold === calibrated && calibration ? 1 - calibration.quantile : null;
   return {
-    formatVersion: 1,
-    model: options.model ?? '',
-    dataset,
     threshold,
     falseAlarmRate: threshold === null || good.length === 0 ? null : alarms / good.length,
     // Without the last digits, which only say that 0.99 is no binary number.
@@ -128,21 +201,18 @@ async function run(
     ...total,
     perDefect,
     curves,
-    warnings,
-    scores,
   };
 }
 
-/** A product's network may one day be chosen here, by `test.product`. */
 async function scoreOne(
   detector: EvaluatedDetector,
   test: TestImage,
-  { threshold, limitInputPixels, signal }: EvaluateOptions,
+  { threshold, limitInputPixels, product, signal }: EvaluateOptions,
 ): Promise<{ test: TestImage; result: ScoreResult; mask: Mask | null }> {
   const limits = { limitInputPixels, signal };
   // The mask first: a broken one is found before the long part.
   const mask = test.mask === null ? null : await readMask(test.mask, limits);
-  const result = await detector.score(test.input, { threshold, ...limits });
+  const result = await detector.score(test.input, { threshold, product, ...limits });
   const { width, height } = result.map;
   if (mask && (mask.width !== width || mask.height !== height)) {
     const sizes = `expected ${width} x ${height}, the size of ${test.input}, got ${mask.width} x ${mask.height}`;
@@ -151,8 +221,11 @@ async function scoreOne(
   return { test, result, mask };
 }
 
-function evaluated(test: TestImage, { score, threshold, anomalous }: ScoreResult): EvaluatedImage {
-  const { image, product, defect } = test;
+function evaluated(
+  { image, defect }: TestImage,
+  product: string | null,
+  { score, threshold, anomalous }: ScoreResult,
+): EvaluatedImage {
   return { image, product, defect, score, threshold, anomalous, outcome: outcomeOf(defect, anomalous) };
 }
 

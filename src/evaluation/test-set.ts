@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { listing } from '../dataset.js';
+import { listing, productFolders } from '../dataset.js';
 import { DdadError } from '../errors.js';
 import { decodeImage, type DecodeOptions } from '../image.js';
 import { goodName } from './metrics.js';
@@ -23,6 +23,12 @@ export interface TestSet {
   warnings: string[];
 }
 
+/** The images of a product; the name is null where the dataset is of a single one. */
+export interface TestGroup {
+  product: string | null;
+  images: TestImage[];
+}
+
 /** `000_mask.png` for `000.png`, or a mask of the image's own name. */
 function maskOf(image: string, masks: ReadonlySet<string>): string | undefined {
   const stem = image.replace(/\.[^.]+$/, '');
@@ -31,9 +37,26 @@ function maskOf(image: string, masks: ReadonlySet<string>): string | undefined {
 
 /**
  * The test images of a dataset in the MVTec AD layout: `test/good`, `test/<defect>` and, for pixel figures,
- * `ground_truth/<defect>`. Throws ERR_DATASET.
+ * `ground_truth/<defect>`; or of each product, where the folder holds folders of products in that layout. Throws
+ * ERR_DATASET.
  */
-export async function findTestImages(dataset: string): Promise<TestSet> {
+export async function findTestImages(dataset: string): Promise<{ groups: TestGroup[]; warnings: string[] }> {
+  const { products, others } = await productFolders(dataset, 'test');
+  if (products.length === 0) {
+    const { images, warnings } = await findOwn(dataset);
+    return { groups: [{ product: null, images }], warnings };
+  }
+  const groups: TestGroup[] = [];
+  const all = others.length > 0 ? [`left out, since there is no test/ in it: ${others.join(', ')}`] : [];
+  for (const product of products) {
+    const { images, warnings } = await findOwn(path.join(dataset, product));
+    groups.push({ product, images: images.map((one) => ({ ...one, product, image: `${product}/${one.image}` })) });
+    all.push(...warnings.map((warning) => `${product}: ${warning}`));
+  }
+  return { groups, warnings: all };
+}
+
+async function findOwn(dataset: string): Promise<TestSet> {
   const root = await listing(dataset);
   if (!root.folders.includes('test')) {
     const found = root.folders.length > 0 ? root.folders.join(', ') : 'no folders';

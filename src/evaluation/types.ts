@@ -67,16 +67,25 @@ export interface Curves {
   pro: Curve | null;
 }
 
-export interface Evaluation extends Metrics {
-  formatVersion: 1;
-  model: string;
-  dataset: string;
+/** Figures of one product, or of a dataset without products. */
+export interface ProductEvaluation extends Metrics {
   threshold: number | null;
   /** Share of the good test images above the threshold, and the share that calibration expected. */
   falseAlarmRate: number | null;
   expectedFalseAlarmRate: number | null;
   perDefect: Record<string, Metrics>;
   curves: Curves;
+}
+
+export interface Evaluation extends ProductEvaluation {
+  formatVersion: 1;
+  model: string;
+  dataset: string;
+  /**
+   * Of a dataset of several products: each by itself. The figures of all are then means over the products that have
+   * them, without curves, threshold and best F1; `perDefect` has `product/defect`.
+   */
+  perProduct?: Record<string, ProductEvaluation>;
   /** What was found doubtful, in sentences. */
   warnings: string[];
   /** Every image, in the order of the dataset. */

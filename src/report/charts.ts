@@ -154,6 +154,7 @@ export async function drawCharts(evaluation: Evaluation): Promise<Chart[]> {
   const tools = await makeArtist();
   const { curves } = evaluation;
   const [fpr, tpr] = ['false-positive rate', 'true-positive rate'];
+  if (evaluation.perProduct) return [histogram(tools, evaluation)]; // a curve belongs to one product
   const both = 'Needs good images and images with defects.';
   const masks = 'Needs masks of the defects.';
   const pr = { x: 'recall', y: 'precision' };

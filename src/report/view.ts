@@ -50,6 +50,8 @@ export interface Summary {
   figures: Figure[][];
   metricColumns: { name: string; text: boolean }[];
   perDefect: { name: string; cells: Cell[] }[];
+  /** What the figures of a defect are measured against. */
+  against: string;
   facets: Facet[];
   total: string;
   /** Says so when the page does not have all images. */
@@ -70,6 +72,11 @@ function baseName(file: string): string {
   return file.split(/[\\/]/).findLast((part) => part !== '') ?? file;
 }
 
+function thresholdText({ perProduct }: Evaluation, threshold: number | null): string {
+  if (perProduct) return Object.values(perProduct).some((own) => own.threshold !== null) ? 'one a product' : 'none';
+  return threshold === null ? 'none' : number(threshold);
+}
+
 function factsOf(evaluation: Evaluation, date: Date): Fact[] {
   const { scores, threshold, falseAlarmRate, expectedFalseAlarmRate } = evaluation;
   const good = scores.filter(isGood);
@@ -86,7 +93,7 @@ function factsOf(evaluation: Evaluation, date: Date): Fact[] {
       value: String(scores.length),
       detail: `${good.length} good, ${bad} with defects; ${evaluation.maskedImages} in the pixel figures`,
     },
-    { name: 'Threshold', value: threshold === null ? 'none' : number(threshold) },
+    { name: 'Threshold', value: thresholdText(evaluation, threshold) },
     {
       name: 'False alarms',
       value: percent(falseAlarmRate),
@@ -113,7 +120,20 @@ function verdictsOf(scores: readonly EvaluatedImage[]): Verdict[] {
 }
 
 function figuresOf(evaluation: Evaluation): Figure[][] {
-  const { imageBestF1: image, pixelBestF1: pixel } = evaluation;
+  const { imageBestF1: image, pixelBestF1: pixel, perProduct } = evaluation;
+  if (perProduct) {
+    const detail = `mean of ${counted(Object.keys(perProduct).length, 'product')}`;
+    const figure = (name: string, value: number | null): Figure => ({ name, value: rate(value), detail });
+    return [
+      [figure('Image AUROC', evaluation.imageAuroc), figure('Image AP', evaluation.imageAp)],
+      [
+        figure('Pixel AUROC', evaluation.pixelAuroc),
+        figure('Pixel AP', evaluation.pixelAp),
+        figure('AUPRO', evaluation.aupro),
+        figure('AUPRO 0.05', evaluation.aupro05),
+      ],
+    ];
+  }
   const f1 = (best: typeof image): string =>
     best === null
       ? ''
@@ -158,12 +178,30 @@ const metricColumns: MetricColumn[] = [
   ['AUPRO 0.05', ({ aupro05 }) => aupro05, rate],
 ];
 
-function defectsOf({ perDefect, scores }: Evaluation): Pick<Summary, 'metricColumns' | 'perDefect'> {
+/** What the table of defects has rows for: defects, or products and below each its defects. */
+function rowsOf({ perDefect, perProduct, scores }: Evaluation): [string, Metrics, EvaluatedImage[]][] {
+  const own = (wanted: (image: EvaluatedImage) => boolean) => scores.filter((image) => !isGood(image) && wanted(image));
+  if (!perProduct) {
+    return Object.entries(perDefect).map(([name, of]) => [name, of, own(({ defect }) => defect === name)]);
+  }
+  return Object.entries(perProduct).flatMap(([name, of]) => {
+    const inside = (image: EvaluatedImage): boolean => image.product === name;
+    const defects = Object.entries(of.perDefect).map(([defect, figures]): [string, Metrics, EvaluatedImage[]] => {
+      return [`${name}/${defect}`, figures, own((image) => inside(image) && image.defect === defect)];
+    });
+    return [[name, of, own(inside)] as [string, Metrics, EvaluatedImage[]], ...defects];
+  });
+}
+
+function defectsOf(evaluation: Evaluation): Pick<Summary, 'metricColumns' | 'perDefect'> {
+  const { scores, perProduct } = evaluation;
   const columns = metricColumns.filter(([name]) => name !== 'Caught' || isJudged(scores));
   return {
-    metricColumns: [{ name: 'Defect', text: true }, ...columns.map(([name]) => ({ name, text: false }))],
-    perDefect: Object.entries(perDefect).map(([name, metrics]) => {
-      const own = scores.filter(({ defect }) => defect === name);
+    metricColumns: [
+      { name: perProduct ? 'Product' : 'Defect', text: true },
+      ...columns.map(([name]) => ({ name, text: false })),
+    ],
+    perDefect: rowsOf(evaluation).map(([name, metrics, own]) => {
       const cells = columns.map(([label, read, write]) => {
         const value = read(metrics, own);
         return { label, value: write(value), sort: sortable(value) };
@@ -212,6 +250,7 @@ export function summarize(evaluation: Evaluation, shown: readonly EvaluatedImage
     verdicts: verdictsOf(scores),
     figures: figuresOf(evaluation),
     ...defectsOf(evaluation),
+    against: `Each defect against all good images${evaluation.perProduct ? ' of its product' : ''}.`,
     facets: facetsOf(shown),
     total: counted(shown.length, 'image'),
     left: all ? '' : `The table has ${shown.length} of the ${scores.length} images.`,

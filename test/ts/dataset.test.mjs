@@ -5,9 +5,11 @@ import { test } from 'node:test';
 import config from '../../dist/config.js';
 import dataset from '../../dist/dataset.js';
 import randomness from '../../dist/random.js';
+import sample from '../../dist/sample.js';
 import { makeDataset, pattern, png, temporaryFolder } from './helpers.mjs';
 
-const { allGray, cropInto, findImages, reflect, splitHeldBack, TrainingData } = dataset;
+const { allGray, findImages, splitHeldBack, TrainingData } = dataset;
+const { cropInto, reflect } = sample;
 const { permutation, random } = randomness;
 const folder = await temporaryFolder();
 const parts = await makeDataset(path.join(folder, 'parts'), 10);
@@ -156,7 +158,7 @@ test('a window reads the right pixels, mirrored when asked', () => {
 test('a batch is a function of seed and step, cached or not', async () => {
   const { files } = await findImages(parts);
   for (const mode of ['crop', 'resize']) {
-    const make = (seed, cacheBytes) => new TrainingData(files, expand({ mode, seed, flip: 'both' }), cacheBytes);
+    const make = (seed, cacheBytes) => new TrainingData([files], expand({ mode, seed, flip: 'both' }), cacheBytes);
     const one = make(1);
     const batches = [];
     for (let step = 0; step < 8; step++) batches.push(await one.batch(step));
@@ -175,7 +177,7 @@ test('every pass shows every image once', async () => {
     await png(flat).toFile(path.join(folderOfFlat, `${i}.png`));
   }
   const { files } = await findImages(folderOfFlat);
-  const data = new TrainingData(files, expand({ batchSize: 4 }));
+  const data = new TrainingData([files], expand({ batchSize: 4 }));
   const seen = [];
   for (let step = 0; step < 9; step++) {
     const batch = await data.batch(step);
@@ -193,7 +195,7 @@ test('images smaller than the window, down to 1 x 1, are filled by reflection', 
   await png(pattern(5, 90)).toFile(path.join(small, 'tall.png'));
   const { files } = await findImages(small);
   for (const mode of ['crop', 'resize']) {
-    const batch = await new TrainingData(files, expand({ mode })).batch(0);
+    const batch = await new TrainingData([files], expand({ mode })).batch(0);
     assert.ok(batch.every((v) => v >= -1 && v <= 1));
   }
 });

@@ -115,3 +115,28 @@ export async function writeSafetensors(file, { header, data }) {
   prefix.writeBigUInt64LE(BigInt(text.length));
   await writeFile(file, Buffer.concat([prefix, text, data]));
 }
+
+/**
+ * A dataset of products in the MVTec AD layout: `products` has the number of good images of each. The products look
+ * different: their waves are of another width. Each has a good test image, one with a defect, and its mask.
+ */
+export async function makeProducts(folder, products, width = 40, height = 36) {
+  for (const [p, [name, count]] of Object.entries(products).entries()) {
+    const wave = (shift, defect) => {
+      const image = pattern(width, height, shift, defect);
+      image.data = image.data.map((value) => (value === 250 ? 250 : Math.round(value / (1 + p) + 30 * p)));
+      return image;
+    };
+    const write = async (image, ...to) => {
+      await mkdir(path.join(folder, name, ...to.slice(0, -1)), { recursive: true });
+      await png(image).toFile(path.join(folder, name, ...to));
+    };
+    for (let i = 0; i < count; i++) await write(wave(i), 'train', 'good', `${String(i).padStart(2, '0')}.png`);
+    await write(wave(50), 'test', 'good', '00.png');
+    const bad = wave(3, true);
+    await write(bad, 'test', 'bad', '00.png');
+    const mask = { ...bad, data: bad.data.map((value) => (value === 250 ? 255 : 0)) };
+    await write(mask, 'ground_truth', 'bad', '00_mask.png');
+  }
+  return folder;
+}
