@@ -7,6 +7,7 @@
 #include "backbone/feature_kernels.h"
 #include "device/parallel.h"
 #include "file/json_fields.h"
+#include "tensor/bilinear.h"
 #include "tensor/error.h"
 
 namespace ddad {
@@ -16,27 +17,6 @@ std::string strideText(const std::vector<Backbone::Tap>& taps) {
   std::string text;
   for (const Backbone::Tap& tap : taps) text += (text.empty() ? "" : ", ") + std::to_string(int64_t{1} << tap.level);
   return text;
-}
-
-/// Where the centre of output position i of n lies among `in` input positions (corners not aligned).
-struct Place {
-  int64_t low, high;
-  float fraction;
-};
-
-Place place(int64_t i, int64_t in, int64_t n) {
-  const double at =
-      std::max(0.0, (static_cast<double>(i) + 0.5) * static_cast<double>(in) / static_cast<double>(n) - 0.5);
-  const int64_t low = std::min(static_cast<int64_t>(at), in - 1);
-  return {low, std::min(low + 1, in - 1), static_cast<float>(at - static_cast<double>(low))};
-}
-
-PlanOptions planOptions(int64_t images, int64_t height, int64_t width) {
-  PlanOptions options;
-  options.batch = images;
-  options.height = height;
-  options.width = width;
-  return options;
 }
 
 }  // namespace
@@ -119,7 +99,7 @@ FeatureExtractor::FeatureExtractor(const Device& device, FeatureSource& source, 
       height_(height),
       width_(width),
       inverseStd_(source.std.size()),
-      plan_(device, source.backbone.graph, planOptions(images, height, width), source.block, memory) {
+      plan_(device, source.backbone.graph, {images, height, width}, source.block, memory) {
   if (height % source.unit() != 0 || width % source.unit() != 0)
     throw Error("ERR_CONFIG", "features: expected a height and width that " + std::to_string(source.unit()) +
                                   " divides, got " + std::to_string(height) + " x " + std::to_string(width));
@@ -150,10 +130,10 @@ void FeatureExtractor::resize(const Backbone::Tap& tap, int64_t offset, float* o
                 c = tap.channels;
   const float *mean = source_.mean.data() + offset, *inverse = inverseStd_.data() + offset;
   parallelFor(device_.threads(), images_ * h, [&](int64_t row) {
-    const Place y = place(row % h, in.h, h);
+    const BilinearPlace y = bilinearPlace(row % h, in.h, h);
     const float* image = from + row / h * in.h * in.w * c;
     for (int64_t i = 0; i < w; ++i) {
-      const Place x = place(i, in.w, w);
+      const BilinearPlace x = bilinearPlace(i, in.w, w);
       const float *a = image + (y.low * in.w + x.low) * c, *b = image + (y.low * in.w + x.high) * c;
       const float *d = image + (y.high * in.w + x.low) * c, *e = image + (y.high * in.w + x.high) * c;
       float* to = out + (row * w + i) * all + offset;

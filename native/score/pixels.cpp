@@ -4,6 +4,8 @@
 #include <cmath>
 #include <functional>
 
+#include "tensor/bilinear.h"
+
 namespace ddad {
 namespace {
 
@@ -92,21 +94,11 @@ void gaussianBlur(std::vector<float>& map, int64_t width, int64_t height, double
 }
 
 void resizeBilinear(const float* from, int64_t width, int64_t height, float* to, int64_t outWidth, int64_t outHeight) {
-  struct Place {
-    int64_t low, high;
-    float fraction;
-  };
-  const auto place = [](int64_t i, int64_t in, int64_t n) -> Place {
-    const double at =
-        std::max(0.0, (static_cast<double>(i) + 0.5) * static_cast<double>(in) / static_cast<double>(n) - 0.5);
-    const int64_t low = std::min(static_cast<int64_t>(at), in - 1);
-    return {low, std::min(low + 1, in - 1), static_cast<float>(at - static_cast<double>(low))};
-  };
   for (int64_t y = 0; y < outHeight; ++y) {
-    const Place row = place(y, height, outHeight);
+    const BilinearPlace row = bilinearPlace(y, height, outHeight);
     const float *upper = from + row.low * width, *lower = from + row.high * width;
     for (int64_t x = 0; x < outWidth; ++x) {
-      const Place column = place(x, width, outWidth);
+      const BilinearPlace column = bilinearPlace(x, width, outWidth);
       const float top = upper[column.low] + (upper[column.high] - upper[column.low]) * column.fraction;
       const float bottom = lower[column.low] + (lower[column.high] - lower[column.low]) * column.fraction;
       *to++ = top + (bottom - top) * row.fraction;

@@ -6,18 +6,6 @@
 #include "tensor/philox.h"
 
 namespace ddad {
-namespace {
-
-PlanOptions planOptions(int64_t batch, int64_t height, int64_t width) {
-  PlanOptions options;
-  options.batch = batch;
-  options.height = height;
-  options.width = width;
-  return options;
-}
-
-}  // namespace
-
 ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& config, ParameterBlock& parameters,
                      FeatureSource* features, int64_t images, int64_t height, int64_t width, ScoreMemory* memory)
     : device_(device),
@@ -38,8 +26,7 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
       noise_(static_cast<size_t>(scales_)),
       statistics_(static_cast<size_t>(images * scales_)),
       labels_(static_cast<size_t>(images)),
-      plan_(device, net.graph, planOptions(images * scales_, height, width), parameters,
-            memory ? &memory->unet : nullptr) {
+      plan_(device, net.graph, {images * scales_, height, width}, parameters, memory ? &memory->unet : nullptr) {
   const bool calibrated = config.normalization == Normalization::kCalibration;
   const auto count = static_cast<double>(scales_);
   const auto term = [&](const std::vector<double>& mean, const std::vector<double>& std, size_t s) -> EnsembleTerm {

@@ -10,6 +10,8 @@
 #include "doctest.h"
 #include "error_code.h"
 #include "random_values.h"
+#include "score/pixels.h"
+#include "score/score_pass.h"
 #include "small_model.h"
 #include "tensor/error.h"
 #include "train/trainer.h"
@@ -201,6 +203,111 @@ TEST_CASE("the gradient of the feature loss by every weight agrees with finite d
   }
   CHECK(checked > 30);
   CHECK(largest > 1e-3);
+}
+
+TEST_CASE("with a scale the UNet sees means of the image, and the backbone all of it") {
+  const auto device = openDevice("cpu", 2);
+  auto json = featureModel(16, 2);
+  json["features"]["scale"] = 2;
+  const ScoreConfig config = ScoreConfig::fromJson(json);
+  const UNet net = buildUNet(config.unet);
+  ParameterBlock block{AlignedBuffer(net.graph.parameterFloats()), AlignedBuffer()};
+  initializeUNet(net, 3, block.values.data());
+  FeatureSource source = openFeatures(SafetensorsFile::open(packagedBackbone()), "", config.features);
+  ScorePass pass(*device, net, config, block, &source, 1, 16, 24);
+  pass.prepare();
+  REQUIRE(pass.imageHeight() == 32);
+  REQUIRE(pass.imageWidth() == 48);
+  const auto image = randomValues(32 * 48, 11);
+  std::copy(image.begin(), image.end(), pass.image(0));
+  const uint32_t sample = 0;
+  pass.run(&sample, Cancel());
+
+  for (int64_t y = 0; y < 16; ++y)
+    for (int64_t x = 0; x < 24; ++x) {
+      double mean = 0;
+      for (int64_t k = 0; k < 4; ++k)
+        mean += static_cast<double>(image[static_cast<size_t>((2 * y + k / 2) * 48 + 2 * x + k % 2)]) / 4;
+      const double diff = std::abs(mean - static_cast<double>(pass.xStart(0)[y * 24 + x]));
+      CHECK(diff <= 1e-6);
+    }
+  std::vector<float> features(static_cast<size_t>(4 * 6 * source.channels()));
+  FeatureExtractor whole(*device, source, 1, 32, 48);
+  REQUIRE(whole.positions() == 4 * 6);  // the stride-4 grid of what the UNet sees
+  whole.run(image.data(), 1, features.data(), Cancel());
+  CHECK(std::equal(features.begin(), features.end(), pass.features(0)));
+
+  // the maps have the size of the image; without normalisation they are the mean over the scales, resized
+  std::vector<float> mean(16 * 24), resized(32 * 48);
+  for (size_t p = 0; p < mean.size(); ++p) mean[p] = 0.5f * pass.kl(0, 0)[p] + 0.5f * pass.kl(0, 1)[p];
+  resizeBilinear(mean.data(), 24, 16, resized.data(), 48, 32);
+  double worst = 0;
+  for (size_t p = 0; p < resized.size(); ++p) {
+    const double diff = std::abs(static_cast<double>(resized[p]) - static_cast<double>(pass.map(0)[p]));
+    if (!(diff <= worst)) worst = diff;
+  }
+  CHECK(worst <= 1e-5 * static_cast<double>(*std::max_element(resized.begin(), resized.end())));
+
+  // training takes the same batches
+  Trainer trainer(openDevice("cpu", 2), json, packagedBackbone());
+  CHECK(trainer.batchFloats() == 2 * 32 * 32);
+  const auto pixels = randomValues(trainer.batchFloats(), 12);
+  trainer.observe(pixels.data(), Cancel());
+  CHECK(std::isfinite(trainer.step(pixels.data(), nullptr, 1e-3, Cancel()).feature));
+  std::vector<float> reduced(2 * 16 * 16);
+  reduceImages(pixels.data(), 2, 16, 16, 1, 2, reduced.data());
+  CHECK(reduced[0] == doctest::Approx((pixels[0] + pixels[1] + pixels[32] + pixels[33]) / 4));
+  CHECK(reduced[256] == doctest::Approx((pixels[1024] + pixels[1025] + pixels[1056] + pixels[1057]) / 4));
+}
+
+TEST_CASE("places are normalised by their own mean and deviation, before smoothing") {
+  auto config = featureModel(16, 2);
+  Trainer trainer(openDevice("cpu", 2), config, packagedBackbone());
+  auto scorer = trainer.toScorer(config);
+  std::vector<uint8_t> image(32 * 32);
+  for (size_t i = 0; i < image.size(); ++i) image[i] = static_cast<uint8_t>(i * 31 % 253);
+  ScoreRequest request;
+  request.data = image.data();
+  request.width = request.height = 32;
+  request.channels = 1;
+  const ScoreResult raw = scorer->score(request, Cancel());
+  config["score"]["normalization"] = "calibration";
+  config["calibration"] = {{"pixelMean", raw.pixel.mean},
+                           {"pixelStd", raw.pixel.std},
+                           {"featureMean", raw.feature.mean},
+                           {"featureStd", raw.feature.std}};
+  scorer->setConfig(config);
+  const ScoreResult plain = scorer->score(request, Cancel());
+  config["calibration"]["position"] = {{"width", 2},
+                                       {"height", 1},
+                                       {"pixelMean", {0.5, 1.5}},
+                                       {"pixelStd", {2.0, 4.0}},
+                                       {"featureMean", {-1.0, 0.0}},
+                                       {"featureStd", {0.5, 1.0}}};
+  scorer->setConfig(config);
+  const ScoreResult placed = scorer->score(request, Cancel());
+  for (const size_t row : {size_t{0}, size_t{31}})
+    for (const auto& [column, share] : {std::pair{size_t{0}, 0.0f}, {size_t{15}, 15.0f / 32}, {size_t{31}, 1.0f}}) {
+      const size_t at = row * 32 + column;
+      CHECK(placed.pixelMap[at] ==
+            doctest::Approx((plain.pixelMap[at] - 0.5f - share) / (2 + 2 * share)).epsilon(1e-4));
+      CHECK(placed.featureMap[at] ==
+            doctest::Approx((plain.featureMap[at] + 1 - share) / (0.5f + 0.5f * share)).epsilon(1e-4));
+    }
+  config["score"]["smoothing"] = 2;
+  scorer->setConfig(config);
+  std::vector<float> smooth = placed.pixelMap;
+  gaussianBlur(smooth, 32, 32, 2);
+  CHECK(scorer->score(request, Cancel()).pixelMap == smooth);
+
+  const auto refused = [&](const char* key, const nlohmann::json& value) {
+    auto broken = config;
+    broken["calibration"]["position"][key] = value;
+    return codeOf([&] { scorer->setConfig(broken); });
+  };
+  CHECK(refused("pixelStd", {1.0, 0.0}) == "ERR_CONFIG");
+  CHECK(refused("featureMean", {1.0}) == "ERR_CONFIG");
+  CHECK(refused("width", 0) == "ERR_CONFIG");
 }
 
 TEST_CASE("features come back from a file as they were") {
