@@ -1,4 +1,4 @@
-import { calibrationOf, thresholdOf, typicalRange } from './calibration.js';
+import { calibrationOf, type RawStatistics, thresholdOf, typicalRange } from './calibration.js';
 import { type ModelConfig, pixelSize } from './config.js';
 import { scoreImage } from './detector.js';
 import { mapRange } from './heatmap.js';
@@ -14,6 +14,12 @@ export interface CalibrateProgress {
   done: number;
   elapsedMs: number;
   remainingMs: number;
+}
+
+function progressOf(start: number, step: number, steps: number): CalibrateProgress {
+  const elapsedMs = performance.now() - start;
+  const done = step / steps;
+  return { phase: 'calibrate', step, steps, done, elapsedMs, remainingMs: elapsedMs * (1 / done - 1) };
 }
 
 /** Held-back images are scored with the places of the other parts only, else their scores would look too good. */
@@ -40,18 +46,7 @@ export async function* calibrate(
   const places = config.score.positions === true && config.score.normalization === 'calibration';
   const steps = (places ? 3 : 2) * files.length;
   let step = 0;
-  const progress = (): CalibrateProgress => {
-    const elapsedMs = performance.now() - start;
-    step += 1;
-    return {
-      phase: 'calibrate',
-      step,
-      steps,
-      done: step / steps,
-      elapsedMs,
-      remainingMs: elapsedMs * (steps / step - 1),
-    };
-  };
+  const progress = (): CalibrateProgress => progressOf(start, ++step, steps);
   const use = (used: ModelConfig): Promise<void> => callNative(signal, () => detector.setConfig(JSON.stringify(used)));
   /** Scores some of the images; `keep` says what is kept of each, so that no maps pile up. */
   const pass = <T>(some: readonly string[], networkSize: boolean, keep: (found: NativeScore) => T) =>
@@ -63,10 +58,8 @@ export async function* calibrate(
     );
 
   await use({ ...config, score: { ...config.score, normalization: 'none' } });
-  const statistics: NativeScore[] = [];
-  const none = new Float32Array(0);
-  const withoutMaps = (found: NativeScore): NativeScore => ({ ...found, map: none, pixelMap: none, featureMap: none });
-  for await (const found of pass(files, true, withoutMaps)) {
+  const statistics: RawStatistics[] = [];
+  for await (const found of pass(files, true, ({ pixel, feature }) => ({ pixel, feature }))) {
     statistics.push(found);
     yield progress();
   }
@@ -129,17 +122,7 @@ export async function* calibrateProducts(
   for (const [label, files] of products.entries()) {
     const own: ModelConfig = { ...config, calibration: null, threshold: null };
     for await (const progress of calibrate(detector, own, files, { signal, label })) {
-      step += 1;
-      const steps = (progress.steps / files.length) * images;
-      const elapsedMs = performance.now() - start;
-      yield {
-        phase: 'calibrate',
-        step,
-        steps,
-        done: step / steps,
-        elapsedMs,
-        remainingMs: elapsedMs * (steps / step - 1),
-      };
+      yield progressOf(start, ++step, (progress.steps / files.length) * images);
     }
     const { calibration, threshold } = own;
     found.push([config.products?.[label] ?? String(label), { calibration, threshold }]);

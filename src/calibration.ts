@@ -27,8 +27,11 @@ export function poolStatistics(images: readonly ScaleStatistics[]): { mean: numb
   return { mean, std };
 }
 
+/** What an image adds to the normalisation. */
+export type RawStatistics = Pick<NativeScore, 'pixel' | 'feature'>;
+
 /** Normalisation of both scores from the raw statistics of held-back images. */
-export function calibrationOf(images: readonly NativeScore[], quantile: number): Calibration {
+export function calibrationOf(images: readonly RawStatistics[], quantile: number): Calibration {
   const pixel = poolStatistics(images.map((image) => image.pixel));
   const features = images.flatMap((image) => image.feature ?? []);
   const feature = features.length > 0 ? poolStatistics(features) : undefined;

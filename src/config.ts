@@ -297,7 +297,7 @@ export function expandConfig(options: TrainerOptions, taps: readonly BackboneTap
       strides.length === 0
         ? null
         : {
-            backbone: path.basename(options.backbone ?? 'efficientnet-lite0', '.safetensors'),
+            backbone: backboneName(options.backbone ?? 'efficientnet-lite0'),
             strides: strides.sort((a, b) => a - b),
             // a window of a texture shows the backbone enough as it is
             scale: options.featureScale ?? ((options.mode ?? preset.mode) === 'resize' ? preset.featureScale : 1),
@@ -387,6 +387,9 @@ export function pixelSize({ input, features }: Pick<StoredConfig, 'input' | 'fea
   return input.size * (features?.scale ?? 1);
 }
 
+/** What a backbone is called in a model: its file's name, which tells one from another. */
+const backboneName = (file: string): string => path.basename(file).replace(/(-backbone)?\.safetensors$/, '');
+
 /** The options that lead to this configuration; the inverse of {@link expandConfig}. */
 export function optionsOf(config: ModelConfig): TrainerOptions {
   const { unet, training, score } = config;
@@ -423,13 +426,12 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     topPixels: score.topPixels,
     alpha: score.alpha,
     positions: score.positions ?? false,
-    ...(config.features
-      ? {
-          featureStrides: config.features.strides as TrainerOptions['featureStrides'],
-          featureScale: config.features.scale,
-          featureWeight: config.features.weight,
-        }
-      : { backbone: null }),
+    backbone: config.features?.backbone ?? null,
+    ...(config.features && {
+      featureStrides: config.features.strides as TrainerOptions['featureStrides'],
+      featureScale: config.features.scale,
+      featureWeight: config.features.weight,
+    }),
   };
 }
 
@@ -454,9 +456,11 @@ export function resumeOptions(saved: ModelConfig, given: TrainerOptions): Traine
   const before = optionsOf(saved);
   for (const [key, value] of Object.entries(given) as [keyof TrainerOptions, unknown][]) {
     if (changeable.has(key) || (key === 'channels' && value === 'auto')) continue;
-    if (key === 'backbone' && value !== null && saved.features) continue; // the checkpoint carries its own
     const was = before[key];
-    const wanted = key === 'unet' ? { ...before.unet, ...defined(value as object) } : value;
+    let wanted = value;
+    if (key === 'unet') wanted = { ...before.unet, ...defined(value as object) };
+    // the checkpoint carries its backbone; where the file lies now does not matter
+    if (key === 'backbone' && typeof value === 'string') wanted = backboneName(value);
     if (JSON.stringify(wanted) !== JSON.stringify(was)) {
       throw new DdadError(
         'ERR_OPTION',

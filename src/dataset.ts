@@ -168,8 +168,8 @@ export function splitHeldBack<T>(
 
 /**
  * Seeded batches of training samples. A batch is a pure function of (seed, step): every pass over the images has its
- * own order, every sample its own window, mirroring and rotation. Products take turns: of as many samples as there are products,
- * each has one, in an order of its own; a product with few images begins its next pass sooner.
+ * own order, every sample its own window, mirroring and rotation. Products take turns: of as many samples as there are
+ * products, each has one, in an order of its own; a product with few images begins its next pass sooner.
  */
 export class TrainingData {
   /** Those of all products, one after the other. */

@@ -1,13 +1,18 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { DdadError, messageOf } from './errors.js';
+import { writeError, writing } from './files.js';
 
-/** What a line says. */
+/** What is told of a step; each is a field of its line. */
 export interface StepMetrics {
+  /** Optimiser steps done, those before a resume included. */
   step: number;
   loss: number;
   mse: number;
+  /** The variational term in bits. */
   vb: number;
+  /** The feature loss; null without a feature head. */
   feature: number | null;
+  /** Norm of the gradient of all parameters. */
   gradNorm: number;
   lr: number;
   samplesPerSecond: number;
@@ -19,10 +24,6 @@ const flushEveryMs = 1000;
 
 /** How a line begins that was cut off when its process ended. */
 const head = '{"step":';
-
-function writeError(file: string, why: string, cause?: unknown): DdadError {
-  return new DdadError('ERR_FILE_WRITE', `${file}: cannot be written: ${why}`, { cause });
-}
 
 /** The step of a line, undefined when it is none of this log's. */
 function stepOf(line: string): number | undefined {
@@ -77,9 +78,7 @@ export class MetricsLog {
    * a new run (0) all of them. Throws ERR_FILE_WRITE, also for a file that holds something else.
    */
   static async open(file: string, step: number): Promise<MetricsLog> {
-    const handle = await open(file, 'a+').catch((cause: unknown) => {
-      throw writeError(file, messageOf(cause), cause);
-    });
+    const handle = await writing(file, () => open(file, 'a+'));
     try {
       const at = await handle.stat();
       if (!at.isFile()) return new MetricsLog(file, handle, null);

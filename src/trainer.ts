@@ -11,7 +11,7 @@ import {
 } from './config.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
 import { atCaller, callSite, DdadError, throwIfAborted } from './errors.js';
-import { MetricsLog } from './metrics-log.js';
+import { MetricsLog, type StepMetrics } from './metrics-log.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer } from './native.js';
 
@@ -34,25 +34,12 @@ const fitOptions = z.strictObject({
  */
 export type FitOptions = z.infer<typeof fitOptions>;
 
-export interface TrainProgress {
+export interface TrainProgress extends StepMetrics {
   phase: 'train';
-  /** Optimiser steps done, those before a resume included. */
-  step: number;
   /** Steps in all; null when only the time limits them. */
   steps: number | null;
   /** Share of the run that is done, 0 to 1. */
   done: number;
-  loss: number;
-  mse: number;
-  /** The variational term in bits. */
-  vb: number;
-  /** The feature loss; null without a feature head. */
-  feature: number | null;
-  /** Norm of the gradient of all parameters. */
-  gradNorm: number;
-  lr: number;
-  samplesPerSecond: number;
-  elapsedMs: number;
   remainingMs: number;
 }
 

@@ -6,7 +6,7 @@ import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation, Metrics, ProductEvaluation } from '../evaluation/types.js';
 import { ReportWriter } from '../report/report.js';
 import type { Command } from './command.js';
-import { checkWritable, writeWhole } from './files.js';
+import { checkWritable, writeWhole } from '../files.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
 

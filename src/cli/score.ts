@@ -6,7 +6,7 @@ import { DdadError, toDdadError } from '../errors.js';
 import { imageExtensions } from '../image.js';
 import { mapAhead } from '../read-ahead.js';
 import type { Command } from './command.js';
-import { isFolder, makeFolder, writing } from './files.js';
+import { isFolder, makeFolder, writing } from '../files.js';
 import { images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
 

@@ -3,7 +3,7 @@ import type { TrainerOptions } from '../config.js';
 import { defaultPreset, presetNames } from '../presets.js';
 import { type Progress, Trainer } from '../trainer.js';
 import type { Command } from './command.js';
-import { checkWritable, makeFolder, writing } from './files.js';
+import { checkWritable, makeFolder, writing } from '../files.js';
 import { duration, images, log, memoryLine, peakMemory, print, ProgressLine, short } from './output.js';
 import { deviceFlags, exitCodes, number, parseDuration, parseNumbers, parseTopPixels, text } from './usage.js';
 

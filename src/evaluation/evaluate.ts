@@ -61,7 +61,8 @@ export type EvaluatedDetector = Pick<Detector, 'score' | 'threshold' | 'config'>
 /**
  * Scores the test images of a dataset in the MVTec AD layout (`test/`, and `ground_truth/` for pixel figures) and
  * computes how well good and anomalous ones are told apart, in all and for each defect. A dataset of several products,
- * which a unified model takes, is evaluated product by product. Memory does not grow with the pixels. Throws ERR_DATASET, ERR_IMAGE, ERR_NUMERIC, ERR_FILE_WRITE, ERR_ABORTED; see {@link DdadError}.
+ * which a unified model takes, is evaluated product by product. Memory does not grow with the pixels. Throws ERR_DATASET,
+ * ERR_IMAGE, ERR_NUMERIC, ERR_FILE_WRITE, ERR_ABORTED; see {@link DdadError}.
  */
 export function evaluate(
   detector: EvaluatedDetector,

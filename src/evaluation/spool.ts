@@ -3,6 +3,7 @@ import { type FileHandle, open, unlink } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { DdadError, messageOf } from '../errors.js';
+import { writing } from '../files.js';
 
 const bytesOf = (words: Uint32Array): Uint8Array => new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 
@@ -25,9 +26,7 @@ export class Spool {
   /** Throws ERR_FILE_WRITE. */
   static async create(folder: string = os.tmpdir()): Promise<Spool> {
     const name = path.join(folder, `ddad-${process.pid}-${randomUUID()}.tmp`);
-    const file = await open(name, 'wx+', 0o600).catch((cause: unknown) => {
-      throw new DdadError('ERR_FILE_WRITE', `${name}: cannot be written: ${messageOf(cause)}`, { cause });
-    });
+    const file = await writing(name, () => open(name, 'wx+', 0o600));
     const named = await unlink(name).then(
       () => false,
       () => true,
@@ -39,17 +38,13 @@ export class Spool {
   async append(words: Uint32Array): Promise<number> {
     const bytes = bytesOf(words);
     const start = this.#end;
-    try {
+    const write = async (): Promise<void> => {
       for (let done = 0; done < bytes.length;) {
         const { bytesWritten } = await this.#file.write(bytes, done, bytes.length - done, start + done);
         done += bytesWritten;
       }
-    } catch (cause) {
-      const advice = 'the evaluation keeps the pixels there; TMPDIR names another folder';
-      throw new DdadError('ERR_FILE_WRITE', `${this.#path}: cannot be written: ${messageOf(cause)}; ${advice}`, {
-        cause,
-      });
-    }
+    };
+    await writing(this.#path, write, '; the evaluation keeps the pixels there; TMPDIR names another folder');
     this.#end += bytes.length;
     return start / 4;
   }

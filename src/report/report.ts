@@ -4,9 +4,10 @@ import path from 'node:path';
 import { z } from 'zod';
 import { typicalRange } from '../calibration.js';
 import { parseOptions } from '../config.js';
-import { DdadError, messageOf } from '../errors.js';
+import { DdadError } from '../errors.js';
 import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation } from '../evaluation/types.js';
+import { writing } from '../files.js';
 import { mapRange } from '../heatmap.js';
 import {
   fromLine,
@@ -38,16 +39,6 @@ export interface ReportOptions {
 }
 
 const mapNames: Record<MapKind, string> = { pixelMap: 'Pixel level', featureMap: 'Feature level' };
-
-/** Runs a write; what goes wrong on the disk becomes ERR_FILE_WRITE with the file's name. */
-async function writing<T>(file: string, write: () => Promise<T>): Promise<T> {
-  try {
-    return await write();
-  } catch (cause) {
-    if (!(cause instanceof Error && 'syscall' in cause)) throw cause;
-    throw new DdadError('ERR_FILE_WRITE', `${file}: cannot be written: ${messageOf(cause)}`, { cause });
-  }
-}
 
 /**
  * Writes `report.html`: one file that shows an evaluation and needs no other. Images come one at a time; their thumbnails

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -9,8 +8,10 @@ import {
   readSafetensors,
   root,
   run,
+  smallDisk,
   start,
   temporaryFolder,
+  tinyFlags,
   until,
   writeSafetensors,
 } from './helpers.mjs';
@@ -20,8 +21,7 @@ const at = (name) => path.join(folder, name);
 const parts = await makeDataset(at('parts'), 8);
 const [good, bad] = [path.join(parts, 'train', 'good', '00.png'), path.join(parts, 'test', 'bad', '00.png')];
 const model = at('model.safetensors');
-const quick = ['--preset', 'nano', '--size', '16', '--batch-size', '2', '--threads', '1'];
-const train = (out, ...more) => ['train', parts, '--out', out, ...quick, ...more];
+const train = (out, ...more) => ['train', parts, '--out', out, ...tinyFlags, ...more];
 
 const trained = await run(train(model, '--steps', '5', '--json'));
 
@@ -137,7 +137,7 @@ test('failures: one line with a code, exit status 1, nothing overwritten', async
 test('a folder with a damaged image trains nothing', async () => {
   const broken = await makeDataset(at('broken'), 3);
   await writeFile(path.join(broken, 'train', 'good', '99.png'), 'not an image');
-  const result = await run(['train', broken, '--out', at('never.safetensors'), ...quick]);
+  const result = await run(['train', broken, '--out', at('never.safetensors'), ...tinyFlags]);
   assertOneError(result, 1, /ERR_IMAGE: .*99\.png: not an image/);
   assert.ok(!existsSync(at('never.safetensors')));
 });
@@ -237,10 +237,7 @@ test('a folder without write permission is found before training', { skip: proce
 
 test('a full disk is one clear error and leaves what was there', async (t) => {
   const disk = at('disk');
-  await mkdir(disk);
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', disk], { stdio: 'ignore' });
-  if (mounted.status !== 0) return t.skip('a small file system cannot be mounted here');
-  t.after(() => spawnSync('umount', [disk]));
+  if (!(await smallDisk(t, disk, '256k'))) return t.skip('a small file system cannot be mounted here');
   const out = path.join(disk, 'model.safetensors');
   await writeFile(out, 'precious');
   for (const more of [['--checkpoint', at('roomy.safetensors')], []]) {

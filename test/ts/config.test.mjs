@@ -93,3 +93,53 @@ test('a resumed run may change what training has not used, nothing else', () => 
   assert.throws(() => resumeOptions(saved, { preset: 'lite' }), { code: 'ERR_OPTION', message: /option "preset"/ });
   assert.throws(() => resumeOptions(saved, { unet: { numResBlocks: 2 } }), { code: 'ERR_OPTION', message: /"unet"/ });
 });
+
+test('features: what they are by default, and without a backbone', () => {
+  const lite = expandConfig({ channels: 'gray' });
+  assert.deepEqual(lite.features, { backbone: 'efficientnet-lite0', strides: [4, 8, 16], scale: 2, weight: 1 });
+  assert.deepEqual([lite.unet.featureChannels, lite.score.alpha, lite.score.positions], [24 + 40 + 112, 0, true]);
+  assert.deepEqual(lite.training.focus, { share: 0.75, below: 500 });
+  assert.equal(expandConfig({ mode: 'crop' }).features.scale, 1);
+  const none = expandConfig({ backbone: null });
+  assert.deepEqual([none.features, none.unet.featureChannels, none.score.alpha], [null, 0, 1]);
+  const wide = [4, 8, 16].map((stride) => ({ stride, channels: 10 * stride }));
+  const other = expandConfig({ backbone: 'weights/lite4.safetensors', featureStrides: [8, 4] }, wide);
+  assert.deepEqual([other.features.backbone, other.features.strides], ['lite4', [4, 8]]);
+  assert.equal(other.unet.featureChannels, 120);
+});
+
+test('features lead back to their options, and a resumed run must have the same', () => {
+  for (const options of [
+    { backbone: null },
+    { featureStrides: [8, 16], featureScale: 3, featureWeight: 0.5, alpha: 0.3, focus: null, mode: 'resize' },
+  ]) {
+    const expanded = expandConfig({ preset: 'lite', channels: 'gray', ...options });
+    assert.deepEqual(expandConfig(optionsOf(expanded)), expanded);
+  }
+  const saved = expandConfig({ channels: 'gray' });
+  assert.equal(resumeOptions(saved, { alpha: 0.7 }).alpha, 0.7);
+  resumeOptions(saved, { backbone: '/elsewhere/efficientnet-lite0-backbone.safetensors' });
+  for (const [options, message] of [
+    [{ backbone: null }, /option "backbone": the checkpoint was trained with "efficientnet-lite0", got null/],
+    [{ backbone: 'lite4.safetensors' }, /trained with "efficientnet-lite0", got "lite4\.safetensors"/],
+    [{ featureScale: 1 }, /option "featureScale"/],
+    [{ focus: null }, /option "focus"/],
+  ]) {
+    assert.throws(() => resumeOptions(saved, options), { code: 'ERR_OPTION', message });
+  }
+  const without = expandConfig({ channels: 'gray', backbone: null });
+  assert.throws(() => resumeOptions(without, { backbone: 'x.safetensors' }), { code: 'ERR_OPTION' });
+});
+
+test('features that do not fit are refused', () => {
+  for (const [options, message] of [
+    [{ preset: 'lite', size: 104, featureScale: 1 }, /option "size": expected a multiple of 16, the features'/],
+    [{ preset: 'nano', unet: { channelMult: [1, 2] } }, /"unet\.channelMult": expected at least 3 levels/],
+    [{ featureStrides: [3] }, /featureStrides/],
+    [{ featureScale: 5 }, /featureScale.*got 5/],
+    [{ alpha: 1.2 }, /alpha.*got 1\.2/],
+    [{ focus: { share: 2, below: 5 } }, /focus\.share/],
+  ]) {
+    assert.throws(() => expandConfig(parseTrainerOptions(options)), { code: 'ERR_OPTION', message });
+  }
+});

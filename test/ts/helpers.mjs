@@ -1,5 +1,5 @@
 // What the TypeScript tests share: generated images, a place for files, and the command line in a process of its own.
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -89,6 +89,17 @@ export const tiny = {
   threads: 1,
   unet: { channelMult: [1, 1, 1], numHeadChannels: 32 },
 };
+
+/** The same for the command line, but for the steps. */
+export const tinyFlags = ['--preset', 'nano', '--size', '16', '--batch-size', '2', '--threads', '1'];
+
+/** A file system of a few bytes ("8k") at a folder that is made, until the test ends; false where none can be mounted. */
+export async function smallDisk(t, folder, size) {
+  await mkdir(folder);
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', folder], { stdio: 'ignore' });
+  if (mounted.status === 0) t.after(() => spawnSync('umount', [folder]));
+  return mounted.status === 0;
+}
 
 /** Trains a tiny model to `file`. */
 export async function trainTiny({ Trainer }, dataset, file, options = {}, fitOptions = {}) {

@@ -1,13 +1,23 @@
 // Metrics of a training run as JSON lines.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { Trainer } from '../../dist/index.js';
 import logs from '../../dist/metrics-log.js';
-import { makeDataset, openFiles, readSafetensors, run, start, temporaryFolder, tiny, until } from './helpers.mjs';
+import {
+  makeDataset,
+  openFiles,
+  readSafetensors,
+  run,
+  smallDisk,
+  start,
+  temporaryFolder,
+  tiny,
+  tinyFlags,
+  until,
+} from './helpers.mjs';
 
 const { MetricsLog } = logs;
 const folder = await temporaryFolder();
@@ -181,12 +191,9 @@ test(
 
 test('a disk that fills up keeps whole lines, and another disk its checkpoint', async (t) => {
   const disk = at('disk');
-  await mkdir(disk);
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8k', 'tmpfs', disk], { stdio: 'ignore' });
-  if (mounted.status !== 0) return t.skip('a small file system cannot be mounted here');
-  t.after(() => spawnSync('umount', [disk]));
+  if (!(await smallDisk(t, disk, '8k'))) return t.skip('a small file system cannot be mounted here');
   const [metrics, checkpoint] = [path.join(disk, 'run.jsonl'), at('filled.ckpt.safetensors')];
-  const args = ['train', parts, '--preset', 'nano', '--size', '16', '--batch-size', '1', '--threads', '1'];
+  const args = ['train', parts, ...tinyFlags];
   const more = ['--checkpoint', checkpoint, '--checkpoint-every', '10ms', '--metrics', metrics];
   const { code, stderr } = await run([...args, '--steps', '5000', ...more, '--out', at('filled.safetensors')]);
   assert.equal(code, 1);
@@ -200,7 +207,7 @@ test('a disk that fills up keeps whole lines, and another disk its checkpoint', 
 test('after kill -9 a resumed run has every step once', async () => {
   const [metrics, checkpoint, out] = [at('made/killed.jsonl'), at('killed.ckpt.safetensors'), at('killed.safetensors')];
   const args = ['train', parts, '--out', out, '--checkpoint', checkpoint, '--metrics', metrics];
-  const first = ['--preset', 'nano', '--size', '16', '--batch-size', '1', '--threads', '1', '--steps', '150'];
+  const first = [...tinyFlags, '--steps', '150'];
   const { child, finished } = start([...args, ...first, '--checkpoint-every', '150ms']);
   await until(async () => existsSync(checkpoint) && (await checkpointStep(checkpoint)) > 0);
   child.kill('SIGKILL');

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import sharp from 'sharp';
 import { evaluate, Trainer } from '../../dist/index.js';
-import { makeProducts, openFiles, png, run, temporaryFolder, trainTiny } from './helpers.mjs';
+import { makeProducts, openFiles, png, run, temporaryFolder, tinyFlags, trainTiny } from './helpers.mjs';
 
 const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
@@ -163,20 +163,7 @@ test('a dataset of one product can be evaluated by a unified model', async () =>
 });
 
 test('train says the products and their thresholds', async () => {
-  const args = [
-    'train',
-    parts,
-    '--preset',
-    'nano',
-    '--size',
-    '16',
-    '--batch-size',
-    '2',
-    '--steps',
-    '2',
-    '--threads',
-    '1',
-  ];
+  const args = ['train', parts, ...tinyFlags, '--steps', '2'];
   const { code, stdout, stderr } = await run([...args, '--out', at('cli.safetensors'), '--json']);
   assert.equal(code, 0, stderr);
   const { products, threshold, calibrationImages } = JSON.parse(stdout);

@@ -6,7 +6,7 @@ import config from '../../dist/config.js';
 import dataset from '../../dist/dataset.js';
 import { Trainer } from '../../dist/index.js';
 import sample from '../../dist/sample.js';
-import { makeDataset, png, readSafetensors, run, temporaryFolder, tiny, trainTiny } from './helpers.mjs';
+import { makeDataset, png, readSafetensors, run, temporaryFolder, tiny, tinyFlags, trainTiny } from './helpers.mjs';
 
 const { cropInto, reflect, turnInto } = sample;
 const { TrainingData } = dataset;
@@ -222,20 +222,7 @@ test('a run with rotation keeps it in the model, goes on with the same samples a
 
 test('train --rotation', async () => {
   const parts = await makeDataset(at('few'), 2);
-  const args = [
-    'train',
-    parts,
-    '--preset',
-    'nano',
-    '--size',
-    '16',
-    '--batch-size',
-    '1',
-    '--steps',
-    '1',
-    '--threads',
-    '1',
-  ];
+  const args = ['train', parts, ...tinyFlags, '--steps', '1'];
   const out = at('cli.safetensors');
   const { code, stderr } = await run([...args, '--out', out, '--rotation', '15']);
   assert.equal(code, 0, stderr);

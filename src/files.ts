@@ -1,6 +1,6 @@
 import { mkdir, open, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
-import { DdadError, messageOf } from '../errors.js';
+import { DdadError, messageOf } from './errors.js';
 
 /**
  * Makes a folder and those above it. Not `mkdir({ recursive })`, which never returns below file systems that refuse new
@@ -28,19 +28,24 @@ export function isFolder(name: string): Promise<boolean> {
   );
 }
 
-/** Runs a write; what goes wrong becomes ERR_FILE_WRITE with the file's name. */
-export async function writing<T>(file: string, write: () => Promise<T>): Promise<T> {
+export function writeError(file: string, why: string, cause?: unknown): DdadError {
+  return new DdadError('ERR_FILE_WRITE', `${file}: cannot be written: ${why}`, { cause });
+}
+
+/** Runs a write; what the system refuses becomes ERR_FILE_WRITE with the file's name, and perhaps some advice. */
+export async function writing<T>(file: string, write: () => Promise<T>, advice = ''): Promise<T> {
   try {
     return await write();
   } catch (cause) {
-    throw new DdadError('ERR_FILE_WRITE', `${file}: cannot be written: ${messageOf(cause)}`, { cause });
+    if (!(cause instanceof Error && 'syscall' in cause)) throw cause;
+    throw writeError(file, messageOf(cause) + advice, cause);
   }
 }
 
 /** Makes the folder of an output file and makes sure that it can be written, before any work goes into it. */
 export async function checkWritable(file: string): Promise<void> {
   await writing(file, async () => {
-    if (await isFolder(file)) throw new Error('expected a file, found a folder');
+    if (await isFolder(file)) throw writeError(file, 'expected a file, found a folder');
     const folder = path.dirname(path.resolve(file));
     const probe = path.join(folder, `.${path.basename(file)}.${process.pid}.probe`);
     await makeFolder(folder);
