@@ -2,6 +2,7 @@ import { calibrationOf, type RawStatistics, thresholdOf, typicalRange } from './
 import { type ModelConfig, pixelSize } from './config.js';
 import { scoreImage } from './detector.js';
 import { mapRange } from './heatmap.js';
+import { remember, remembered } from './memory.js';
 import { callNative, type NativeDetector, type NativeScore } from './native.js';
 import { type Grid, placeStatistics, toGrid } from './positions.js';
 import { mapAhead } from './read-ahead.js';
@@ -25,6 +26,24 @@ function progressOf(start: number, step: number, steps: number): CalibrateProgre
 /** Held-back images are scored with the places of the other parts only, else their scores would look too good. */
 const parts = 4;
 
+const tellsPlaces = ({ score }: ModelConfig): boolean =>
+  score.positions === true && score.normalization === 'calibration';
+
+/** Good images of a product: trained on, and held back. */
+export interface Split {
+  train: readonly string[];
+  heldBack: readonly string[];
+}
+
+const stepsOf = (config: ModelConfig, { train, heldBack }: Split): number =>
+  remembered(config, train).length + (tellsPlaces(config) ? 3 : 2) * heldBack.length;
+
+interface CalibrateOptions {
+  signal?: AbortSignal | undefined;
+  label?: number | undefined;
+  trained?: readonly string[] | undefined;
+}
+
 interface Scored {
   score: number;
   range: [number, number];
@@ -34,17 +53,19 @@ interface Scored {
  * Normalisation and threshold from good images that were not trained on: a pass for the statistics of each noise scale,
  * one for those of each place, and one for the scores, since each needs what was found before. Fills in
  * `config.calibration` and `config.threshold` and leaves the detector with that configuration. `label`: of the images'
- * product in a unified model.
+ * product in a unified model. `trained`: other good images, for the memory.
  */
 export async function* calibrate(
   detector: NativeDetector,
   config: ModelConfig,
   files: readonly string[],
-  { signal, label }: { signal?: AbortSignal | undefined; label?: number | undefined } = {},
+  { signal, label, trained = [] }: CalibrateOptions = {},
 ): AsyncGenerator<CalibrateProgress, void, undefined> {
   const start = performance.now();
-  const places = config.score.positions === true && config.score.normalization === 'calibration';
-  const steps = (places ? 3 : 2) * files.length;
+  const known = remembered(config, trained, label);
+  if (known.length === 0) config.score.memory = null;
+  const places = tellsPlaces(config);
+  const steps = stepsOf(config, { train: trained, heldBack: files });
   let step = 0;
   const progress = (): CalibrateProgress => progressOf(start, ++step, steps);
   const use = (used: ModelConfig): Promise<void> => callNative(signal, () => detector.setConfig(JSON.stringify(used)));
@@ -58,8 +79,12 @@ export async function* calibrate(
     );
 
   await use({ ...config, score: { ...config.score, normalization: 'none' } });
+  for await (const image of remember(detector, config, known, { signal, label })) {
+    void image;
+    yield progress();
+  }
   const statistics: RawStatistics[] = [];
-  for await (const found of pass(files, true, ({ pixel, feature }) => ({ pixel, feature }))) {
+  for await (const found of pass(files, true, ({ pixel, feature, memory }) => ({ pixel, feature, memory }))) {
     statistics.push(found);
     yield progress();
   }
@@ -67,7 +92,7 @@ export async function* calibrate(
 
   const grids: { pixel: Grid; feature: Grid | null }[] = [];
   if (places) {
-    await use({ ...config, score: { ...config.score, smoothing: 0 } });
+    await use({ ...config, score: { ...config.score, smoothing: 0, memory: null } });
     const size = pixelSize(config);
     const cells = Math.max(1, Math.round(config.input.size / 4));
     const reduce = ({ pixelMap, featureMap }: NativeScore) => ({
@@ -112,17 +137,18 @@ export async function* calibrate(
 export async function* calibrateProducts(
   detector: NativeDetector,
   config: ModelConfig,
-  products: readonly (readonly string[])[],
+  products: readonly Split[],
   signal?: AbortSignal,
 ): AsyncGenerator<CalibrateProgress, void, undefined> {
   const start = performance.now();
-  const images = products.flat().length;
+  const steps = products.reduce((sum, split) => sum + stepsOf(config, split), 0);
   const found: [string, Pick<ModelConfig, 'calibration' | 'threshold'>][] = [];
   let step = 0;
-  for (const [label, files] of products.entries()) {
-    const own: ModelConfig = { ...config, calibration: null, threshold: null };
-    for await (const progress of calibrate(detector, own, files, { signal, label })) {
-      yield progressOf(start, ++step, (progress.steps / files.length) * images);
+  for (const [label, { train, heldBack }] of products.entries()) {
+    const own: ModelConfig = { ...config, score: { ...config.score }, calibration: null, threshold: null };
+    for await (const one of calibrate(detector, own, heldBack, { signal, label, trained: train })) {
+      void one;
+      yield progressOf(start, ++step, steps);
     }
     const { calibration, threshold } = own;
     found.push([config.products?.[label] ?? String(label), { calibration, threshold }]);

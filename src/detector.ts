@@ -66,6 +66,8 @@ export interface ScoreResult {
 
 interface ScoreImageOptions extends Pick<ScoreOptions, 'limitInputPixels' | 'signal'> {
   networkSize?: boolean;
+  /** Whether the result carries the residuals of its features. */
+  residuals?: boolean;
   /** Of the image's product in a unified model. */
   label?: number | undefined;
   /** Runs the part that needs the detector's configuration. */
@@ -83,12 +85,12 @@ export async function scoreImage(
   options: ScoreImageOptions,
 ): Promise<NativeScore> {
   const { input } = config;
-  const { label, signal, limitInputPixels, turn = (compute) => compute() } = options;
+  const { label, residuals, signal, limitInputPixels, turn = (compute) => compute() } = options;
   const pixels = await decodeImage(image, { channels: input.channels, limitInputPixels, signal });
   const seen = input.mode === 'resize' ? await resizePixels(pixels, pixelSize(config)) : pixels;
   const own = options.networkSize ? {} : { outWidth: pixels.width, outHeight: pixels.height };
-  const classed = label === undefined ? {} : { label };
-  return turn(() => callNative(signal, (token) => native.score({ ...seen, ...own, ...classed }, token)));
+  const wanted = { ...(label === undefined ? {} : { label }), ...(residuals ? { residuals } : {}) };
+  return turn(() => callNative(signal, (token) => native.score({ ...seen, ...own, ...wanted }, token)));
 }
 
 /**

@@ -17,6 +17,8 @@ export interface NativeImage {
   outWidth?: number;
   outHeight?: number;
   label?: number;
+  /** Whether the result carries the residuals of its features. */
+  residuals?: boolean;
 }
 
 /** Mean and standard deviation (n - 1) of one raw score of an image, a value per noise scale, over `elements` values. */
@@ -37,6 +39,10 @@ export interface NativeScore {
   pixel: ScaleStatistics;
   /** Of the feature error; null where the model has no features. */
   feature: ScaleStatistics | null;
+  /** Of the distance to the nearest known residual; null where the model knows none. */
+  memory: ScaleStatistics | null;
+  /** [cells, channels], where asked for. */
+  residuals: Float32Array | null;
 }
 
 export interface NativeStep {
@@ -52,6 +58,8 @@ export interface NativeStep {
 export interface NativeDetector {
   config(): string;
   setConfig(config: string): Promise<void>;
+  /** What residuals good images of a label have: [count, channels]. */
+  setMemory(label: number, residuals: Float32Array, count: number): Promise<void>;
   score(image: NativeImage, token: CancelToken): Promise<NativeScore>;
   save(path: string, config: string, token: CancelToken): Promise<void>;
   memory(): string;

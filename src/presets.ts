@@ -43,7 +43,7 @@ export const presets = {
     numResBlocks: 1,
     attentionResolutions: [16],
     numHeadChannels: 32,
-    featureStrides: [4, 8, 16],
+    featureStrides: [8, 16],
     featureScale: 2,
     batchSize: 4,
     lr: 5e-4,

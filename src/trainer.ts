@@ -302,7 +302,8 @@ export class Trainer {
   /** Normalisation and threshold from the images held back. */
   async *#calibrate(run: Run): AsyncGenerator<Progress, void, undefined> {
     const { config, images, native, options } = run;
-    const heldBack = splitProducts(images, config.training).map((split) => split.heldBack);
+    const splits = splitProducts(images, config.training);
+    const heldBack = splits.map((split) => split.heldBack);
     this.#warn(images, heldBack, config.training.quantile);
     const raw: ModelConfig = { ...config, score: { ...config.score, normalization: 'none' } };
     this.#memory = JSON.parse(native.memory()) as Record<string, number>;
@@ -310,8 +311,8 @@ export class Trainer {
     native.dispose();
     try {
       const { signal } = options;
-      if (config.products) yield* calibrateProducts(detector, config, heldBack, signal);
-      else yield* calibrate(detector, config, heldBack.flat(), { signal });
+      if (config.products) yield* calibrateProducts(detector, config, splits, signal);
+      else yield* calibrate(detector, config, heldBack.flat(), { signal, trained: splits[0]?.train });
       this.#detector = detector;
     } finally {
       if (this.#detector !== detector) detector.dispose();

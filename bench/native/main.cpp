@@ -5,12 +5,15 @@
 
 #include "kernel_bench.h"
 #include "peer_worker.h"
+#include "score_dump.h"
 
 int main(int argc, char** argv) {
   if (argc == 2 && std::strcmp(argv[1], "peer") == 0) return ddad::bench::runPeerWorker();
   if (argc >= 2 && std::strcmp(argv[1], "kernels") == 0)
     return ddad::bench::runKernelBench(argc > 2 ? std::atoi(argv[2]) : 0, argc > 3 ? std::atoi(argv[3]) : 9);
+  if (argc == 4 && std::strcmp(argv[1], "scores") == 0) return ddad::bench::runScoreDump(argv[2], argv[3]);
   std::cerr << "usage: ddad_bench peer                        answers the requests of bench/peers/run.mjs on stdin\n"
-               "       ddad_bench kernels [THREADS] [ROUNDS]  convolution kernels side by side\n";
+               "       ddad_bench kernels [THREADS] [ROUNDS]  convolution kernels side by side\n"
+               "       ddad_bench scores MODEL STEP,STEP…     what the scores of the images on stdin are made of\n";
   return 2;
 }

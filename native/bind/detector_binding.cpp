@@ -42,6 +42,7 @@ OwnedImage copyImage(const Napi::Value& value) {
   const Napi::Value outWidth = image.Get("outWidth");
   const Napi::Value outHeight = image.Get("outHeight");
   const Napi::Value label = image.Get("label");
+  const Napi::Value residuals = image.Get("residuals");
 
   OwnedImage owned;
   ScoreRequest& request = owned.request;
@@ -51,6 +52,7 @@ OwnedImage copyImage(const Napi::Value& value) {
   if (!outWidth.IsUndefined()) request.outWidth = expectInteger(outWidth, "score: image.outWidth", 0, INT_MAX);
   if (!outHeight.IsUndefined()) request.outHeight = expectInteger(outHeight, "score: image.outHeight", 0, INT_MAX);
   if (!label.IsUndefined()) request.label = expectInteger(label, "score: image.label", 0, INT_MAX);
+  if (!residuals.IsUndefined()) request.residuals = residuals.ToBoolean();
   checkPixels(request.width, request.height, "score: image");
   checkPixels(request.outWidth == 0 ? request.width : request.outWidth,
               request.outHeight == 0 ? request.height : request.outHeight, "score: map");
@@ -104,6 +106,8 @@ Napi::Value toObject(Napi::Env env, const ScoreResult& result) {
   object.Set("score", result.score);
   object.Set("pixel", toObject(env, result.pixel));
   object.Set("feature", result.featureMap.empty() ? env.Null() : toObject(env, result.feature));
+  object.Set("memory", result.memory.elements == 0 ? env.Null() : toObject(env, result.memory));
+  object.Set("residuals", toMap(env, result.residuals));
   return object;
 }
 
@@ -120,8 +124,9 @@ Napi::Function NativeDetector::define(Napi::Env env) {
   return DefineClass(
       env, "NativeDetector",
       {InstanceMethod<&NativeDetector::config>("config"), InstanceMethod<&NativeDetector::setConfig>("setConfig"),
-       InstanceMethod<&NativeDetector::score>("score"), InstanceMethod<&NativeDetector::save>("save"),
-       InstanceMethod<&NativeDetector::memory>("memory"), InstanceMethod<&NativeDetector::dispose>("dispose")});
+       InstanceMethod<&NativeDetector::setMemory>("setMemory"), InstanceMethod<&NativeDetector::score>("score"),
+       InstanceMethod<&NativeDetector::save>("save"), InstanceMethod<&NativeDetector::memory>("memory"),
+       InstanceMethod<&NativeDetector::dispose>("dispose")});
 }
 
 Napi::Value NativeDetector::create(Napi::Env env, std::shared_ptr<DetectorResource> resource) {
@@ -176,6 +181,22 @@ Napi::Value NativeDetector::setConfig(const Napi::CallbackInfo& info) {
           self->publishConfig(self->scorer->config());
           return toUndefined;
         });
+  });
+}
+
+Napi::Value NativeDetector::setMemory(const Napi::CallbackInfo& info) {
+  return callAsync(info.Env(), [&](napi_deferred deferred) {
+    const int label = expectInteger(info[0], "setMemory: label", 0, INT_MAX);
+    const int count = expectInteger(info[2], "setMemory: count", 1, INT_MAX);
+    std::vector<float> residuals =
+        expectTypedArray(info[1], "setMemory: residuals", {napi_float32_array}).copy<float>();
+    EnvData::of(info.Env())
+        .submit(deferred, resource_, nullptr,
+                [self = resource_, label, count, residuals = std::move(residuals)](const Cancel&) -> ToValue {
+                  self->scorer->setMemory(label, residuals, count);
+                  self->publish();
+                  return toUndefined;
+                });
   });
 }
 

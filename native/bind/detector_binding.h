@@ -29,6 +29,7 @@ class NativeDetector : public Napi::ObjectWrap<NativeDetector> {
  private:
   Napi::Value config(const Napi::CallbackInfo& info);
   Napi::Value setConfig(const Napi::CallbackInfo& info);
+  Napi::Value setMemory(const Napi::CallbackInfo& info);
   Napi::Value score(const Napi::CallbackInfo& info);
   Napi::Value save(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);

@@ -64,6 +64,10 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
   c.features = FeatureConfig::fromJson(config);
   c.alpha = !c.features ? 1.0 : numberField(score, "alpha", 0, 1, 0.5);
 
+  const auto memory = score.find("memory");
+  c.remembers = memory != score.end() && !memory->is_null();
+  if (c.remembers && !c.features) throw Error("ERR_CONFIG", "score.memory: goes with features only");
+
   const std::string normalization = stringField(score, "normalization", "calibration");
   const auto calibration = config.find("calibration");
   if (normalization == "per-image") {
@@ -81,6 +85,13 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
       for (const auto& [name, values] : {std::pair{"pixelStd", &c.std}, std::pair{"featureStd", &c.featureStd}})
         for (double s : *values)
           if (!(s > 0)) throw Error("ERR_CONFIG", std::string("calibration.") + name + ": expected positive numbers");
+      if (c.remembers) {
+        c.memoryWeight = numberField(*memory, "weight", 0, 1, 0);
+        c.memoryMean = numberField(*calibration, "memoryMean", -1e30, 1e30, 0);
+        c.memoryStd = numberField(*calibration, "memoryStd", 1e-30, 1e30, 0);
+        if (!calibration->contains("memoryMean") || !calibration->contains("memoryStd"))
+          throw Error("ERR_CONFIG", "calibration.memoryMean, memoryStd: expected numbers, got nothing");
+      }
       const auto position = calibration->find("position");
       if (position != calibration->end() && !position->is_null()) {
         c.gridWidth = integerField(*position, "width", 1, 4096);

@@ -27,6 +27,9 @@ struct ScoreConfig {
   std::vector<double> mean, std;                // of the KL, a scale each, where normalization is kCalibration
   FeatureConfig features;                       // without strides: no feature-level score
   std::vector<double> featureMean, featureStd;  // of the feature error, like mean and std
+  bool remembers = false;                       // whether the model has residuals of good images
+  double memoryWeight = 0;                      // of the distance to known residuals in shat^f; 0: no memory
+  double memoryMean = 0, memoryStd = 1;         // of that distance on good images
   int64_t gridWidth = 0, gridHeight = 0;        // of the two below; 0 where places are not told apart
   PositionGrid pixelGrid, featureGrid;          // of shat and shat^f, averaged over the scales
   double alpha = 1;                             // weight of the pixel-level score; the feature-level score has the rest

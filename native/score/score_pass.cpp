@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "score/pixels.h"
+#include "score/residual_memory.h"
 #include "tensor/philox.h"
 
 namespace ddad {
@@ -46,6 +47,7 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
   errors_ = AlignedBuffer(images * scales_ * positions);
   grid_ = AlignedBuffer(positions);
   featureMaps_ = AlignedBuffer(maps_.size());
+  residuals_ = AlignedBuffer(2 * positions * features->channels());
 }
 
 void ScorePass::run(const uint32_t* samples, const Cancel& cancel, const float* noise) {
@@ -103,6 +105,14 @@ void ScorePass::scoreFeatures(int64_t i) {
   // resizing is linear, so the sum is resized, not each scale
   resizeBilinear(grid_.data(), gridWidth(), gridHeight(), featureMaps_.data() + i * imageHeight() * imageWidth(),
                  imageWidth(), imageHeight());
+}
+
+const float* ScorePass::pooledResiduals(int64_t i) {
+  const int64_t elements = gridHeight() * gridWidth() * features_->channels();
+  float* out = residuals_.data() + elements;
+  ddad::pooledResiduals(device_, plan_.value(net_.features) + i * scales_ * elements, features(i), scales_,
+                        gridHeight(), gridWidth(), features_->channels(), residuals_.data(), out);
+  return out;
 }
 
 /// The mean over scales and channels of (KL - mean) / std, both over all elements of the image at that scale.

@@ -68,6 +68,10 @@ class ScorePass {
     return target_.data() + i * gridHeight() * gridWidth() * features_->channels();
   }
 
+  /// After run, where the model has features: the residual of image i as a ResidualMemory takes it, on the stride-4
+  /// grid [grid height, grid width, C]. Valid until the next call.
+  const float* pooledResiduals(int64_t i);
+
   int64_t scale() const { return scale_; }
   int64_t height() const { return height_; }
   int64_t width() const { return width_; }
@@ -76,7 +80,7 @@ class ScorePass {
   /// Bytes beside the plans'.
   int64_t ownBytes() const {
     return pixels_.bytes() + reduced_.bytes() + kl_.bytes() + coarse_.bytes() + maps_.bytes() + target_.bytes() +
-           errors_.bytes() + grid_.bytes() + featureMaps_.bytes();
+           errors_.bytes() + grid_.bytes() + featureMaps_.bytes() + residuals_.bytes();
   }
 
  private:
@@ -89,7 +93,7 @@ class ScorePass {
   const FeatureSource* features_;
   int64_t scale_, images_, height_, width_, channels_, scales_;
   AlignedBuffer pixels_, reduced_, kl_, coarse_, maps_;
-  AlignedBuffer target_, errors_, grid_, featureMaps_;
+  AlignedBuffer target_, errors_, grid_, featureMaps_, residuals_;
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;
   std::vector<EnsembleTerm> terms_, featureTerms_;

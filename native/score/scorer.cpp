@@ -9,12 +9,14 @@
 #include "backbone/stored_features.h"
 #include "ops/parameters.h"
 #include "score/pixels.h"
+#include "score/residual_memory.h"
 #include "score/score_pass.h"
 
 namespace ddad {
 namespace {
 
-constexpr size_t kMaxPasses = 4;  // compiled sizes kept; images of one line mostly have one
+constexpr int64_t kMaxResiduals = int64_t{1} << 22;  // of a memory
+constexpr size_t kMaxPasses = 4;                     // compiled sizes kept; images of one line mostly have one
 
 /// Mean and variance gathered from parts (Chan et al.).
 struct Pooled {
@@ -52,6 +54,15 @@ ScoreResult::Statistics statisticsOf(const std::vector<Pooled>& scales) {
   return statistics;
 }
 
+/// shat^f = (1 - w) shat^f + w times the normalised distance to known residuals.
+void mixDistances(const ScoreConfig& config, const std::vector<float>& distances, std::vector<float>& feature) {
+  const double w = config.memoryWeight;
+  for (size_t p = 0; p < feature.size(); ++p) {
+    const double distance = (static_cast<double>(distances[p]) - config.memoryMean) / config.memoryStd;
+    feature[p] = static_cast<float>((1 - w) * static_cast<double>(feature[p]) + w * distance);
+  }
+}
+
 /// A whole map put together from tiles that overlap.
 class Mosaic {
  public:
@@ -85,6 +96,8 @@ class Mosaic {
   int64_t width_, height_, overlap_;
   std::vector<float> map_, weight_;
 };
+
+std::string memoryName(size_t label) { return "residual_memory." + std::to_string(label); }
 
 nlohmann::json parseModelConfig(const SafetensorsFile& file) {
   const auto text = [&](const char* key) {
@@ -132,11 +145,27 @@ class ScorerImpl {
     features_ = std::make_unique<FeatureSource>(std::move(source));
   }
 
+  void setMemory(int label, ResidualMemory memory) {
+    const auto at = static_cast<size_t>(label);
+    if (memories_.size() <= at) memories_.resize(at + 1);
+    memories_[at] = std::move(memory);
+  }
+  /// The memory of a label; null where there is none.
+  const ResidualMemory* memoryOf(int label) const {
+    const auto at = static_cast<size_t>(std::max(label, 0));
+    return at < memories_.size() && memories_[at].count() > 0 ? &memories_[at] : nullptr;
+  }
+  void readMemories(const SafetensorsFile& file);
+
   ScoreResult score(const ScoreRequest& request, const Cancel& cancel);
   void save(const std::string& path, const nlohmann::json& config) const {
     std::vector<TensorToWrite> tensors;
     appendParameters(net_.graph, "", parameters_.values.data(), tensors);
     if (features_) appendFeatures(*features_, tensors);
+    for (size_t label = 0; label < memories_.size(); ++label) {
+      const ResidualMemory& m = memories_[label];
+      if (m.count() > 0) tensors.push_back({memoryName(label), DType::kF32, {m.count(), m.channels()}, m.rows()});
+    }
     writeSafetensors(path,
                      {{"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}},
                      tensors);
@@ -148,6 +177,7 @@ class ScorerImpl {
   const UNet net_;
   ParameterBlock parameters_;
   std::unique_ptr<FeatureSource> features_;  // null where the model has none
+  std::vector<ResidualMemory> memories_;     // a label each
   ScoreMemory memory_;
   std::list<ScorePass> passes_;  // most recently used first
 
@@ -189,6 +219,20 @@ void ScorerImpl::check(const ScoreRequest& r) const {
                                     std::to_string(r.label));
 }
 
+void ScorerImpl::readMemories(const SafetensorsFile& file) {
+  for (int label = 0; label < std::max<int64_t>(1, config_.unet.numClasses); ++label) {
+    const std::string name = memoryName(static_cast<size_t>(label));
+    const TensorEntry* entry = file.find(name);
+    if (!entry && !config_.remembers) continue;
+    if (!entry || !features_ || entry->shape.size() != 2 || entry->shape[0] < 1 || entry->shape[0] > kMaxResiduals ||
+        entry->shape[1] != features_->channels())
+      throw Error("ERR_MODEL_FORMAT", file.path() + ": " + name + ": expected residuals of the model's features");
+    std::vector<float> rows(static_cast<size_t>(entry->shape[0] * entry->shape[1]));
+    file.readFloats(name, entry->shape, rows.data());
+    setMemory(label, ResidualMemory(rows.data(), entry->shape[0], entry->shape[1]));
+  }
+}
+
 void ScorerImpl::normalisePlaces(const PositionGrid& grid, const ScoreRequest& request, std::vector<float>& map) const {
   if (grid.mean.empty()) return;
   std::vector<float> mean(map.size()), std(map.size());
@@ -215,6 +259,12 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
   std::vector<Pooled> pixelScales(scales), featureScales(features_ ? scales : 0);
   Mosaic pixel(request.width, request.height, config_.overlap);
   Mosaic feature(features_ ? request.width : 0, features_ ? request.height : 0, config_.overlap);
+  Mosaic distance(features_ ? request.width : 0, features_ ? request.height : 0, config_.overlap);
+  Pooled distances;
+  const ResidualMemory* memory = memoryOf(request.label);
+  if (config_.memoryWeight > 0 && !memory)
+    throw Error("ERR_CONFIG", "score.memory: the model has no residuals of good images");
+  ScoreResult result;
   for (size_t i = 0; i < tiles.size(); ++i) {
     const Tile& tile = tiles[i];
     ScorePass& pass = passFor(padded(tile.height), padded(tile.width));
@@ -222,19 +272,32 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
     pass.setLabel(0, request.label);
     const auto sample = static_cast<uint32_t>(i);
     pass.run(&sample, cancel);
+    const auto cells = [&](int64_t length, int64_t stride) { return (length + stride - 1) / stride; };
+    const int64_t rows = cells(tile.height, 4 * scale), columns = cells(tile.width, 4 * scale);
     for (size_t s = 0; s < scales; ++s) {
       const auto of = static_cast<int64_t>(s);
-      const auto cells = [&](int64_t length, int64_t stride) { return (length + stride - 1) / stride; };
       pixelScales[s].add(pass.kl(0, of), cells(tile.height, scale), cells(tile.width, scale), pass.width());
-      if (features_)
-        featureScales[s].add(pass.featureErrors(0, of), cells(tile.height, 4 * scale), cells(tile.width, 4 * scale),
-                             pass.gridWidth());
+      if (features_) featureScales[s].add(pass.featureErrors(0, of), rows, columns, pass.gridWidth());
     }
     pixel.add(tile, pass.map(0), pass.imageWidth());
-    if (features_) feature.add(tile, pass.featureMap(0), pass.imageWidth());
+    if (!features_) continue;
+    feature.add(tile, pass.featureMap(0), pass.imageWidth());
+    if (!memory && !request.residuals) continue;
+    const float* residuals = pass.pooledResiduals(0);
+    if (request.residuals)
+      for (int64_t y = 0; y < rows; ++y) {
+        const float* row = residuals + y * pass.gridWidth() * features_->channels();
+        result.residuals.insert(result.residuals.end(), row, row + columns * features_->channels());
+      }
+    if (!memory) continue;
+    std::vector<float> grid(static_cast<size_t>(pass.gridHeight() * pass.gridWidth()));
+    std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));
+    memory->nearest(*device_, residuals, static_cast<int64_t>(grid.size()), grid.data(), cancel);
+    distances.add(grid.data(), rows, columns, pass.gridWidth());
+    resizeBilinear(grid.data(), pass.gridWidth(), pass.gridHeight(), map.data(), pass.imageWidth(), pass.imageHeight());
+    distance.add(tile, map.data(), pass.imageWidth());
   }
 
-  ScoreResult result;
   result.pixelMap = pixel.take();
   normalisePlaces(config_.pixelGrid, request, result.pixelMap);
   gaussianBlur(result.pixelMap, request.width, request.height, config_.smoothing);
@@ -242,6 +305,7 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
   if (features_) {
     result.featureMap = feature.take();
     normalisePlaces(config_.featureGrid, request, result.featureMap);
+    if (config_.memoryWeight > 0) mixDistances(config_, distance.take(), result.featureMap);
     gaussianBlur(result.featureMap, request.width, request.height, config_.smoothing);
     combineMaps(config_, result.map, result.featureMap);
   }
@@ -252,6 +316,7 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
   result.score = meanOfLargest(result.map, top);
   result.pixel = statisticsOf(pixelScales);
   result.feature = statisticsOf(featureScales);
+  if (memory) result.memory = statisticsOf({distances});
   result.width = request.outWidth > 0 ? request.outWidth : request.width;
   result.height = request.outHeight > 0 ? request.outHeight : request.height;
   if (result.width != request.width || result.height != request.height)
@@ -275,6 +340,7 @@ std::unique_ptr<Scorer> Scorer::load(std::shared_ptr<Device> device, const std::
   }
   readParameters(impl->net_.graph, file, "", impl->parameters_.values.data());
   if (impl->config_.features) impl->setFeatures(readFeatures(file, impl->config_.features));
+  impl->readMemories(file);
   return std::unique_ptr<Scorer>(new Scorer(std::move(impl)));
 }
 
@@ -291,6 +357,19 @@ Scorer::~Scorer() = default;
 
 const nlohmann::json& Scorer::config() const { return impl_->json_; }
 void Scorer::setConfig(const nlohmann::json& config) { impl_->setConfig(config); }
+void Scorer::setMemory(int label, const std::vector<float>& residuals, int64_t count) {
+  if (!impl_->features_) throw Error("ERR_CONFIG", "features: expected a model with features, which residuals are of");
+  if (label < 0 || label >= std::max<int64_t>(1, impl_->config_.unet.numClasses))
+    throw Error("ERR_ARGUMENT", "label: expected one of the model's classes, got " + std::to_string(label));
+  if (count < 1 || count > kMaxResiduals)
+    throw Error("ERR_ARGUMENT",
+                "residuals: expected 1 to " + std::to_string(kMaxResiduals) + " of them, got " + std::to_string(count));
+  const int64_t channels = impl_->features_->channels(), floats = count * channels;
+  if (static_cast<int64_t>(residuals.size()) != floats)
+    throw Error("ERR_ARGUMENT", "residuals: expected " + std::to_string(count) + " of " + std::to_string(channels) +
+                                    " channels, got " + std::to_string(residuals.size()) + " values");
+  impl_->setMemory(label, ResidualMemory(residuals.data(), count, channels));
+}
 ScoreResult Scorer::score(const ScoreRequest& request, const Cancel& cancel) { return impl_->score(request, cancel); }
 void Scorer::save(const std::string& path, const nlohmann::json& config) const { impl_->save(path, config); }
 nlohmann::json Scorer::memory() const {
@@ -298,10 +377,13 @@ nlohmann::json Scorer::memory() const {
   const ScoreMemory& m = impl_->memory_;
   int64_t activations = bytes(m.unet.arena) + bytes(m.backbone.arena);
   for (const ScorePass& pass : impl_->passes_) activations += pass.ownBytes();
+  int64_t residuals = 0;
+  for (const ResidualMemory& memory : impl_->memories_) residuals += memory.bytes();
   const int64_t backbone = impl_->features_ ? impl_->features_->block.values.bytes() : 0;
   return {{"parameters", impl_->parameters_.values.bytes() + backbone},
           {"activations", activations},
-          {"packedWeights", bytes(m.unet.packed) + bytes(m.backbone.packed)}};
+          {"packedWeights", bytes(m.unet.packed) + bytes(m.backbone.packed)},
+          {"residualMemory", residuals}};
 }
 
 }  // namespace ddad

@@ -20,6 +20,7 @@ struct ScoreRequest {
   int width = 0, height = 0, channels = 0;
   int outWidth = 0, outHeight = 0;  // size of the map; 0: the image's own
   int label = -1;                   // class of a conditional model
+  bool residuals = false;           // whether the result carries those of the features
 };
 
 struct ScoreResult {
@@ -35,6 +36,9 @@ struct ScoreResult {
   };
   Statistics pixel;    // the channel-mean KL in nats
   Statistics feature;  // the feature error on the stride-4 grid
+  Statistics memory;   // the distance to the nearest known residual there, one for all scales; empty without a memory
+  /// Where asked for: the residuals of the image's cells as setMemory takes them, [cells, channels].
+  std::vector<float> residuals;
 };
 
 struct FeatureSource;
@@ -53,12 +57,15 @@ class Scorer {
   const nlohmann::json& config() const;
   /// Replaces the configuration; the network itself must be the same (ERR_CONFIG otherwise).
   void setConfig(const nlohmann::json& config);
+  /// Residuals of good images [count, channels] for images of `label` (0 where the model has no classes), copied; the
+  /// distance to the nearest of them then takes part in the feature-level score. Throws ERR_CONFIG, ERR_ARGUMENT.
+  void setMemory(int label, const std::vector<float>& residuals, int64_t count);
   /// Throws ERR_IMAGE where the image does not fit the model, ERR_NUMERIC where the network's output is not finite,
   /// ERR_ABORTED. The same model, image and seed give the same map, bit for bit.
   ScoreResult score(const ScoreRequest& request, const Cancel& cancel);
   /// Writes the model with `config` as its metadata, atomically.
   void save(const std::string& path, const nlohmann::json& config) const;
-  /// {"parameters","activations"} in bytes.
+  /// {"parameters","activations","packedWeights","residualMemory"} in bytes.
   nlohmann::json memory() const;
 
  private:

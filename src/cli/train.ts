@@ -1,5 +1,5 @@
 import path from 'node:path';
-import type { TrainerOptions } from '../config.js';
+import { defaultMemory, type TrainerOptions } from '../config.js';
 import { defaultPreset, presetNames } from '../presets.js';
 import { type Progress, Trainer } from '../trainer.js';
 import type { Command } from './command.js';
@@ -50,6 +50,7 @@ export const trainCommand: Command<TrainArguments> = {
     scales: text('scales', 'Noise steps to score', '5,50,100'),
     'top-pixels': text('top-pixels', 'Score: mean of so many of the largest map values, or a share: 50%', '64'),
     backbone: text('backbone', 'Pretrained weights whose features are predicted, or none', "the package's Lite0"),
+    memory: number('memory', 'Patches of good images that the model remembers; 0: none', '20000 in mode resize'),
     alpha: number('alpha', 'Weight of the pixel-level score, 0 to 1; the feature-level score has the rest', '0'),
     quantile: number('quantile', "Of the held-back images' scores, becomes the threshold", '0.99'),
     checkpoint: text('checkpoint', 'File that keeps the state to resume from', '<out>.checkpoint.safetensors'),
@@ -86,6 +87,7 @@ interface TrainArguments extends Pick<
   scales?: string;
   topPixels?: string;
   backbone?: string;
+  memory?: number;
   checkpoint?: string;
   checkpointEvery?: string;
   resume?: string;
@@ -99,6 +101,9 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     ...{ preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, device, threads },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
     ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
+    ...(argv.memory === undefined
+      ? {}
+      : { memory: argv.memory === 0 ? null : { ...defaultMemory, patches: argv.memory } }),
     ...(argv.topPixels === undefined ? {} : { topPixels: parseTopPixels(argv.topPixels) }),
   });
   const timeLimitMs = argv.timeLimit === undefined ? undefined : parseDuration('time-limit', argv.timeLimit);

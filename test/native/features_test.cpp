@@ -22,13 +22,9 @@ using namespace ddad;
 using ddad::testing::codeOf;
 using ddad::testing::featureModel;
 using ddad::testing::packagedBackbone;
+using ddad::testing::randomValues;
 
 namespace {
-
-std::vector<float> randomValues(int64_t count, uint32_t seed) {
-  const auto values = ddad::testing::RandomValues(seed).normal(count, 0.5);
-  return {values.begin(), values.end()};
-}
 
 struct TempFile {
   std::string path = (std::filesystem::temp_directory_path() / ("ddad-features-" + std::to_string(getpid()))).string();

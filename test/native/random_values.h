@@ -20,4 +20,10 @@ class RandomValues {
   std::mt19937 engine_;
 };
 
+/// Normal values as the engine has them, with standard deviation 0.5.
+inline std::vector<float> randomValues(int64_t count, uint32_t seed) {
+  const auto values = RandomValues(seed).normal(count, 0.5);
+  return {values.begin(), values.end()};
+}
+
 }  // namespace ddad::testing

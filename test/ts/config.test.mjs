@@ -96,8 +96,8 @@ test('a resumed run may change what training has not used, nothing else', () => 
 
 test('features: what they are by default, and without a backbone', () => {
   const lite = expandConfig({ channels: 'gray' });
-  assert.deepEqual(lite.features, { backbone: 'efficientnet-lite0', strides: [4, 8, 16], scale: 2, weight: 1 });
-  assert.deepEqual([lite.unet.featureChannels, lite.score.alpha, lite.score.positions], [24 + 40 + 112, 0, true]);
+  assert.deepEqual(lite.features, { backbone: 'efficientnet-lite0', strides: [8, 16], scale: 2, weight: 1 });
+  assert.deepEqual([lite.unet.featureChannels, lite.score.alpha, lite.score.positions], [40 + 112, 0, true]);
   assert.deepEqual(lite.training.focus, { share: 0.75, below: 500 });
   assert.equal(expandConfig({ mode: 'crop' }).features.scale, 1);
   const none = expandConfig({ backbone: null });

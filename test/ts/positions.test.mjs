@@ -130,6 +130,7 @@ test('the threshold of held-back images does not come from places that they made
         score: 0,
         pixel: statistics,
         feature: null,
+        memory: null,
       });
     },
   };
