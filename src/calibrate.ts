@@ -84,7 +84,7 @@ export async function* calibrate(
     yield progress();
   }
   const statistics: RawStatistics[] = [];
-  for await (const found of pass(files, true, ({ pixel, feature, memory }) => ({ pixel, feature, memory }))) {
+  for await (const found of pass(files, true, ({ pixel, feature, memory, rgb }) => ({ pixel, feature, memory, rgb }))) {
     statistics.push(found);
     yield progress();
   }

@@ -28,19 +28,22 @@ export function poolStatistics(images: readonly ScaleStatistics[]): { mean: numb
 }
 
 /** What an image adds to the normalisation. */
-export type RawStatistics = Pick<NativeScore, 'pixel' | 'feature' | 'memory'>;
+export type RawStatistics = Pick<NativeScore, 'pixel' | 'feature' | 'memory' | 'rgb'>;
 
 /** Normalisation of both scores from the raw statistics of held-back images. */
 export function calibrationOf(images: readonly RawStatistics[], quantile: number): Calibration {
   const pixel = poolStatistics(images.map((image) => image.pixel));
   const features = images.flatMap((image) => image.feature ?? []);
   const feature = features.length > 0 ? poolStatistics(features) : undefined;
+  const errors = images.flatMap((image) => image.rgb ?? []);
+  const rgb = errors.length > 0 ? poolStatistics(errors) : undefined;
   const memories = images.flatMap((image) => image.memory ?? []);
   const memory = memories.length > 0 ? poolStatistics(memories) : undefined;
   return {
     pixelMean: pixel.mean,
     pixelStd: pixel.std,
     ...(feature && { featureMean: feature.mean, featureStd: feature.std }),
+    ...(rgb && { rgbMean: rgb.mean, rgbStd: rgb.std }),
     ...(memory && { memoryMean: memory.mean[0], memoryStd: memory.std[0] }),
     images: images.length,
     quantile,

@@ -1,12 +1,6 @@
 import { z } from 'zod';
-import {
-  type DeviceOptions,
-  deviceOptions,
-  parseOptions,
-  parseStoredConfig,
-  pixelSize,
-  type StoredConfig,
-} from './config.js';
+import { parseStoredConfig, pixelSize, type StoredConfig } from './config.js';
+import { type DeviceOptions, deviceOptions, parseOptions, type ScoringOptions, scoringOptions } from './options.js';
 import { atCaller, callSite, DdadError, toDdadError } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
 import { decodeImage, type ImageInput, resizePixels } from './image.js';
@@ -14,6 +8,7 @@ import { addon, callNative, type NativeDetector, type NativeScore } from './nati
 import { ProductQueue } from './product-queue.js';
 import { checkProducts, configFor, type ProductConfig, productOf } from './products.js';
 import { mapAhead } from './read-ahead.js';
+import { scoredAs } from './scoring.js';
 
 // Older runtimes lack the well-known symbols; the names are what later ones use.
 const wellKnown = Symbol as { dispose?: symbol; asyncDispose?: symbol };
@@ -23,7 +18,7 @@ wellKnown.asyncDispose ??= Symbol('Symbol.asyncDispose');
 const threshold = z.number().nullable().optional();
 const limitInputPixels = z.number().int().min(1).optional();
 const signal = z.instanceof(AbortSignal).optional();
-const loadOptions = deviceOptions.extend({ threshold, limitInputPixels, signal });
+const loadOptions = deviceOptions.extend({ threshold, limitInputPixels, signal, scoring: scoringOptions.optional() });
 const product = z.string().optional();
 const scoreOptions = z.strictObject({ threshold, limitInputPixels, signal, product });
 const heatmapOptions = z.strictObject({
@@ -38,9 +33,11 @@ export interface LoadOptions extends DeviceOptions {
   /** Images with more pixels are refused before they are decoded; 100 megapixels by default. */
   limitInputPixels?: number | undefined;
   signal?: AbortSignal | undefined;
+  /** Another way to score than that which the model was calibrated for; its threshold does not hold then. */
+  scoring?: ScoringOptions | undefined;
 }
 
-export interface ScoreOptions extends Omit<LoadOptions, keyof DeviceOptions> {
+export interface ScoreOptions extends Omit<LoadOptions, keyof DeviceOptions | 'scoring'> {
   /** What the image shows; a unified model needs it, one of a single product takes none. */
   product?: string | undefined;
 }
@@ -121,7 +118,7 @@ export class Detector {
   static load(path: string, options: LoadOptions = {}): Promise<Detector> {
     return atCaller(async () => {
       if (typeof path !== 'string') throw new DdadError('ERR_ARGUMENT', `expected a model's path, got ${typeof path}`);
-      const { device = 'auto', threads = 0, ...given } = parseOptions(loadOptions, options);
+      const { device = 'auto', threads = 0, scoring = {}, ...given } = parseOptions(loadOptions, options);
       const engine = JSON.stringify({ device, threads });
       const native = await callNative(given.signal, (token) => addon().loadDetector(path, engine, token)).catch(
         (error: unknown) => {
@@ -131,8 +128,15 @@ export class Detector {
         },
       );
       try {
-        const config = parseStoredConfig(native.config(), path);
-        checkProducts(config, path);
+        const stored = parseStoredConfig(native.config(), path);
+        checkProducts(stored, path);
+        const config = scoredAs(stored, scoring);
+        if (config !== stored) {
+          await callNative(given.signal, () => native.setConfig(JSON.stringify(config))).catch((error: unknown) => {
+            const { code, message } = toDdadError(error);
+            throw code === 'ERR_CONFIG' ? new DdadError('ERR_OPTION', message) : error;
+          });
+        }
         return new Detector(native, config, given);
       } catch (error) {
         native.dispose();

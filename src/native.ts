@@ -37,6 +37,8 @@ export interface NativeScore {
   score: number;
   /** Of the KL in nats. */
   pixel: ScaleStatistics;
+  /** Of the squared error of the reconstruction; null where the scores are normalised. */
+  rgb: ScaleStatistics | null;
   /** Of the feature error; null where the model has no features. */
   feature: ScaleStatistics | null;
   /** Of the distance to the nearest known residual; null where the model knows none. */

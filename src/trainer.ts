@@ -1,14 +1,7 @@
 import { z } from 'zod';
 import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrate.js';
-import {
-  type BackboneTap,
-  expandConfig,
-  type ModelConfig,
-  parseOptions,
-  parseTrainerOptions,
-  resumeOptions,
-  type TrainerOptions,
-} from './config.js';
+import { type BackboneTap, expandConfig, type ModelConfig, resumeOptions } from './config.js';
+import { parseOptions, parseTrainerOptions, type TrainerOptions } from './options.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
 import { atCaller, callSite, DdadError, throwIfAborted } from './errors.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';

@@ -105,6 +105,7 @@ Napi::Value toObject(Napi::Env env, const ScoreResult& result) {
   object.Set("height", result.height);
   object.Set("score", result.score);
   object.Set("pixel", toObject(env, result.pixel));
+  object.Set("rgb", result.rgb.elements == 0 ? env.Null() : toObject(env, result.rgb));
   object.Set("feature", result.featureMap.empty() ? env.Null() : toObject(env, result.feature));
   object.Set("memory", result.memory.elements == 0 ? env.Null() : toObject(env, result.memory));
   object.Set("residuals", toMap(env, result.residuals));

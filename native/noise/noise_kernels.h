@@ -24,7 +24,7 @@ struct LossSums {
   double vb;   // sum of nats
 };
 
-struct KlSums {
+struct PixelSums {
   double sum, squares;                // of the means over channels
   double elementSum, elementSquares;  // of the elements
 };
@@ -41,10 +41,12 @@ DDAD_DECLARE_SIMD(void, lossPiece,
                   (const StepCoefficients* k, const NoiseSource* noise, const Piece* piece, const float* x0,
                    const float* modelOutput, float mseScale, float vbScale, float* gradient, LossSums* sums))
 
-// `kl` (channel means) and `map` (map += scale * kl + offset) may be null.
-DDAD_DECLARE_SIMD(void, klPiece,
+// `values` (channel means of the KL, or else of the squared error) and `map` (map += scale * value + offset) may be
+// null.
+DDAD_DECLARE_SIMD(void, scorePiece,
                   (const StepCoefficients* k, const NoiseSource* noise, const Piece* piece, const float* x0,
-                   const float* modelOutput, float scale, float offset, float* kl, float* map, KlSums* sums))
+                   const float* modelOutput, int kl, float scale, float offset, float* values, float* map,
+                   PixelSums* sums))
 
 DDAD_DECLARE_SIMD(void, variationalPiece,
                   (const StepCoefficients* k, const NoiseSource* noise, const Piece* piece, const float* x0,

@@ -127,34 +127,40 @@ void lossPiece(const StepCoefficients* k, const NoiseSource* noise, const Piece*
   join(out, *piece, gradient);
 }
 
-void klPiece(const StepCoefficients* k, const NoiseSource* noise, const Piece* piece, const float* x0,
-             const float* modelOutput, float scale, float offset, float* kl, float* map, KlSums* sums) {
+void scorePiece(const StepCoefficients* k, const NoiseSource* noise, const Piece* piece, const float* x0,
+                const float* modelOutput, int kl, float scale, float offset, float* values, float* map,
+                PixelSums* sums) {
   const StepCoefficients step = *k;
   const int channels = piece->channels;
   const int64_t pixels = piece->pixels, n = pixels * channels;
-  float scratch[kPieceElements], nats[kPieceElements], means[kPieceElements];
+  float scratch[kPieceElements], measured[kPieceElements], means[kPieceElements];
   Outputs out;
   split(modelOutput, *piece, &out);
   const float* eps = noiseOf(noise, piece->first, n, scratch);
-  for (int64_t i = 0; i < n; ++i) nats[i] = klNats(step, clampedXStartError(step, x0[i], eps[i], out.eps[i]), out.v[i]);
-  const float* mean = nats;
+  for (int64_t i = 0; i < n; ++i) measured[i] = clampedXStartError(step, x0[i], eps[i], out.eps[i]);
+  if (kl)
+    for (int64_t i = 0; i < n; ++i) measured[i] = klNats(step, measured[i], out.v[i]);
+  else
+    for (int64_t i = 0; i < n; ++i) measured[i] *= measured[i];
+  const float* mean = measured;
   if (channels == 3) {
-    for (int64_t p = 0; p < pixels; ++p) means[p] = (nats[3 * p] + nats[3 * p + 1] + nats[3 * p + 2]) * (1.0f / 3.0f);
+    for (int64_t p = 0; p < pixels; ++p)
+      means[p] = (measured[3 * p] + measured[3 * p + 1] + measured[3 * p + 2]) * (1.0f / 3.0f);
     mean = means;
   } else if (channels != 1) {
     for (int64_t p = 0; p < pixels; ++p) {
       float sum = 0.0f;
-      for (int c = 0; c < channels; ++c) sum += nats[p * channels + c];
+      for (int c = 0; c < channels; ++c) sum += measured[p * channels + c];
       means[p] = sum / static_cast<float>(channels);
     }
     mean = means;
   }
   sums->sum = sumOf(mean, pixels);
   sums->squares = squaresOf(mean, pixels);
-  sums->elementSum = sumOf(nats, n);
-  sums->elementSquares = squaresOf(nats, n);
-  if (kl != nullptr)
-    for (int64_t p = 0; p < pixels; ++p) kl[p] = mean[p];
+  sums->elementSum = sumOf(measured, n);
+  sums->elementSquares = squaresOf(measured, n);
+  if (values != nullptr)
+    for (int64_t p = 0; p < pixels; ++p) values[p] = mean[p];
   if (map != nullptr)
     for (int64_t p = 0; p < pixels; ++p) map[p] += scale * mean[p] + offset;
 }

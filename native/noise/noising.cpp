@@ -113,12 +113,12 @@ void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutp
   }
 }
 
-void klScore(const ImageBatch& batch, ImageView x0, const float* modelOutput, const StepCoefficients* coefficients,
-             const NoiseSource* noise, const EnsembleTerm* terms, float* kl, KlStatistics* statistics, float* map,
-             int threads) {
+void pixelScore(PixelMeasure measure, const ImageBatch& batch, ImageView x0, const float* modelOutput,
+                const StepCoefficients* coefficients, const NoiseSource* noise, const EnsembleTerm* terms,
+                float* values, PixelStatistics* statistics, float* map, int threads) {
   const Pieces pieces(batch);
-  const auto kernel = DDAD_DISPATCH(klPiece);
-  KlSums* const sums = partialSums<KlSums>(pieces.total);
+  const auto kernel = DDAD_DISPATCH(scorePiece);
+  PixelSums* const sums = partialSums<PixelSums>(pieces.total);
   // One piece of all samples at a time: `map` is written by one thread only, in the samples' order.
   parallelFor(threads, pieces.perSample, [&](int64_t part) {
     const int64_t pixel = pieces.firstPixel(part);
@@ -127,14 +127,14 @@ void klScore(const ImageBatch& batch, ImageView x0, const float* modelOutput, co
     for (int64_t n = 0; n < batch.samples; ++n) {
       const EnsembleTerm term = map != nullptr ? terms[n] : EnsembleTerm{0.0f, 0.0f};
       kernel(&coefficients[n], &noise[n], &piece, x0.data + n * x0.sampleStride + piece.first,
-             modelOutput + 2 * (n * batch.elements() + piece.first), term.scale, term.offset,
-             kl == nullptr ? nullptr : kl + n * batch.pixels + pixel, map == nullptr ? nullptr : map + pixel,
-             &sums[n * pieces.perSample + part]);
+             modelOutput + 2 * (n * batch.elements() + piece.first), measure == PixelMeasure::kKl, term.scale,
+             term.offset, values == nullptr ? nullptr : values + n * batch.pixels + pixel,
+             map == nullptr ? nullptr : map + pixel, &sums[n * pieces.perSample + part]);
     }
   });
   if (statistics == nullptr) return;
   for (int64_t n = 0; n < batch.samples; ++n) {
-    KlSums all{};
+    PixelSums all{};
     for (int64_t i = n * pieces.perSample; i < (n + 1) * pieces.perSample; ++i) {
       all.sum += sums[i].sum;
       all.squares += sums[i].squares;

@@ -69,8 +69,8 @@ void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutp
                    const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight, int64_t lossSamples,
                    SampleLoss* losses, float* gradient, int threads);
 
-/// Mean and standard deviation (n - 1; 0 for one value) of one sample's KL in nats.
-struct KlStatistics {
+/// Mean and standard deviation (n - 1; 0 for one value) of a measure of one sample.
+struct PixelStatistics {
   double mean, std;                // of the mean over channels, over pixels
   double elementMean, elementStd;  // over pixels and channels
 };
@@ -81,12 +81,16 @@ struct EnsembleTerm {
   float offset;
 };
 
-/// Equation (9): the KL in nats, xhat0 clamped, mean over channels.
-/// Outputs, each left out where null: kl [samples, pixels]; statistics [samples]; map [pixels], the sum over samples of
-/// terms[n].scale * kl[n] + terms[n].offset (equation (11) when the samples are the noise scales of one image).
-void klScore(const ImageBatch& batch, ImageView x0, const float* modelOutput, const StepCoefficients* coefficients,
-             const NoiseSource* noise, const EnsembleTerm* terms, float* kl, KlStatistics* statistics, float* map,
-             int threads);
+/// What is measured at a pixel, xhat0 clamped, mean over channels: the KL in nats, equation (9), or the squared error
+/// (x_0 - xhat0)^2 of the reconstruction from x_t.
+enum class PixelMeasure { kKl, kReconstruction };
+
+/// Outputs, each left out where null: values [samples, pixels] of the measure; statistics [samples]; map [pixels], the
+/// sum over samples of terms[n].scale * values[n] + terms[n].offset (equation (11) when the samples are the noise
+/// scales of one image).
+void pixelScore(PixelMeasure measure, const ImageBatch& batch, ImageView x0, const float* modelOutput,
+                const StepCoefficients* coefficients, const NoiseSource* noise, const EnsembleTerm* terms,
+                float* values, PixelStatistics* statistics, float* map, int threads);
 
 /// The variational term in nats by element, before any mean: [samples, pixels, C]. The KL at every step, or
 /// (decoder) the discretised likelihood, which holds at step 0 only. `clip` clamps xhat0.

@@ -1,6 +1,7 @@
 #include "score/score_config.h"
 
 #include <algorithm>
+#include <map>
 
 #include "file/json_fields.h"
 #include "tensor/error.h"
@@ -30,6 +31,11 @@ PositionGrid readGrid(const json& position, const char* mean, const char* std, s
     if (!(s > 0)) throw Error("ERR_CONFIG", std::string("calibration.position.") + std + ": expected positive numbers");
   return grid;
 }
+
+const std::map<std::string, ScoreKind> kKinds = {{"ensemble", ScoreKind::kEnsemble},
+                                                 {"pixel", ScoreKind::kPixel},
+                                                 {"feature", ScoreKind::kFeature},
+                                                 {"rgb", ScoreKind::kRgb}};
 
 std::vector<int> readSteps(const json& score, const Schedule& schedule) {
   std::vector<int> steps;
@@ -64,6 +70,14 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
   c.features = FeatureConfig::fromJson(config);
   c.alpha = !c.features ? 1.0 : numberField(score, "alpha", 0, 1, 0.5);
 
+  const std::string kind = stringField(score, "kind", "ensemble");
+  const auto known = kKinds.find(kind);
+  if (known == kKinds.end())
+    throw Error("ERR_CONFIG", "score.kind: expected ensemble, pixel, feature or rgb, got " + kind);
+  c.kind = known->second;
+  if (c.kind == ScoreKind::kFeature && !c.features)
+    throw Error("ERR_CONFIG", "score.kind: feature: the model has no features");
+
   const auto memory = score.find("memory");
   c.remembers = memory != score.end() && !memory->is_null();
   if (c.remembers && !c.features) throw Error("ERR_CONFIG", "score.memory: goes with features only");
@@ -72,6 +86,7 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
   const auto calibration = config.find("calibration");
   if (normalization == "per-image") {
     c.normalization = Normalization::kPerImage;
+    if (c.kind == ScoreKind::kRgb) throw Error("ERR_CONFIG", "score.kind: rgb has no per-image normalisation");
   } else if (normalization == "calibration") {
     // a model that has not been calibrated yet scores unnormalised: that is how calibration begins
     if (calibration != config.end() && !calibration->is_null()) {
@@ -82,7 +97,12 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
         c.featureMean = numbers(*calibration, "featureMean", c.steps.size());
         c.featureStd = numbers(*calibration, "featureStd", c.steps.size());
       }
-      for (const auto& [name, values] : {std::pair{"pixelStd", &c.std}, std::pair{"featureStd", &c.featureStd}})
+      if (c.kind == ScoreKind::kRgb) {
+        c.rgbMean = numbers(*calibration, "rgbMean", c.steps.size());
+        c.rgbStd = numbers(*calibration, "rgbStd", c.steps.size());
+      }
+      for (const auto& [name, values] :
+           {std::pair{"pixelStd", &c.std}, std::pair{"featureStd", &c.featureStd}, std::pair{"rgbStd", &c.rgbStd}})
         for (double s : *values)
           if (!(s > 0)) throw Error("ERR_CONFIG", std::string("calibration.") + name + ": expected positive numbers");
       if (c.remembers) {

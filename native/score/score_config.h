@@ -13,6 +13,9 @@ namespace ddad {
 /// How shat is normalised (formulas: Ensemble).
 enum class Normalization { kNone, kCalibration, kPerImage };
 
+/// What an image is judged by: the ensemble (11), one of its two scores alone, or the error of the reconstruction.
+enum class ScoreKind { kEnsemble, kPixel, kFeature, kRgb };
+
 /// Mean and standard deviation of a score at each place of a good image, on a coarse grid over the whole of it.
 struct PositionGrid {
   std::vector<float> mean, std;
@@ -23,8 +26,10 @@ struct ScoreConfig {
   UNetConfig unet;
   Schedule schedule;       // the chain whose beta enter the posterior and the KL
   std::vector<int> steps;  // the noise scales, as indices into that chain
+  ScoreKind kind = ScoreKind::kEnsemble;
   Normalization normalization = Normalization::kNone;
   std::vector<double> mean, std;                // of the KL, a scale each, where normalization is kCalibration
+  std::vector<double> rgbMean, rgbStd;          // of the reconstruction error, where kind is kRgb
   FeatureConfig features;                       // without strides: no feature-level score
   std::vector<double> featureMean, featureStd;  // of the feature error, like mean and std
   bool remembers = false;                       // whether the model has residuals of good images

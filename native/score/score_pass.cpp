@@ -22,6 +22,7 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
       pixels_(images * height * width * scale_ * scale_ * channels_),
       reduced_(scale_ > 1 ? images * height * width * channels_ : 0),
       kl_(images * scales_ * height * width),
+      rgb_(config.normalization == Normalization::kNone ? kl_.size() : 0),
       coarse_(scale_ > 1 ? height * width : 0),
       maps_(images * height * width * scale_ * scale_),
       noise_(static_cast<size_t>(scales_)),
@@ -36,7 +37,8 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
   };
   for (size_t s = 0; s < noise_.size(); ++s) {
     coefficients_.push_back(stepCoefficients(config.schedule, config.steps[s]));
-    terms_.push_back(term(config.mean, config.std, s));
+    const bool rgb = config.kind == ScoreKind::kRgb;
+    terms_.push_back(rgb ? term(config.rgbMean, config.rgbStd, s) : term(config.mean, config.std, s));
     if (features) featureTerms_.push_back(term(config.featureMean, config.featureStd, s));
   }
   if (!features) return;
@@ -77,13 +79,17 @@ void ScorePass::run(const uint32_t* samples, const Cancel& cancel, const float* 
             threads);
   }
   plan_.forward(cancel);
+  const PixelMeasure measure = config_.kind == ScoreKind::kRgb ? PixelMeasure::kReconstruction : PixelMeasure::kKl;
   const bool perImageNorm = config_.normalization == Normalization::kPerImage;
   for (int64_t i = 0; i < images_; ++i) {
     float* map = maps_.data() + i * imageHeight() * imageWidth();
     float* coarse = scale_ > 1 ? coarse_.data() : map;
-    klScore(batch, {xStart(i), 0}, plan_.value(net_.out) + i * perImage * 2 * channels_, coefficients_.data(),
-            sources(i), terms_.data(), kl_.data() + i * perImage,
-            perImageNorm ? statistics_.data() + i * scales_ : nullptr, coarse, threads);
+    const float* output = plan_.value(net_.out) + i * perImage * 2 * channels_;
+    pixelScore(measure, batch, {xStart(i), 0}, output, coefficients_.data(), sources(i), terms_.data(),
+               kl_.data() + i * perImage, perImageNorm ? statistics_.data() + i * scales_ : nullptr, coarse, threads);
+    if (rgb_.size() > 0)
+      pixelScore(PixelMeasure::kReconstruction, batch, {xStart(i), 0}, output, coefficients_.data(), sources(i),
+                 nullptr, rgb_.data() + i * perImage, nullptr, nullptr, threads);
     if (perImageNorm) normalisePerImage(i, coarse);
     if (scale_ > 1) resizeBilinear(coarse, width_, height_, map, imageWidth(), imageHeight());
   }
@@ -119,7 +125,7 @@ const float* ScorePass::pooledResiduals(int64_t i) {
 void ScorePass::normalisePerImage(int64_t i, float* map) const {
   std::fill_n(map, height_ * width_, 0.0f);
   for (int64_t s = 0; s < scales_; ++s) {
-    const KlStatistics& k = statistics(i, s);
+    const PixelStatistics& k = statistics(i, s);
     const double scale = k.elementStd > 0 ? 1.0 / (k.elementStd * static_cast<double>(scales_)) : 0.0;
     for (int64_t p = 0; p < height_ * width_; ++p)
       map[p] += static_cast<float>((static_cast<double>(kl(i, s)[p]) - k.elementMean) * scale);

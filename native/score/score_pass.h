@@ -40,12 +40,15 @@ class ScorePass {
   const float* xStart(int64_t i) const {
     return (scale_ > 1 ? reduced_ : pixels_).data() + i * height_ * width_ * channels_;
   }
-  /// After run: the pixel-level score, normalised and averaged over the scales, [image height, image width].
+  /// After run: the pixel-level score (or where the configuration says so the error of the reconstruction), normalised
+  /// and averaged over the scales, [image height, image width].
   const float* map(int64_t i) const { return maps_.data() + i * imageHeight() * imageWidth(); }
   /// After run: the channel-mean KL in nats [height, width] of scale s.
   const float* kl(int64_t i, int64_t s) const { return kl_.data() + (i * scales_ + s) * height_ * width_; }
+  /// After run, where nothing is normalised: (x_0 - xhat0)^2, mean over channels, like kl.
+  const float* rgb(int64_t i, int64_t s) const { return rgb_.data() + (i * scales_ + s) * height_ * width_; }
   /// After run, where per-image normalisation needs it: statistics over pixels and channels of scale s.
-  const KlStatistics& statistics(int64_t i, int64_t s) const {
+  const PixelStatistics& statistics(int64_t i, int64_t s) const {
     return statistics_[static_cast<size_t>(i * scales_ + s)];
   }
 
@@ -79,8 +82,8 @@ class ScorePass {
   Plan& plan() { return plan_; }
   /// Bytes beside the plans'.
   int64_t ownBytes() const {
-    return pixels_.bytes() + reduced_.bytes() + kl_.bytes() + coarse_.bytes() + maps_.bytes() + target_.bytes() +
-           errors_.bytes() + grid_.bytes() + featureMaps_.bytes() + residuals_.bytes();
+    return pixels_.bytes() + reduced_.bytes() + kl_.bytes() + rgb_.bytes() + coarse_.bytes() + maps_.bytes() +
+           target_.bytes() + errors_.bytes() + grid_.bytes() + featureMaps_.bytes() + residuals_.bytes();
   }
 
  private:
@@ -92,12 +95,12 @@ class ScorePass {
   const ScoreConfig& config_;
   const FeatureSource* features_;
   int64_t scale_, images_, height_, width_, channels_, scales_;
-  AlignedBuffer pixels_, reduced_, kl_, coarse_, maps_;
+  AlignedBuffer pixels_, reduced_, kl_, rgb_, coarse_, maps_;
   AlignedBuffer target_, errors_, grid_, featureMaps_, residuals_;
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;
   std::vector<EnsembleTerm> terms_, featureTerms_;
-  std::vector<KlStatistics> statistics_;
+  std::vector<PixelStatistics> statistics_;
   std::vector<int> labels_;
   Plan plan_;
   std::unique_ptr<FeatureExtractor> extractor_;

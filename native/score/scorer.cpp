@@ -256,7 +256,8 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
                                  std::to_string(config_.tile) + " pixels a side, got " + std::to_string(request.width) +
                                  " x " + std::to_string(request.height));
   const size_t scales = config_.steps.size();
-  std::vector<Pooled> pixelScales(scales), featureScales(features_ ? scales : 0);
+  const bool raw = config_.normalization == Normalization::kNone;
+  std::vector<Pooled> pixelScales(scales), rgbScales(raw ? scales : 0), featureScales(features_ ? scales : 0);
   Mosaic pixel(request.width, request.height, config_.overlap);
   Mosaic feature(features_ ? request.width : 0, features_ ? request.height : 0, config_.overlap);
   Mosaic distance(features_ ? request.width : 0, features_ ? request.height : 0, config_.overlap);
@@ -277,6 +278,7 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
     for (size_t s = 0; s < scales; ++s) {
       const auto of = static_cast<int64_t>(s);
       pixelScales[s].add(pass.kl(0, of), cells(tile.height, scale), cells(tile.width, scale), pass.width());
+      if (raw) rgbScales[s].add(pass.rgb(0, of), cells(tile.height, scale), cells(tile.width, scale), pass.width());
       if (features_) featureScales[s].add(pass.featureErrors(0, of), rows, columns, pass.gridWidth());
     }
     pixel.add(tile, pass.map(0), pass.imageWidth());
@@ -299,7 +301,7 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
   }
 
   result.pixelMap = pixel.take();
-  normalisePlaces(config_.pixelGrid, request, result.pixelMap);
+  if (config_.kind != ScoreKind::kRgb) normalisePlaces(config_.pixelGrid, request, result.pixelMap);
   gaussianBlur(result.pixelMap, request.width, request.height, config_.smoothing);
   result.map = result.pixelMap;
   if (features_) {
@@ -307,7 +309,8 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
     normalisePlaces(config_.featureGrid, request, result.featureMap);
     if (config_.memoryWeight > 0) mixDistances(config_, distance.take(), result.featureMap);
     gaussianBlur(result.featureMap, request.width, request.height, config_.smoothing);
-    combineMaps(config_, result.map, result.featureMap);
+    if (config_.kind == ScoreKind::kEnsemble) combineMaps(config_, result.map, result.featureMap);
+    if (config_.kind == ScoreKind::kFeature) result.map = result.featureMap;
   }
   const int64_t top =
       config_.topCount > 0
@@ -315,6 +318,7 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
           : static_cast<int64_t>(std::lround(config_.topShare * static_cast<double>(result.map.size())));
   result.score = meanOfLargest(result.map, top);
   result.pixel = statisticsOf(pixelScales);
+  result.rgb = statisticsOf(rgbScales);
   result.feature = statisticsOf(featureScales);
   if (memory) result.memory = statisticsOf({distances});
   result.width = request.outWidth > 0 ? request.outWidth : request.width;

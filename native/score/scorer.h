@@ -25,8 +25,8 @@ struct ScoreRequest {
 
 struct ScoreResult {
   int width = 0, height = 0;
-  std::vector<float> map;         // the ensemble (11), row-major
-  std::vector<float> pixelMap;    // shat averaged over the scales, smoothed like the map
+  std::vector<float> map;         // what the image is judged by: the ensemble (11) or another kind, row-major
+  std::vector<float> pixelMap;    // shat (or the reconstruction error) averaged over the scales, smoothed like the map
   std::vector<float> featureMap;  // shat^f likewise; empty where the model has no features
   double score = 0;               // mean of the largest pixels of the map at the network's resolution
   /// Of one raw score of this image, a noise scale each: what calibration pools over images. std with n - 1.
@@ -35,6 +35,7 @@ struct ScoreResult {
     int64_t elements = 0;  // values that these are over
   };
   Statistics pixel;    // the channel-mean KL in nats
+  Statistics rgb;      // (x_0 - xhat0)^2, where nothing is normalised
   Statistics feature;  // the feature error on the stride-4 grid
   Statistics memory;   // the distance to the nearest known residual there, one for all scales; empty without a memory
   /// Where asked for: the residuals of the image's cells as setMemory takes them, [cells, channels].

@@ -182,8 +182,8 @@ class DiffusionCheck {
   /// The score's own kernel must give the mean over channels of the map above, which the file vouches for.
   void checkScoreKernel(const std::vector<float>& kl) {
     std::vector<float> score(batch_.samples * batch_.pixels);
-    klScore(batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(), nullptr, score.data(),
-            nullptr, nullptr, threads_);
+    pixelScore(PixelMeasure::kKl, batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(),
+               nullptr, score.data(), nullptr, nullptr, threads_);
     double difference = 0.0, norm = 0.0;
     for (size_t p = 0; p < score.size(); ++p) {
       double mean = 0.0;

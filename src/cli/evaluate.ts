@@ -1,5 +1,5 @@
 import path from 'node:path';
-import type { DeviceOptions } from '../config.js';
+import type { DeviceOptions } from '../options.js';
 import { Detector } from '../detector.js';
 import { evaluate, type EvaluateProgress, type ScoredImage } from '../evaluation/evaluate.js';
 import { goodName } from '../evaluation/metrics.js';
@@ -8,9 +8,10 @@ import { ReportWriter } from '../report/report.js';
 import type { Command } from './command.js';
 import { checkWritable, writeWhole } from '../files.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
+import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
 import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
 
-interface EvaluateArguments extends DeviceOptions {
+interface EvaluateArguments extends DeviceOptions, ScoringArguments {
   model: string;
   dataset: string;
   json: boolean;
@@ -33,6 +34,7 @@ export const evaluateCommand: Command<EvaluateArguments> = {
     threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
     product: text('product', 'What the images show, for a unified model and a dataset of one product'),
     'limit-report': number('limit-report', 'Images of each test folder in the report', 'all'),
+    ...scoringFlags,
     ...deviceFlags,
   },
   example: ['$0 evaluate part.safetensors parts/ --out evaluation/', 'Write the figures and a report with pictures'],
@@ -46,7 +48,7 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   }
   const file = out === undefined ? undefined : path.join(out, 'metrics.json');
   if (file !== undefined) await checkWritable(file);
-  await using detector = await Detector.load(model, { device, threads, threshold, signal });
+  await using detector = await Detector.load(model, { device, threads, threshold, scoring: scoringOf(argv), signal });
   const progress = new ProgressLine();
   const report = out === undefined ? undefined : await ReportWriter.create(out);
   let written: string | undefined;

@@ -1,6 +1,6 @@
 import { appendFile, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import type { DeviceOptions } from '../config.js';
+import type { DeviceOptions } from '../options.js';
 import { Detector, type ScoreResult } from '../detector.js';
 import { DdadError, toDdadError } from '../errors.js';
 import { imageExtensions } from '../image.js';
@@ -8,6 +8,7 @@ import { mapAhead } from '../read-ahead.js';
 import type { Command } from './command.js';
 import { isFolder, makeFolder, writing } from '../files.js';
 import { images, log, memoryLine, print, ProgressLine, short } from './output.js';
+import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
 import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
 
 /** An image to score, and what its output is called. */
@@ -42,7 +43,7 @@ export async function listImages(given: readonly string[]): Promise<Entry[]> {
   return entries;
 }
 
-interface ScoreArguments extends DeviceOptions {
+interface ScoreArguments extends DeviceOptions, ScoringArguments {
   model: string;
   images: string[];
   json: boolean;
@@ -63,6 +64,7 @@ export const scoreCommand: Command<ScoreArguments> = {
     threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
     product: text('product', 'What the images show; a unified model needs it'),
     'fail-on-anomaly': { type: 'boolean', default: false, describe: 'Exit with status 3 when an image is anomalous' },
+    ...scoringFlags,
     ...deviceFlags,
   },
   example: ['$0 score part.safetensors photos/ --out found/', 'Score a folder and write overlays'],
@@ -75,7 +77,13 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
   const heatmaps = argv.heatmaps ?? argv.out !== undefined;
   const out = argv.out ?? (heatmaps ? 'heatmaps' : undefined);
   const { device, threads, threshold, product } = argv;
-  await using detector = await Detector.load(argv.model, { device, threads, threshold, signal });
+  await using detector = await Detector.load(argv.model, {
+    device,
+    threads,
+    threshold,
+    scoring: scoringOf(argv),
+    signal,
+  });
   const limit = detector.thresholdOf(product); // refuses a product that the model does not know
   if (argv.failOnAnomaly && limit === null) {
     throw new UsageError('--fail-on-anomaly: the model has no threshold; give one with --threshold');

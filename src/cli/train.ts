@@ -1,5 +1,6 @@
 import path from 'node:path';
-import { defaultMemory, type TrainerOptions } from '../config.js';
+import { defaultMemory } from '../config.js';
+import { type TrainerOptions } from '../options.js';
 import { defaultPreset, presetNames } from '../presets.js';
 import { type Progress, Trainer } from '../trainer.js';
 import type { Command } from './command.js';

@@ -1,4 +1,4 @@
-import type { DeviceOptions } from '../config.js';
+import type { DeviceOptions } from '../options.js';
 import { toDdadError } from '../errors.js';
 import { addon, callNative, defaultBackbone } from '../native.js';
 import type { Command } from './command.js';

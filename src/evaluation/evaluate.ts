@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { parseOptions } from '../config.js';
+import { parseOptions } from '../options.js';
 import type { Detector, ScoreResult } from '../detector.js';
 import { atCaller, DdadError, throwIfAborted } from '../errors.js';
 import { productOf } from '../products.js';

@@ -3,7 +3,7 @@ import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { typicalRange } from '../calibration.js';
-import { parseOptions } from '../config.js';
+import { parseOptions } from '../options.js';
 import { DdadError } from '../errors.js';
 import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation } from '../evaluation/types.js';

@@ -114,12 +114,12 @@ inline ReferenceLoss referenceLoss(const NoiseCase& c, int64_t n, const std::vec
   return {loss.mse / elements, loss.vb / elements / std::numbers::ln2};
 }
 
-/// The KL of sample n by element, xhat0 clamped.
-inline std::vector<double> referenceKl(const NoiseCase& c, int64_t n) {
+/// A pixel measure of sample n by element, xhat0 clamped.
+inline std::vector<double> referencePixels(PixelMeasure measure, const NoiseCase& c, int64_t n) {
   const Schedule& s = c.schedule;
   const int t = c.t[n], channels = c.batch.channels;
   const double abar = s.alphasCumprod[t];
-  std::vector<double> kl;
+  std::vector<double> values;
   for (int64_t p = 0; p < c.pixels(); ++p)
     for (int i = 0; i < channels; ++i) {
       const int64_t at = n * c.batch.elements() + p * channels + i;
@@ -127,12 +127,16 @@ inline std::vector<double> referenceKl(const NoiseCase& c, int64_t n) {
       const double x0 = c.x0[at], v = c.output[out + channels], frac = (v + 1) / 2;
       const double xt = std::sqrt(abar) * x0 + std::sqrt(1 - abar) * c.noise[at];
       const double xstart = std::clamp(std::sqrt(1 / abar) * xt - std::sqrt(1 / abar - 1) * c.output[out], -1.0, 1.0);
+      if (measure == PixelMeasure::kReconstruction) {
+        values.push_back((x0 - xstart) * (x0 - xstart));
+        continue;
+      }
       const double logVarianceQ = s.posteriorLogVarianceClipped[t];
-      kl.push_back(referenceKlElement(s.posteriorMeanCoef1[t] * x0 + s.posteriorMeanCoef2[t] * xt, logVarianceQ,
-                                      s.posteriorMeanCoef1[t] * xstart + s.posteriorMeanCoef2[t] * xt,
-                                      frac * s.logBetas[t] + (1 - frac) * logVarianceQ));
+      values.push_back(referenceKlElement(s.posteriorMeanCoef1[t] * x0 + s.posteriorMeanCoef2[t] * xt, logVarianceQ,
+                                          s.posteriorMeanCoef1[t] * xstart + s.posteriorMeanCoef2[t] * xt,
+                                          frac * s.logBetas[t] + (1 - frac) * logVarianceQ));
     }
-  return kl;
+  return values;
 }
 
 }  // namespace ddad::testing

@@ -51,30 +51,30 @@ TEST_SUITE("noise") {
       const NoiseCase all(5, 1500, channels, {0, 1, 20, 500, 999});
       std::vector<float> xt(all.images()), gradient(all.outputs()), kl(all.samples() * all.pixels());
       std::vector<SampleLoss> losses(all.samples());
-      std::vector<KlStatistics> statistics(all.samples());
+      std::vector<PixelStatistics> statistics(all.samples());
       const std::vector<EnsembleTerm> terms = {{1, 0}, {0.5f, 1}, {2, -1}, {3, 0.25f}, {0.1f, 2}};
       std::vector<float> map(all.pixels());
       noising(all.batch, all.x0View(), all.k.data(), all.drawn.data(), xt.data(), 1);
       diffusionLoss(all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), 1.0, 5, losses.data(),
                     gradient.data(), 1);
-      klScore(all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), terms.data(), kl.data(),
-              statistics.data(), map.data(), 1);
+      pixelScore(PixelMeasure::kKl, all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(),
+                 terms.data(), kl.data(), statistics.data(), map.data(), 1);
 
       for (const int threads : {2, 3, 8}) {
         std::vector<float> xt2(xt.size()), gradient2(gradient.size()), kl2(kl.size()), map2(map.size());
         std::vector<SampleLoss> losses2(5);
-        std::vector<KlStatistics> statistics2(5);
+        std::vector<PixelStatistics> statistics2(5);
         noising(all.batch, all.x0View(), all.k.data(), all.drawn.data(), xt2.data(), threads);
         diffusionLoss(all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), 1.0, 5,
                       losses2.data(), gradient2.data(), threads);
-        klScore(all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), terms.data(), kl2.data(),
-                statistics2.data(), map2.data(), threads);
+        pixelScore(PixelMeasure::kKl, all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(),
+                   terms.data(), kl2.data(), statistics2.data(), map2.data(), threads);
         CHECK(xt2 == xt);
         CHECK(gradient2 == gradient);
         CHECK(kl2 == kl);
         CHECK(map2 == map);
         CHECK(std::memcmp(losses2.data(), losses.data(), sizeof(SampleLoss) * 5) == 0);
-        CHECK(std::memcmp(statistics2.data(), statistics.data(), sizeof(KlStatistics) * 5) == 0);
+        CHECK(std::memcmp(statistics2.data(), statistics.data(), sizeof(PixelStatistics) * 5) == 0);
       }
 
       for (int64_t first = 0, count = 2; first < 5; first += count, count = 3) {
@@ -171,48 +171,50 @@ TEST_SUITE("noise") {
   }
 
   TEST_CASE("the pixel-level score, its statistics and the ensemble") {
-    for (const int channels : {1, 3, 5}) {
-      const NoiseCase c(3, 1000, channels, {20, 201, 401});
-      std::vector<float> kl(3000), map(1000);
-      std::vector<KlStatistics> statistics(3);
-      const std::vector<EnsembleTerm> terms = {{2, 0.5f}, {-1, 0}, {0.25f, 1}};
-      klScore(c.batch, c.x0View(), c.output.data(), c.k.data(), c.sources().data(), terms.data(), kl.data(),
-              statistics.data(), map.data(), 2);
-      for (int64_t n = 0; n < 3; ++n) {
-        const std::vector<double> exact = referenceKl(c, n);
-        double error2 = 0.0, norm2 = 0.0, sum = 0.0, squares = 0.0;
-        double all = std::accumulate(exact.begin(), exact.end(), 0.0) / static_cast<double>(exact.size()), spread = 0.0;
-        for (const double x : exact) spread += (x - all) * (x - all);
-        std::vector<double> means(1000);
-        for (int64_t p = 0; p < 1000; ++p) {
-          for (int i = 0; i < channels; ++i) means[p] += exact[p * channels + i] / channels;
-          error2 += (kl[n * 1000 + p] - means[p]) * (kl[n * 1000 + p] - means[p]);
-          norm2 += means[p] * means[p];
-          sum += means[p];
+    for (const int channels : {1, 3, 5})
+      for (const PixelMeasure measure : {PixelMeasure::kKl, PixelMeasure::kReconstruction}) {
+        const NoiseCase c(3, 1000, channels, {20, 201, 401});
+        std::vector<float> values(3000), map(1000);
+        std::vector<PixelStatistics> statistics(3);
+        const std::vector<EnsembleTerm> terms = {{2, 0.5f}, {-1, 0}, {0.25f, 1}};
+        pixelScore(measure, c.batch, c.x0View(), c.output.data(), c.k.data(), c.sources().data(), terms.data(),
+                   values.data(), statistics.data(), map.data(), 2);
+        for (int64_t n = 0; n < 3; ++n) {
+          const std::vector<double> exact = referencePixels(measure, c, n);
+          double error2 = 0.0, norm2 = 0.0, sum = 0.0, squares = 0.0;
+          double all = std::accumulate(exact.begin(), exact.end(), 0.0) / static_cast<double>(exact.size()),
+                 spread = 0.0;
+          for (const double x : exact) spread += (x - all) * (x - all);
+          std::vector<double> means(1000);
+          for (int64_t p = 0; p < 1000; ++p) {
+            for (int i = 0; i < channels; ++i) means[p] += exact[p * channels + i] / channels;
+            error2 += (values[n * 1000 + p] - means[p]) * (values[n * 1000 + p] - means[p]);
+            norm2 += means[p] * means[p];
+            sum += means[p];
+          }
+          for (const double x : means) squares += (x - sum / 1000) * (x - sum / 1000);
+          CHECK(std::sqrt(error2 / norm2) < 1e-6);
+          CHECK(statistics[n].mean == doctest::Approx(sum / 1000).epsilon(1e-6));
+          CHECK(statistics[n].std == doctest::Approx(std::sqrt(squares / 999)).epsilon(1e-5));
+          CHECK(statistics[n].elementMean == doctest::Approx(all).epsilon(1e-6));
+          CHECK(statistics[n].elementStd == doctest::Approx(std::sqrt(spread / (1000.0 * channels - 1))).epsilon(1e-5));
         }
-        for (const double x : means) squares += (x - sum / 1000) * (x - sum / 1000);
-        CHECK(std::sqrt(error2 / norm2) < 1e-6);
-        CHECK(statistics[n].mean == doctest::Approx(sum / 1000).epsilon(1e-6));
-        CHECK(statistics[n].std == doctest::Approx(std::sqrt(squares / 999)).epsilon(1e-5));
-        CHECK(statistics[n].elementMean == doctest::Approx(all).epsilon(1e-6));
-        CHECK(statistics[n].elementStd == doctest::Approx(std::sqrt(spread / (1000.0 * channels - 1))).epsilon(1e-5));
+        for (int64_t p = 0; p < 1000; ++p) {
+          double expected = 0.0;
+          for (int n = 0; n < 3; ++n) expected += terms[n].scale * values[n * 1000 + p] + terms[n].offset;
+          CHECK(map[p] == doctest::Approx(expected).epsilon(1e-5));
+        }
       }
-      for (int64_t p = 0; p < 1000; ++p) {
-        double expected = 0.0;
-        for (int n = 0; n < 3; ++n) expected += terms[n].scale * kl[n * 1000 + p] + terms[n].offset;
-        CHECK(map[p] == doctest::Approx(expected).epsilon(1e-5));
-      }
-    }
   }
 
   TEST_CASE("one image is shared by several scales") {
     NoiseCase c(3, 100, 3, {5, 50, 100});
     for (int64_t n = 1; n < 3; ++n) std::copy_n(c.x0.data(), c.batch.elements(), c.x0.data() + n * c.batch.elements());
     std::vector<float> apart(300), shared(300), xa(c.images()), xs(c.images());
-    klScore(c.batch, c.x0View(), c.output.data(), c.k.data(), c.drawn.data(), nullptr, apart.data(), nullptr, nullptr,
-            1);
-    klScore(c.batch, {c.x0.data(), 0}, c.output.data(), c.k.data(), c.drawn.data(), nullptr, shared.data(), nullptr,
-            nullptr, 1);
+    pixelScore(PixelMeasure::kKl, c.batch, c.x0View(), c.output.data(), c.k.data(), c.drawn.data(), nullptr,
+               apart.data(), nullptr, nullptr, 1);
+    pixelScore(PixelMeasure::kKl, c.batch, {c.x0.data(), 0}, c.output.data(), c.k.data(), c.drawn.data(), nullptr,
+               shared.data(), nullptr, nullptr, 1);
     CHECK(apart == shared);
     noising(c.batch, c.x0View(), c.k.data(), c.drawn.data(), xa.data(), 1);
     noising(c.batch, {c.x0.data(), 0}, c.k.data(), c.drawn.data(), xs.data(), 1);
@@ -227,13 +229,13 @@ TEST_SUITE("noise") {
         bad.output[at] = std::numeric_limits<float>::quiet_NaN();
         SampleLoss loss;
         std::vector<float> gradient(128), kl(64);
-        KlStatistics statistics;
+        PixelStatistics statistics;
         diffusionLoss(bad.batch, bad.x0View(), bad.output.data(), bad.k.data(), bad.drawn.data(), 1, 1, &loss,
                       gradient.data(), 1);
         CHECK(std::isnan(loss.loss));
         CHECK(std::isnan(gradient[21]));
-        klScore(bad.batch, bad.x0View(), bad.output.data(), bad.k.data(), bad.drawn.data(), nullptr, kl.data(),
-                &statistics, nullptr, 1);
+        pixelScore(PixelMeasure::kKl, bad.batch, bad.x0View(), bad.output.data(), bad.k.data(), bad.drawn.data(),
+                   nullptr, kl.data(), &statistics, nullptr, 1);
         CHECK(std::isnan(kl[10]));
         CHECK(std::isnan(statistics.mean));
         CHECK(std::isnan(statistics.std));
