@@ -12,6 +12,7 @@
 #include "ops/parameters.h"
 #include "ops/plan.h"
 #include "tensor/philox.h"
+#include "train/feature_cache.h"
 #include "train/trainer_config.h"
 #include "unet/initialize.h"
 #include "unet/unet.h"
@@ -19,6 +20,7 @@
 namespace ddad {
 namespace {
 
+constexpr int64_t kFeatureCacheBytes = int64_t{512} << 20;
 constexpr int64_t kOptimizerChunk = 8192;  // parameters updated by one piece of work
 
 }  // namespace
@@ -82,14 +84,15 @@ class TrainerImpl {
       std::fill(features_->mean.begin(), features_->mean.end(), 0.0f);
       std::fill(features_->std.begin(), features_->std.end(), 1.0f);
     }
-    extractor_->run(pixels, config_.unet.inChannels, target_.data(), cancel);
-    statistics_->add(target_.data(), config_.batch * extractor_->positions());
+    extract(pixels, cancel);
+    statistics_->add(target_.data(), config_.batch * positions());
   }
 
-  int64_t batchFloats() const {
+  int64_t imageFloats() const {
     const int64_t side = config_.size * config_.features.scale;
-    return config_.batch * side * side * config_.unet.inChannels;
+    return side * side * config_.unet.inChannels;
   }
+  int64_t batchFloats() const { return config_.batch * imageFloats(); }
 
   void writeCheckpoint(const std::string& path, const nlohmann::json& metadata) const {
     std::vector<TensorToWrite> tensors;
@@ -132,6 +135,7 @@ class TrainerImpl {
     if (features_) {
       readFeatures(file, config_.features, *features_);
       extractor_->plan().prepare();
+      if (cache_) cache_->clear();
     }
     // the plan points into the parameter block: copy, do not swap
     std::memcpy(parameters_.values.data(), values.data(), static_cast<size_t>(values.bytes()));
@@ -156,8 +160,9 @@ class TrainerImpl {
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<FeatureSource> features_;  // null without a feature head
   std::unique_ptr<FeatureExtractor> extractor_;
-  AlignedBuffer target_;   // f(x_0) of the batch
-  AlignedBuffer reduced_;  // what the UNet sees of the batch, where the backbone sees more
+  std::unique_ptr<FeatureCache> cache_;  // null where samples do not come again
+  AlignedBuffer target_;                 // f(x_0) of the batch
+  AlignedBuffer reduced_;                // what the UNet sees of the batch, where the backbone sees more
   int64_t steps_ = 0;
 
  private:
@@ -172,11 +177,36 @@ class TrainerImpl {
                                     std::to_string(features_->channels()) + " channels, got " +
                                     std::to_string(config_.unet.featureChannels));
     const int64_t side = config_.size * config_.features.scale;
-    extractor_ = std::make_unique<FeatureExtractor>(*device_, *features_, config_.batch, side, side);
+    // with a cache image by image, so that only those that are new are computed
+    extractor_ =
+        std::make_unique<FeatureExtractor>(*device_, *features_, config_.samplesRepeat ? 1 : config_.batch, side, side);
     if (config_.features.scale > 1)
       reduced_ = AlignedBuffer(config_.batch * config_.size * config_.size * config_.unet.inChannels);
-    target_ = AlignedBuffer(config_.batch * extractor_->positions() * features_->channels());
+    target_ = AlignedBuffer(config_.batch * featureFloats());
+    if (config_.samplesRepeat) cache_ = std::make_unique<FeatureCache>(featureFloats(), kFeatureCacheBytes);
     featureLosses_.resize(static_cast<size_t>(config_.batch));
+  }
+
+  /// Cells of an image's features, and floats.
+  int64_t positions() const { return (config_.size / 4) * (config_.size / 4); }
+  int64_t featureFloats() const { return positions() * features_->channels(); }
+
+  /// target_ from the pixels of the batch.
+  void extract(const float* pixels, const Cancel& cancel) {
+    if (!cache_) return extractor_->run(pixels, config_.unet.inChannels, target_.data(), cancel);
+    for (int64_t i = 0; i < config_.batch; ++i) {
+      const float* image = pixels + i * imageFloats();
+      float* target = target_.data() + i * featureFloats();
+      // statistics are gathered of features that are not normalised yet
+      const FeatureCache::Key key = statistics_ ? FeatureCache::Key{} : FeatureCache::keyOf(image, imageFloats());
+      const float* known = statistics_ ? nullptr : cache_->find(key);
+      if (known) {
+        std::memcpy(target, known, static_cast<size_t>(featureFloats()) * sizeof(float));
+        continue;
+      }
+      extractor_->run(image, config_.unet.inChannels, target, cancel);
+      if (!statistics_) cache_->insert(key, target);
+    }
   }
 
   /// One step with timesteps_ and noise_ filled in. Until the optimiser starts nothing that lasts is touched.
@@ -200,7 +230,7 @@ class TrainerImpl {
       statistics_.reset();
     }
     noising(images, x0, coefficients_.data(), noise_.data(), plan_->value(net_.x), threads);
-    if (features_) extractor_->run(pixels, config_.unet.inChannels, target_.data(), cancel);
+    if (features_) extract(pixels, cancel);
     plan_->prepare();
     plan_->forward(cancel);
     const double vbWeight = config_.rescaledLoss ? schedule_.steps() / 1000.0 : 1.0;
@@ -213,7 +243,7 @@ class TrainerImpl {
       result.vb += loss.vb / static_cast<double>(config_.batch);
     }
     if (features_) {
-      const int64_t elements = extractor_->positions() * features_->channels();
+      const int64_t elements = featureFloats();
       featureLoss(*device_, plan_->value(net_.features), target_.data(), config_.batch, elements,
                   config_.features.weight, featureLosses_.data(), plan_->gradient(net_.features));
       for (double loss : featureLosses_) result.feature += loss / static_cast<double>(config_.batch);
@@ -306,7 +336,8 @@ nlohmann::json Trainer::memory() const {
   return {{"parameters", impl_->parameters_.values.bytes() + impl_->parameters_.gradients.bytes() + backbone},
           {"optimizer", impl_->ema_.bytes() + impl_->m_.bytes() + impl_->v_.bytes()},
           {"activations", impl_->plan_->activationBytes() + features},
-          {"packedWeights", impl_->plan_->packedBytes()}};
+          {"packedWeights", impl_->plan_->packedBytes()},
+          {"featureCache", impl_->cache_ ? impl_->cache_->bytes() : 0}};
 }
 
 }  // namespace ddad

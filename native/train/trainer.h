@@ -53,7 +53,7 @@ class Trainer {
   nlohmann::json loadCheckpoint(const std::string& path);
   /// A scorer with the averaged weights.
   std::unique_ptr<Scorer> toScorer(const nlohmann::json& config) const;
-  /// {"parameters","optimizer","activations"} in bytes.
+  /// {"parameters","optimizer","activations","packedWeights","featureCache"} in bytes.
   nlohmann::json memory() const;
 
  private:

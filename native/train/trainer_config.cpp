@@ -16,8 +16,10 @@ TrainerConfig TrainerConfig::fromJson(const nlohmann::json& config) {
   if (loss != "mse" && loss != "rescaled_mse")
     throw Error("ERR_CONFIG", "diffusion.loss: expected mse or rescaled_mse, got " + loss);
   c.rescaledLoss = loss == "rescaled_mse";
-  c.size = integerField(requireObject(config, "input"), "size", 1, 4096);
+  const auto& input = requireObject(config, "input");
+  c.size = integerField(input, "size", 1, 4096);
   const auto& training = requireObject(config, "training");
+  c.samplesRepeat = stringField(input, "mode", "crop") == "resize" && numberField(training, "rotation", 0, 180, 0) == 0;
   c.batch = integerField(training, "batchSize", 1, 4096);
   c.seed = static_cast<uint64_t>(integerField(training, "seed", 0, int64_t{1} << 53, 0));
   c.features = FeatureConfig::fromJson(config);

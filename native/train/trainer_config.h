@@ -19,7 +19,8 @@ struct TrainerConfig {
   int64_t batch = 0;
   uint64_t seed = 0;
   FeatureConfig features;
-  double focusShare = 0;  // of the samples have a time step below focusBelow, the others any
+  bool samplesRepeat = false;  // whole images, not turned: the same pixels come in every pass over them
+  double focusShare = 0;       // of the samples have a time step below focusBelow, the others any
   int focusBelow = 0;
   OptimizerSettings optimizer;
 

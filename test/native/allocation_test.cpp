@@ -69,6 +69,17 @@ TEST_CASE("a training step allocates nothing") {
   CHECK(allocationsOf([&] { trainer.step(pixels.data(), nullptr, 1e-4, never); }) == 0);
 }
 
+TEST_CASE("a training step allocates nothing once it has seen the images") {
+  auto json = testing::featureModel(16, 2);
+  json["input"]["mode"] = "resize";
+  Trainer trainer(openDevice("cpu", 2), json, testing::packagedBackbone());
+  std::vector<float> pixels(static_cast<size_t>(trainer.batchFloats()), 0.25f);
+  const Cancel never;
+  trainer.step(pixels.data(), nullptr, 1e-4, never);
+  CHECK(trainer.memory()["featureCache"].get<int64_t>() > 0);
+  CHECK(allocationsOf([&] { trainer.step(pixels.data(), nullptr, 1e-4, never); }) == 0);
+}
+
 TEST_CASE("a training step and a scoring pass with features allocate nothing") {
   const auto json = testing::featureModel(16, 2);
   Trainer trainer(openDevice("cpu", 2), json, testing::packagedBackbone());
