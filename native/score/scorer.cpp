@@ -99,6 +99,21 @@ class Mosaic {
 
 std::string memoryName(size_t label) { return "residual_memory." + std::to_string(label); }
 
+/// Everything that the tiles of one image give.
+struct Gathered {
+  Gathered(const ScoreRequest& request, const ScoreConfig& config)
+      : pixelScales(config.steps.size()),
+        rgbScales(config.normalization == Normalization::kNone ? config.steps.size() : 0),
+        featureScales(config.features ? config.steps.size() : 0),
+        pixel(request.width, request.height, config.overlap),
+        feature(config.features ? request.width : 0, request.height, config.overlap),
+        distance(config.remembers ? request.width : 0, request.height, config.overlap) {}
+
+  std::vector<Pooled> pixelScales, rgbScales, featureScales;
+  Pooled distances;
+  Mosaic pixel, feature, distance;
+};
+
 nlohmann::json parseModelConfig(const SafetensorsFile& file) {
   const auto text = [&](const char* key) {
     const auto it = file.metadata().find(key);
@@ -198,6 +213,11 @@ class ScorerImpl {
   }
 
   void check(const ScoreRequest& r) const;
+  /// Adds what a pass found in a tile.
+  void gather(ScorePass& pass, const Tile& tile, const ScoreRequest& request, const ResidualMemory* memory,
+              const Cancel& cancel, Gathered& all, ScoreResult& result) const;
+  /// The maps of the whole image, normalised, smoothed and combined.
+  void combine(const ScoreRequest& request, Gathered& all, ScoreResult& result) const;
   /// Minus the mean, over the standard deviation of good images at each place, where the model tells places apart.
   void normalisePlaces(const PositionGrid& grid, const ScoreRequest& request, std::vector<float>& map) const;
 };
@@ -244,27 +264,64 @@ void ScorerImpl::normalisePlaces(const PositionGrid& grid, const ScoreRequest& r
   for (size_t i = 0; i < map.size(); ++i) map[i] = (map[i] - mean[i]) / std[i];
 }
 
+void ScorerImpl::gather(ScorePass& pass, const Tile& tile, const ScoreRequest& request, const ResidualMemory* memory,
+                        const Cancel& cancel, Gathered& all, ScoreResult& result) const {
+  const auto cells = [](int64_t length, int64_t stride) { return (length + stride - 1) / stride; };
+  const int64_t scale = pass.scale(), height = cells(tile.height, scale), width = cells(tile.width, scale);
+  const int64_t rows = cells(height, 4), columns = cells(width, 4);  // of the grid of the features
+  for (size_t s = 0; s < all.pixelScales.size(); ++s) {
+    const auto of = static_cast<int64_t>(s);
+    all.pixelScales[s].add(pass.kl(0, of), height, width, pass.width());
+    if (!all.rgbScales.empty()) all.rgbScales[s].add(pass.rgb(0, of), height, width, pass.width());
+    if (features_) all.featureScales[s].add(pass.featureErrors(0, of), rows, columns, pass.gridWidth());
+  }
+  all.pixel.add(tile, pass.map(0), pass.imageWidth());
+  if (!features_) return;
+  all.feature.add(tile, pass.featureMap(0), pass.imageWidth());
+  if (!memory && !request.residuals) return;
+  const float* residuals = pass.pooledResiduals(0);
+  if (request.residuals)
+    for (int64_t y = 0; y < rows; ++y) {
+      const float* row = residuals + y * pass.gridWidth() * features_->channels();
+      result.residuals.insert(result.residuals.end(), row, row + columns * features_->channels());
+    }
+  if (!memory) return;
+  std::vector<float> grid(static_cast<size_t>(pass.gridHeight() * pass.gridWidth()));
+  std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));
+  memory->nearest(*device_, residuals, static_cast<int64_t>(grid.size()), grid.data(), cancel);
+  all.distances.add(grid.data(), rows, columns, pass.gridWidth());
+  resizeBilinear(grid.data(), pass.gridWidth(), pass.gridHeight(), map.data(), pass.imageWidth(), pass.imageHeight());
+  all.distance.add(tile, map.data(), pass.imageWidth());
+}
+
+void ScorerImpl::combine(const ScoreRequest& request, Gathered& all, ScoreResult& result) const {
+  result.pixelMap = all.pixel.take();
+  if (config_.kind != ScoreKind::kRgb) normalisePlaces(config_.pixelGrid, request, result.pixelMap);
+  gaussianBlur(result.pixelMap, request.width, request.height, config_.smoothing);
+  result.map = result.pixelMap;
+  if (!features_) return;
+  result.featureMap = all.feature.take();
+  normalisePlaces(config_.featureGrid, request, result.featureMap);
+  if (config_.memoryWeight > 0) mixDistances(config_, all.distance.take(), result.featureMap);
+  gaussianBlur(result.featureMap, request.width, request.height, config_.smoothing);
+  if (config_.kind == ScoreKind::kEnsemble) combineMaps(config_, result.map, result.featureMap);
+  if (config_.kind == ScoreKind::kFeature) result.map = result.featureMap;
+}
+
 ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel) {
   check(request);
   const int64_t scale = features_ ? features_->scale : 1;
   const int64_t unit = std::lcm(scale << net_.graph.maxLevel(), features_ ? features_->unit() : 1);
   const auto padded = [&](int64_t n) { return (n + unit - 1) / unit * unit; };
-  const bool perImage = config_.normalization == Normalization::kPerImage;
   const std::vector<Tile> tiles = planTiles(request.width, request.height, config_.tile, config_.overlap);
-  if (tiles.size() > 1 && perImage)
+  if (tiles.size() > 1 && config_.normalization == Normalization::kPerImage)
     throw Error("ERR_IMAGE", "image: per-image normalisation needs the whole image at once, at most " +
                                  std::to_string(config_.tile) + " pixels a side, got " + std::to_string(request.width) +
                                  " x " + std::to_string(request.height));
-  const size_t scales = config_.steps.size();
-  const bool raw = config_.normalization == Normalization::kNone;
-  std::vector<Pooled> pixelScales(scales), rgbScales(raw ? scales : 0), featureScales(features_ ? scales : 0);
-  Mosaic pixel(request.width, request.height, config_.overlap);
-  Mosaic feature(features_ ? request.width : 0, features_ ? request.height : 0, config_.overlap);
-  Mosaic distance(features_ ? request.width : 0, features_ ? request.height : 0, config_.overlap);
-  Pooled distances;
-  const ResidualMemory* memory = memoryOf(request.label);
+  const ResidualMemory* memory = config_.remembers ? memoryOf(request.label) : nullptr;
   if (config_.memoryWeight > 0 && !memory)
     throw Error("ERR_CONFIG", "score.memory: the model has no residuals of good images");
+  Gathered all(request, config_);
   ScoreResult result;
   for (size_t i = 0; i < tiles.size(); ++i) {
     const Tile& tile = tiles[i];
@@ -273,54 +330,18 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
     pass.setLabel(0, request.label);
     const auto sample = static_cast<uint32_t>(i);
     pass.run(&sample, cancel);
-    const auto cells = [&](int64_t length, int64_t stride) { return (length + stride - 1) / stride; };
-    const int64_t rows = cells(tile.height, 4 * scale), columns = cells(tile.width, 4 * scale);
-    for (size_t s = 0; s < scales; ++s) {
-      const auto of = static_cast<int64_t>(s);
-      pixelScales[s].add(pass.kl(0, of), cells(tile.height, scale), cells(tile.width, scale), pass.width());
-      if (raw) rgbScales[s].add(pass.rgb(0, of), cells(tile.height, scale), cells(tile.width, scale), pass.width());
-      if (features_) featureScales[s].add(pass.featureErrors(0, of), rows, columns, pass.gridWidth());
-    }
-    pixel.add(tile, pass.map(0), pass.imageWidth());
-    if (!features_) continue;
-    feature.add(tile, pass.featureMap(0), pass.imageWidth());
-    if (!memory && !request.residuals) continue;
-    const float* residuals = pass.pooledResiduals(0);
-    if (request.residuals)
-      for (int64_t y = 0; y < rows; ++y) {
-        const float* row = residuals + y * pass.gridWidth() * features_->channels();
-        result.residuals.insert(result.residuals.end(), row, row + columns * features_->channels());
-      }
-    if (!memory) continue;
-    std::vector<float> grid(static_cast<size_t>(pass.gridHeight() * pass.gridWidth()));
-    std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));
-    memory->nearest(*device_, residuals, static_cast<int64_t>(grid.size()), grid.data(), cancel);
-    distances.add(grid.data(), rows, columns, pass.gridWidth());
-    resizeBilinear(grid.data(), pass.gridWidth(), pass.gridHeight(), map.data(), pass.imageWidth(), pass.imageHeight());
-    distance.add(tile, map.data(), pass.imageWidth());
+    gather(pass, tile, request, memory, cancel, all, result);
   }
-
-  result.pixelMap = pixel.take();
-  if (config_.kind != ScoreKind::kRgb) normalisePlaces(config_.pixelGrid, request, result.pixelMap);
-  gaussianBlur(result.pixelMap, request.width, request.height, config_.smoothing);
-  result.map = result.pixelMap;
-  if (features_) {
-    result.featureMap = feature.take();
-    normalisePlaces(config_.featureGrid, request, result.featureMap);
-    if (config_.memoryWeight > 0) mixDistances(config_, distance.take(), result.featureMap);
-    gaussianBlur(result.featureMap, request.width, request.height, config_.smoothing);
-    if (config_.kind == ScoreKind::kEnsemble) combineMaps(config_, result.map, result.featureMap);
-    if (config_.kind == ScoreKind::kFeature) result.map = result.featureMap;
-  }
+  combine(request, all, result);
   const int64_t top =
       config_.topCount > 0
           ? config_.topCount
           : static_cast<int64_t>(std::lround(config_.topShare * static_cast<double>(result.map.size())));
   result.score = meanOfLargest(result.map, top);
-  result.pixel = statisticsOf(pixelScales);
-  result.rgb = statisticsOf(rgbScales);
-  result.feature = statisticsOf(featureScales);
-  if (memory) result.memory = statisticsOf({distances});
+  result.pixel = statisticsOf(all.pixelScales);
+  result.rgb = statisticsOf(all.rgbScales);
+  result.feature = statisticsOf(all.featureScales);
+  if (memory) result.memory = statisticsOf({all.distances});
   result.width = request.outWidth > 0 ? request.outWidth : request.width;
   result.height = request.outHeight > 0 ? request.outHeight : request.height;
   if (result.width != request.width || result.height != request.height)
