@@ -74,8 +74,11 @@ function stepsOf(values: readonly number[]): { logarithmic: boolean; thresholds:
   return { logarithmic, thresholds: logarithmic ? Array.from({ length: bins + 1 }, edge) : bins };
 }
 
-function histogram({ plot, draw }: Artist, { scores, threshold }: Evaluation): Chart {
-  const title = 'Image scores';
+function histogram(
+  { plot, draw }: Artist,
+  { scores, threshold }: Pick<Evaluation, 'scores' | 'threshold'>,
+  title = 'Image scores',
+): Chart {
   const kinds = ['good', 'with defects'];
   const shown = scores
     .filter(({ score }) => Number.isFinite(score))
@@ -113,7 +116,7 @@ function histogram({ plot, draw }: Artist, { scores, threshold }: Evaluation): C
         ? []
         : [plot.ruleX([threshold], { stroke: 'var(--ink)', strokeWidth: 1.5, strokeDasharray: '5 3' })]),
     ],
-    label: `Histogram of the image scores: ${counts}${against}`,
+    label: `${title}, a histogram: ${counts}${against}`,
   });
   return { title, svg, note: `${counts}${against}${scale}` };
 }
@@ -152,9 +155,15 @@ function curveChart({ plot, draw }: Artist, given: CurveChart): Chart {
 /** The charts of a report, in its order. */
 export async function drawCharts(evaluation: Evaluation): Promise<Chart[]> {
   const tools = await makeArtist();
-  const { curves } = evaluation;
+  const { curves, perProduct, scores } = evaluation;
   const [fpr, tpr] = ['false-positive rate', 'true-positive rate'];
-  if (evaluation.perProduct) return [histogram(tools, evaluation)]; // a curve belongs to one product
+  if (perProduct) {
+    // Scores compare within a product only, and a curve belongs to one.
+    return Object.entries(perProduct).map(([product, { threshold }]) => {
+      const own = scores.filter((image) => image.product === product);
+      return histogram(tools, { scores: own, threshold }, `Image scores of ${product}`);
+    });
+  }
   const both = 'Needs good images and images with defects.';
   const masks = 'Needs masks of the defects.';
   const pr = { x: 'recall', y: 'precision' };

@@ -223,7 +223,14 @@ test('evaluate prints a line a product, and the report has them', async () => {
   assert.equal(metrics.perProduct.screw.threshold, trained.perProduct.screw.threshold);
   assert.equal(metrics.scores.length, 4);
   const report = await readFile(path.join(out, 'report.html'), 'utf8');
-  for (const text of ['screw/bad', 'mean of 2 products', 'one a product', 'all good images of its product']) {
+  for (const text of [
+    'Image scores of bottle',
+    'Image scores of screw',
+    'screw/bad',
+    'mean of 2 products',
+    'one a product',
+    'all good images of its product',
+  ]) {
     assert.ok(report.includes(text), text);
   }
   assert.ok(!report.includes('No chart'));

@@ -1,0 +1,66 @@
+// The pictures of the README, from what `npm run demo` left in demo-output: overlays of cells, and the report of an
+// evaluation. Needs Chromium: CHROMIUM, or the program `chromium` of the system.
+//
+//   node scripts/pictures.mjs
+import { execFileSync } from 'node:child_process';
+import { mkdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { chromium } from 'playwright-core';
+import sharp from 'sharp';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const demo = path.join(root, 'demo-output');
+const docs = path.join(root, 'docs');
+const side = 220;
+const gap = 8;
+
+/** Cells above their overlays: the defective ones that are the most anomalous but for the first few, and a good one. */
+async function overlays() {
+  const { functional, broken } = JSON.parse(await readFile(path.join(demo, 'scores.json'), 'utf8'));
+  const shown = [
+    ...broken
+      .slice(0, 40)
+      .sort((a, b) => b.score - a.score)
+      .filter((_, i) => i % 3 === 1)
+      .slice(0, 4)
+      .map(({ name }) => ['defective', name]),
+    ...functional.slice(0, 1).map(({ name }) => ['good', name]),
+  ];
+  const pictures = [];
+  for (const [i, [kind, name]] of shown.entries()) {
+    const files = [
+      path.join(demo, 'solar-cells', 'test', kind, `${name}.png`),
+      path.join(demo, 'overlays', kind, `${name}.heatmap.png`),
+    ];
+    for (const [row, file] of files.entries()) {
+      const input = await sharp(file).resize(side, side).toColourspace('srgb').png().toBuffer();
+      pictures.push({ input, left: i * (side + gap), top: row * (side + gap) });
+    }
+  }
+  const [width, height] = [shown.length * (side + gap) - gap, 2 * side + gap];
+  await sharp({ create: { width, height, channels: 3, background: 'white' } })
+    .composite(pictures)
+    .png({ palette: true, colours: 128 })
+    .toFile(path.join(docs, 'overlays.png'));
+}
+
+async function report() {
+  const out = path.join(demo, 'evaluation');
+  const cli = path.join(root, 'bin', 'ddad-native.js');
+  const [model, dataset] = ['solar-cells.safetensors', 'solar-cells'].map((name) => path.join(demo, name));
+  execFileSync(process.execPath, [cli, 'evaluate', model, dataset, '--out', out], { stdio: 'inherit' });
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    args: process.getuid?.() === 0 ? ['--no-sandbox'] : [],
+  });
+  const page = await browser.newPage({ viewport: { width: 1100, height: 1500 } });
+  await page.goto(pathToFileURL(path.join(out, 'report.html')).href);
+  const picture = await page.screenshot();
+  await browser.close();
+  await sharp(picture).png({ palette: true, colours: 192 }).toFile(path.join(docs, 'report.png'));
+}
+
+await mkdir(docs, { recursive: true });
+await overlays();
+await report();
