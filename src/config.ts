@@ -205,8 +205,8 @@ export function expandConfig(options: TrainerOptions, taps: readonly BackboneTap
       scaleIndexing: options.scaleIndexing ?? 'original',
       respacing: options.respacing ?? (options.scaleIndexing === 'respaced' ? '250' : null),
       normalization,
-      // measured on the magnetic tiles: 0 has the best means, 0.2 is better on blowholes alone, 0.5 worse
-      alpha: options.alpha ?? (strides.length === 0 ? 1 : 0),
+      // measured on the magnetic tiles: 0.1 against 0 gives 0.003 of AUPRO for 0.001 of image AUROC, 0.5 is worse
+      alpha: options.alpha ?? (strides.length === 0 ? 1 : resized ? 0.1 : 0),
       // one cell of the features, measured on the magnetic tiles with whole images and with crops
       smoothing: options.smoothing ?? 4 * featureScale,
       topPixels: options.topPixels ?? { count: 64 },

@@ -52,7 +52,7 @@ export const trainCommand: Command<TrainArguments> = {
     'top-pixels': text('top-pixels', 'Score: mean of so many of the largest map values, or a share: 50%', '64'),
     backbone: text('backbone', 'Pretrained weights whose features are predicted, or none', "the package's Lite0"),
     memory: number('memory', 'Patches of good images that the model remembers; 0: none', '20000 in mode resize'),
-    alpha: number('alpha', 'Weight of the pixel-level score, 0 to 1; the feature-level score has the rest', '0'),
+    alpha: number('alpha', 'Weight of the pixel-level score, 0 to 1; the feature-level score has the rest', 'by mode'),
     quantile: number('quantile', "Of the held-back images' scores, becomes the threshold", '0.99'),
     checkpoint: text('checkpoint', 'File that keeps the state to resume from', '<out>.checkpoint.safetensors'),
     'checkpoint-every': text('checkpoint-every', 'Time between two checkpoints', '30s'),
@@ -159,7 +159,8 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     const took = duration(performance.now() - start);
     const limit = (value: number | null, of: number): string =>
       `threshold ${value === null ? '-' : short(value)} (${images(of)} held back)`;
-    const head = `${argv.out}: ${done} steps in ${took}, loss ${short(loss)}`;
+    const trained = Number.isNaN(loss) ? 'trained before, calibrated' : `${done} steps`;
+    const head = `${argv.out}: ${trained} in ${took}${Number.isNaN(loss) ? '' : `, loss ${short(loss)}`}`;
     if (perProduct) print(`${head}, ${products.length} products`);
     else print(`${head}, ${limit(threshold, calibration?.images ?? 0)}`);
     for (const one of products) print(`  ${one.product}: ${limit(one.threshold, one.calibrationImages)}`);

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import config from '../../dist/config.js';
+import options from '../../dist/options.js';
 import { presets, Trainer } from '../../dist/index.js';
 
-const { expandConfig, optionsOf, parseTrainerOptions, resumeOptions } = config;
+const { expandConfig, optionsOf, resumeOptions } = config;
+const { parseTrainerOptions } = options;
 
 test('every preset expands to a network that fits its input', () => {
   for (const preset of Object.keys(presets)) {
@@ -97,9 +99,10 @@ test('a resumed run may change what training has not used, nothing else', () => 
 test('features: what they are by default, and without a backbone', () => {
   const lite = expandConfig({ channels: 'gray' });
   assert.deepEqual(lite.features, { backbone: 'efficientnet-lite0', strides: [8, 16], scale: 2, weight: 1 });
-  assert.deepEqual([lite.unet.featureChannels, lite.score.alpha, lite.score.positions], [40 + 112, 0, true]);
+  assert.deepEqual([lite.unet.featureChannels, lite.score.alpha, lite.score.positions], [40 + 112, 0.1, true]);
   assert.deepEqual(lite.training.focus, { share: 0.75, below: 500 });
-  assert.equal(expandConfig({ mode: 'crop' }).features.scale, 1);
+  const crop = expandConfig({ mode: 'crop' });
+  assert.deepEqual([crop.features.scale, crop.score.alpha], [1, 0]);
   const none = expandConfig({ backbone: null });
   assert.deepEqual([none.features, none.unet.featureChannels, none.score.alpha], [null, 0, 1]);
   const wide = [4, 8, 16].map((stride) => ({ stride, channels: 10 * stride }));
