@@ -1,6 +1,6 @@
 """How different ways to turn the residuals of a model into scores would do, from what dump-scores.mjs wrote:
 
-    python bench/accuracy/calibration-variants.py FOLDER [--step INDEX]
+    python bench/accuracy/calibration-variants.py FOLDER [--step INDEX] [--only NAME]
 
 Prints, for each variant, the mean image AUROC over the defects (score: the largest 1 % of a map smoothed by one cell),
 and image and pixel AUROC of each. "By place": minus the mean, over the deviation of the held-back images at each cell,
@@ -83,7 +83,7 @@ def report(name, images, maps, by_place):
     print(f"{name:45s} mean {np.mean(image_figures):.3f}   {figures}", flush=True)
 
 
-def residual_variants(images, step):
+def residual_variants(images, step, only):
     residuals = {}
     for entry in images.entries:
         tensors = images.tensors(entry)
@@ -140,6 +140,8 @@ def residual_variants(images, step):
     of_key["nearest features, means of 3x3"] = Nearest(lambda key: pooled(features(key)))
     scored = [e["out"] for e in images.entries if e["group"] != "trained"]
     for name, variant in of_key.items():
+        if only not in name:
+            continue
         maps = {key: variant(key) for key in scored}
         for by_place in (False, True):
             report(name, images, maps, by_place)
@@ -168,13 +170,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--step", type=int, default=0, help="which of the noise steps that were written (0)")
+    parser.add_argument("--only", default="", help="variants whose name has this in it")
     parser.add_argument("--kl", action="store_true")
     args = parser.parse_args()
     images = Images(args.folder)
     if args.kl:
         kl_by_step(images)
     else:
-        residual_variants(images, args.step)
+        residual_variants(images, args.step, args.only)
 
 
 if __name__ == "__main__":
