@@ -15,17 +15,17 @@ const docs = path.join(root, 'docs');
 const side = 220;
 const gap = 8;
 
-/** Cells above their overlays: the defective ones that are the most anomalous but for the first few, and a good one. */
+/** Of the first images, whose overlays the demo keeps, the one with a score nearest to `wanted`. */
+const nearest = (results, kept, wanted) =>
+  results.slice(0, kept).sort((a, b) => Math.abs(a.score - wanted) - Math.abs(b.score - wanted))[0].name;
+
+/** Cells above their overlays: defective ones from little above the threshold to far above it, and a typical good one. */
 async function overlays() {
-  const { functional, broken } = JSON.parse(await readFile(path.join(demo, 'scores.json'), 'utf8'));
+  const { threshold, functional, broken } = JSON.parse(await readFile(path.join(demo, 'scores.json'), 'utf8'));
+  const middle = functional.map(({ score }) => score).sort((a, b) => a - b)[functional.length >> 1];
   const shown = [
-    ...broken
-      .slice(0, 40)
-      .sort((a, b) => b.score - a.score)
-      .filter((_, i) => i % 3 === 1)
-      .slice(0, 4)
-      .map(({ name }) => ['defective', name]),
-    ...functional.slice(0, 1).map(({ name }) => ['good', name]),
+    ...[1.2, 1.6, 2.2, 3].map((times) => ['defective', nearest(broken, 40, times * threshold)]),
+    ['good', nearest(functional, 20, middle)],
   ];
   const pictures = [];
   for (const [i, [kind, name]] of shown.entries()) {
@@ -46,16 +46,15 @@ async function overlays() {
 }
 
 async function report() {
-  const out = path.join(demo, 'evaluation');
   const cli = path.join(root, 'bin', 'ddad-native.js');
-  const [model, dataset] = ['solar-cells.safetensors', 'solar-cells'].map((name) => path.join(demo, name));
-  execFileSync(process.execPath, [cli, 'evaluate', model, dataset, '--out', out], { stdio: 'inherit' });
+  const evaluate = [cli, 'evaluate', 'solar-cells.safetensors', 'solar-cells', '--out', 'evaluation'];
+  execFileSync(process.execPath, evaluate, { cwd: demo, stdio: 'inherit' });
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: process.getuid?.() === 0 ? ['--no-sandbox'] : [],
   });
   const page = await browser.newPage({ viewport: { width: 1100, height: 1500 } });
-  await page.goto(pathToFileURL(path.join(out, 'report.html')).href);
+  await page.goto(pathToFileURL(path.join(demo, 'evaluation', 'report.html')).href);
   const picture = await page.screenshot();
   await browser.close();
   await sharp(picture).png({ palette: true, colours: 192 }).toFile(path.join(docs, 'report.png'));
