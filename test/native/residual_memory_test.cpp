@@ -10,9 +10,7 @@
 #include "error_code.h"
 #include "file_helpers.h"
 #include "random_values.h"
-#include "score/scorer.h"
-#include "small_model.h"
-#include "train/trainer.h"
+#include "score_helpers.h"
 
 using namespace ddad;
 using namespace ddad::testing;
@@ -33,15 +31,6 @@ std::vector<float> distances(const ResidualMemory& memory, const std::vector<flo
   std::vector<float> found(static_cast<size_t>(n));
   memory.nearest(*openDevice("cpu", threads), residuals.data(), n, found.data(), Cancel());
   return found;
-}
-
-ScoreRequest requestOf(const std::vector<uint8_t>& pixels, int width, int height) {
-  ScoreRequest request;
-  request.data = pixels.data();
-  request.width = width;
-  request.height = height;
-  request.channels = 1;
-  return request;
 }
 
 }  // namespace
@@ -110,22 +99,17 @@ TEST_CASE("residuals are averaged over scales and 3x3 cells, zero beyond the bor
 
 TEST_CASE("a model with a memory mixes the distance into its feature-level score, also from its file") {
   auto config = featureModel(16, 2);
-  Trainer trainer(openDevice("cpu", 2), config, packagedBackbone());
-  const auto pixels = randomValues(trainer.batchFloats(), 10);
-  trainer.observe(pixels.data(), Cancel());
-  for (int i = 0; i < 3; ++i) trainer.step(pixels.data(), nullptr, 1e-3, Cancel());
-  auto scorer = trainer.toScorer(config);
-  std::vector<uint8_t> image(45 * 37);
-  for (size_t i = 0; i < image.size(); ++i) image[i] = static_cast<uint8_t>(i * 31 % 253);
-  ScoreRequest request = requestOf(image, 45, 37);
-  request.residuals = true;
-  const ScoreResult raw = scorer->score(request, Cancel());
+  auto scorer = featureScorer(config);
+  const auto image = picture(45, 37);
+  ScoreRequest asked = request(image, 45, 37);
+  asked.residuals = true;
+  const ScoreResult raw = scorer->score(asked, Cancel());
   CHECK(raw.memory.elements == 0);
   REQUIRE(raw.residuals.size() % 80 == 0);
   const auto cells = static_cast<int64_t>(raw.residuals.size()) / 80;
   CHECK(cells >= 12 * 10);  // cells of 4 pixels; those where tiles overlap count twice
-  request.residuals = false;
-  CHECK(scorer->score(request, Cancel()).residuals.empty());
+  asked.residuals = false;
+  CHECK(scorer->score(asked, Cancel()).residuals.empty());
 
   CHECK(codeOf([&] { scorer->setMemory(0, raw.residuals, cells + 1); }) == "ERR_ARGUMENT");
   CHECK(codeOf([&] { scorer->setMemory(1, raw.residuals, cells); }) == "ERR_ARGUMENT");
@@ -138,20 +122,20 @@ TEST_CASE("a model with a memory mixes the distance into its feature-level score
                            {"featureMean", raw.feature.mean},
                            {"featureStd", raw.feature.std}};
   scorer->setConfig(config);
-  const ScoreResult without = scorer->score(request, Cancel());
+  const ScoreResult without = scorer->score(asked, Cancel());
   config["score"]["memory"] = {{"patches", cells}, {"weight", 0.75}};
   CHECK(codeOf([&] { scorer->setConfig(config); }) == "ERR_CONFIG");  // no statistics of the distance
   config["calibration"]["memoryMean"] = 2.0;
   config["calibration"]["memoryStd"] = 0.5;
   scorer->setConfig(config);
-  CHECK(codeOf([&] { scorer->score(request, Cancel()); }) == "ERR_CONFIG");  // nothing remembered yet
+  CHECK(codeOf([&] { scorer->score(asked, Cancel()); }) == "ERR_CONFIG");  // nothing remembered yet
   const TemporaryFolder folder;
   const std::string path = folder / "model.safetensors";
   scorer->save(path, config);
   CHECK(codeOf([&] { Scorer::load(openDevice("cpu", 2), path); }) == "ERR_MODEL_FORMAT");
 
   scorer->setMemory(0, raw.residuals, cells);  // its own: each is at distance zero
-  const ScoreResult with = scorer->score(request, Cancel());
+  const ScoreResult with = scorer->score(asked, Cancel());
   CHECK(with.memory.elements == cells);
   CHECK(with.memory.mean[0] <= 0.02);
   double worst = 0;
@@ -165,6 +149,6 @@ TEST_CASE("a model with a memory mixes the distance into its feature-level score
 
   scorer->save(path, config);
   const auto loaded = Scorer::load(openDevice("cpu", 2), path);
-  CHECK(loaded->score(request, Cancel()).map == with.map);
+  CHECK(loaded->score(asked, Cancel()).map == with.map);
   CHECK(loaded->memory()["residualMemory"].get<int64_t>() >= cells * 80 * 4);
 }

@@ -10,11 +10,12 @@
 #include "doctest.h"
 #include "error_code.h"
 #include "score/pixels.h"
-#include "small_model.h"
-#include "train/trainer.h"
+#include "score_helpers.h"
 
 using namespace ddad;
 using ddad::testing::codeOf;
+using ddad::testing::picture;
+using ddad::testing::request;
 using ddad::testing::smallModel;
 
 namespace {
@@ -24,21 +25,6 @@ std::unique_ptr<Scorer> makeScorer(const nlohmann::json& config, int threads = 2
   std::vector<float> pixels(static_cast<size_t>(trainer.batchFloats()), 0.3f);
   for (int i = 0; i < 3; ++i) trainer.step(pixels.data(), nullptr, 1e-2, Cancel());
   return trainer.toScorer(config);
-}
-
-std::vector<uint8_t> picture(int width, int height, int channels = 1) {
-  std::vector<uint8_t> pixels(static_cast<size_t>(width * height * channels));
-  for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<uint8_t>((i * 37) % 251);
-  return pixels;
-}
-
-ScoreRequest request(const std::vector<uint8_t>& pixels, int width, int height, int channels = 1) {
-  ScoreRequest r;
-  r.data = pixels.data();
-  r.width = width;
-  r.height = height;
-  r.channels = channels;
-  return r;
 }
 
 }  // namespace
