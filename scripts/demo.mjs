@@ -103,6 +103,21 @@ async function train({ Trainer }, dataset, model) {
   return last;
 }
 
+/** Image AUROC by one of the scores that the ensemble is made of, or by the error of the reconstruction. */
+async function aurocBy(kind, { Detector, auroc }, model, good, defective) {
+  const detector = await Detector.load(model, { scoring: { kind } });
+  const scores = async (images) => {
+    const found = [];
+    for await (const { score } of detector.scoreAll(images)) found.push(score);
+    return found;
+  };
+  try {
+    return auroc(await scores(good), await scores(defective));
+  } finally {
+    detector.dispose();
+  }
+}
+
 /** Scores images in order; the overlays of the first few are kept. */
 async function score(detector, images, folder, overlays) {
   await rm(folder, { recursive: true, force: true });
@@ -146,16 +161,21 @@ async function main() {
     functional.map((result) => result.score),
     broken.map((result) => result.score),
   );
+  const alone = {};
+  for (const kind of ['feature', 'pixel', 'rgb']) {
+    alone[kind] = await aurocBy(kind, { Detector, auroc }, model, good, defective);
+  }
   const count = (results) => results.filter(({ anomalous }) => anomalous).length;
   await writeFile(
     path.join(output, 'scores.json'),
-    JSON.stringify({ auroc: area, threshold, functional, broken }, null, 1),
+    JSON.stringify({ auroc: area, alone, threshold, functional, broken }, null, 1),
   );
   say('');
   say(`functional: every fifth of the dataset's monocrystalline cells with defect probability 0, ${good.length} cells`);
   say(`defective:  all of its monocrystalline cells with defect probability 1, ${defective.length} cells`);
   say(`above the threshold of ${threshold.toFixed(3)}: ${count(functional)} functional, ${count(broken)} defective`);
   say(`image AUROC: ${area.toFixed(4)}`);
+  for (const [kind, value] of Object.entries(alone)) say(`  by the ${kind} score alone: ${value.toFixed(4)}`);
   say('');
   say(`overlays: ${path.relative(process.cwd(), overlays) || '.'}`);
   say(`model:    ${path.relative(process.cwd(), model)}`);
