@@ -44,6 +44,7 @@ void normGradSums(const float* x, const float* dy, int64_t dyStride, int64_t row
     const float* row = x + r * channels;
     const float* g = dy + r * dyStride;
     if (silu)
+#pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const float z = a[c] * row[c] + b[c];
         const float s = sigmoid(z);
@@ -52,6 +53,7 @@ void normGradSums(const float* x, const float* dy, int64_t dyStride, int64_t row
         s2[c] += dz * (h[c] * row[c] + m[c]);
       }
     else
+#pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         s1[c] += g[c];
         s2[c] += g[c] * (h[c] * row[c] + m[c]);
@@ -66,6 +68,7 @@ void normGradApply(const float* x, const float* dy, int64_t dyStride, int64_t ro
     const float* row = x + i * channels;
     const float* g = dy + i * dyStride;
     float* to = dx + i * channels;
+#pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
       float dz = g[c];
       if (silu) {
