@@ -16,6 +16,8 @@ namespace DDAD_ISA {
 typedef float Vec __attribute__((vector_size(DDAD_VL * 4), may_alias));
 typedef float VecUnaligned __attribute__((vector_size(DDAD_VL * 4), aligned(4), may_alias));
 
+constexpr int kVl = DDAD_VL;
+
 static inline __attribute__((always_inline)) Vec load(const float* p) { return *(const VecUnaligned*)p; }
 static inline __attribute__((always_inline)) void store(float* p, Vec v) { *(VecUnaligned*)p = v; }
 

@@ -8,7 +8,6 @@ namespace ddad {
 namespace DDAD_ISA {
 namespace {
 
-constexpr int kVl = DDAD_VL;
 constexpr int kMaxRows = 12;
 
 // acc[MR][NV] += A (MR rows by pointer, all taps) * B (panel of NV vectors).

@@ -6,6 +6,7 @@
 #include "ops/conv.h"
 #include "ops/elementwise.h"
 #include "ops/gemm.h"
+#include "ops/winograd_gradient.h"
 
 namespace ddad {
 
@@ -35,7 +36,6 @@ class WinogradConv : public Op {
     const Shape &in = context_.in[0], &out = context_.out;
     forward_ = winogradShape(out.n, out.h, out.w, in.c, out.c);
     backward_ = winogradShape(out.n, out.h, out.w, out.c, in.c);
-    zeros_ = (std::max(in.c, out.c) + 15) / 16 * 16;
   }
 
   const char* kernelName() const override { return "winograd"; }
@@ -46,7 +46,7 @@ class WinogradConv : public Op {
     return 18.0 * static_cast<double>(context_.out.size()) * static_cast<double>(context_.in[0].c);
   }
   int64_t packedFloats() const override {
-    return zeros_ + forward_.weightFloats() + (context_.inputGradient[0] ? backward_.weightFloats() : 0);
+    return forward_.weightFloats() + (context_.inputGradient[0] ? backward_.weightFloats() : 0);
   }
   int64_t forwardWorkspaceFloats() const override { return threads() * forward_.scratchFloats(); }
   int64_t backwardWorkspaceFloats() const override {
@@ -55,24 +55,22 @@ class WinogradConv : public Op {
 
   void prepare() override {
     const int64_t in = context_.in[0].c;
-    std::fill_n(buffers_.packed, zeros_, 0.0f);
-    transformWeights(forward_, in * 9, 9, 0, buffers_.packed + zeros_);
-    if (context_.inputGradient[0])
-      transformWeights(backward_, 9, in * 9, 1, buffers_.packed + zeros_ + forward_.weightFloats());
+    transformWeights(forward_, in * 9, 9, 0, buffers_.packed);
+    if (context_.inputGradient[0]) transformWeights(backward_, 9, in * 9, 1, buffers_.packed + forward_.weightFloats());
   }
 
   void forward() override {
-    run(forward_, buffers_.in[0], buffers_.packed + zeros_, attr().bias ? buffers_.param[1] : nullptr,
+    run(forward_, buffers_.in[0], buffers_.packed, attr().bias ? buffers_.param[1] : nullptr,
         attr().residual ? buffers_.in[1] : nullptr, buffers_.out, buffers_.workspace);
   }
 
   void backward() override {
     if (context_.inputGradient[0])
-      run(backward_, buffers_.outGrad, buffers_.packed + zeros_ + forward_.weightFloats(), nullptr,
+      run(backward_, buffers_.outGrad, buffers_.packed + forward_.weightFloats(), nullptr,
           buffers_.accumulate[0] ? buffers_.inGrad[0] : nullptr, buffers_.inGrad[0], buffers_.backwardWorkspace);
     if (context_.paramGradient)
-      weightGradient_.run(buffers_.in, buffers_.outGrad, buffers_.backwardWorkspace, buffers_.packed,
-                          buffers_.paramGrad[0], attr().bias ? buffers_.paramGrad[1] : nullptr);
+      weightGradient_.run(buffers_.in[0], buffers_.outGrad, buffers_.backwardWorkspace, buffers_.paramGrad[0],
+                          attr().bias ? buffers_.paramGrad[1] : nullptr);
     addResidualGradient(context_, buffers_);
   }
 
@@ -91,9 +89,8 @@ class WinogradConv : public Op {
     });
   }
 
-  ConvWeightGradient weightGradient_;
+  WinogradWeightGradient weightGradient_;
   WinogradShape forward_, backward_;
-  int64_t zeros_;
 };
 
 }  // namespace
