@@ -1,7 +1,7 @@
 """Writes the models and check inputs that all sides read: `python make_inputs.py PLAN.json`.
 
 The plan is {"models": [{"path", "config"}], "inputs": [{"path", "config", "workload", "size", "images"}],
-"graphs": [{"path", "model", "config", "images", "fresh_noise"}]}; a graph is the ONNX form of a model that stands in the plan.
+"graphs": [{"path", "model", "config", "images", "fresh_noise"}]}; a graph is the ONNX form of a model of the plan.
 """
 
 import json

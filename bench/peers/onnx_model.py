@@ -1,8 +1,8 @@
 """The scoring pass as one ONNX graph: noising, UNet, KL map, its normalisation, mean over the scales, image score.
 
-Written op by op instead of with `torch.onnx.export`, so that the peer needs no PyTorch, and so that onnxruntime gets the
-graph it runs best: every shape is fixed; the time embedding and what follows from it are constants, since a scoring model
-knows its steps; a norm's affine part and the block's scale and shift are one multiplication and one addition.
+Written op by op instead of with `torch.onnx.export`, so that the peer needs no PyTorch, and so that onnxruntime gets
+the graph it runs best: every shape is fixed; the time embedding and what follows from it are constants, since a scoring
+model knows its steps; a norm's affine part and the block's scale and shift are one multiplication and one addition.
 """
 
 import math
@@ -55,7 +55,7 @@ class Graph:
 
 
 class UNet:
-    """Appends the network to `graph`; `weight(name, shape)` returns a parameter. `t` are the steps of the batch's rows."""
+    """Appends the network to `graph`; `weight(name, shape)` returns a parameter, `t` are the steps of the rows."""
 
     def __init__(self, graph, config, weight, t):
         for key, value in EXPECTED.items():
@@ -165,9 +165,10 @@ class UNet:
 
 
 def score_graph(config, weight, images, fresh_noise):
-    """Inputs `x0` and, unless the graph draws its own, `noise`; outputs `maps`, `scores`, and `out`, `kl` with given noise.
+    """`config` is a model's configuration; `weight` is as in `UNet`. Shapes are those of README.md.
 
-    `config` is a model's configuration. Shapes are those of README.md.
+    Input `x0`, outputs `maps` and `scores`. With `fresh_noise` the graph draws its noise, else that is the input
+    `noise`, and `out` and `kl` are outputs as well.
     """
     graph, unet, score = Graph(), config["unet"], config["score"]
     schedule, steps = Schedule(config["diffusion"]["steps"]), score["scales"]

@@ -20,7 +20,7 @@ then times them in turns and measures the peak memory of fresh processes.
   --no-torch        onnxruntime alone: no PyTorch is installed, training is left out
   --[no-]compile    PyTorch with torch.compile too; needs a C++ compiler and minutes (on; off with --quick)
   --threads N       threads of each side (2)
-  --isa NAME        cap the instruction set: avx2 or avx512; leaves out onnxruntime, which has no such cap
+  --isa NAME        cap the instruction set: avx2 or avx512; leaves out onnxruntime and torch.compile
   --worker PATH     our side (ddad_bench of the build folder)
   --peer-only       the peers alone
   --venv DIR        Python environment with the pinned packages, made if absent (.deps/peers/python)

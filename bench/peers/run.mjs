@@ -211,7 +211,7 @@ async function main() {
   if (works.length === 0) throw new Error('no peer is left');
   const leftOut = [];
   if (!torch) leftOut.push('PyTorch, and with it training');
-  if (options.isa) leftOut.push('onnxruntime, whose instruction set cannot be capped');
+  if (options.isa) leftOut.push('onnxruntime and torch.compile, whose instruction set cannot be capped');
   for (const what of leftOut) console.error(`peers: left out: ${what}`);
   const report = {
     scoring: {},

@@ -21,8 +21,8 @@ export function ourWorker({ worker }) {
 }
 
 /**
- * The sides by name, ours first: `command` is [program, ...arguments], `workloads` what it takes part in. A side that is
- * `optional` may fail to set up and is left out then.
+ * The sides by name, ours first: `command` is [program, ...arguments], `workloads` what it takes part in. A side that
+ * is `optional` may fail to set up and is left out then.
  */
 export function makeSides(options, python, hasTorch) {
   const torch = (...args) => [python, script('torch_worker.py'), ...args];
@@ -33,9 +33,10 @@ export function makeSides(options, python, hasTorch) {
     sides['PyTorch eager'] = { command: torch('--layout', 'nchw'), workloads: both };
     sides['PyTorch channels-last'] = { command: torch('--layout', 'channels-last'), workloads: both };
   }
-  if (hasTorch && options.compile)
+  // Its code is compiled for this very processor, whatever the cap says.
+  if (hasTorch && options.compile && !options.isa)
     sides['torch.compile'] = {
-      command: torch('--layout', 'channels-last', '--compile'),
+      command: torch('--layout', 'nchw', '--compile', join(scratch, 'inductor')),
       workloads: ['score'],
       optional: true,
       // Its peak is the compiler's.
