@@ -50,8 +50,7 @@ class ScoreWork:
 
     def output(self, inputs):
         noise = inputs["noise"].flatten(0, 1).contiguous(memory_format=memory_format_of(self.scorer.model))
-        out, kl, _, _ = self.scorer.score_with(inputs["x0"], noise)
-        return {"out": out, "kl": kl}
+        return dict(zip(("out", "kl", "maps", "scores"), self.scorer.score_with(inputs["x0"], noise)))
 
 
 class TrainWork:
