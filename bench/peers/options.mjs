@@ -19,6 +19,7 @@ then times them in turns and measures the peak memory of fresh processes.
   --quick           shorter turns, fewer of them, no torch.compile
   --no-torch        onnxruntime alone: no PyTorch is installed, training is left out
   --[no-]compile    PyTorch with torch.compile too; needs a C++ compiler and minutes (on; off with --quick)
+  --exported        onnxruntime with the graph that PyTorch exports, too
   --threads N       threads of each side (2)
   --isa NAME        cap the instruction set: avx2 or avx512; leaves out onnxruntime and torch.compile
   --worker PATH     our side (ddad_bench of the build folder)
@@ -40,6 +41,7 @@ export function parseCommandLine() {
         quick: { type: 'boolean', default: false },
         torch: { type: 'boolean', default: true },
         compile: { type: 'boolean' },
+        exported: { type: 'boolean', default: false },
         threads: { type: 'string', default: '2' },
         isa: { type: 'string' },
         worker: { type: 'string' },
@@ -61,8 +63,8 @@ export function parseCommandLine() {
     if (!presetNames.includes(name)) throw new UsageError(`--presets: expected ${presetNames.join(', ')}, got ${name}`);
   if (values.isa && !['avx2', 'avx512'].includes(values.isa))
     throw new UsageError(`--isa: expected avx2 or avx512, got ${values.isa}`);
-  if (!values.torch && (values.isa || values.check || values.compile))
-    throw new UsageError('--no-torch: cannot go with --isa, --check or --compile');
+  if (!values.torch && (values.isa || values.check || values.compile || values.exported))
+    throw new UsageError('--no-torch: cannot go with --isa, --check, --compile or --exported');
   return {
     ...values,
     presets,

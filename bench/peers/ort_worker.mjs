@@ -1,12 +1,13 @@
 // onnxruntime-node's side of the peer benchmark: answers JSON lines on stdin with JSON lines on stdout (protocol:
-// README.md). `node ort_worker.mjs FOLDER`, where FOLDER holds the installed package.
+// README.md). `node ort_worker.mjs FOLDER NAME`: FOLDER holds the installed package, NAME says which of the graphs to run.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { readTensors } from './safetensors.mjs';
 
-const require = createRequire(join(process.argv[2], 'package.json'));
+const [folder, graphName] = process.argv.slice(2);
+const require = createRequire(join(folder, 'package.json'));
 const ort = require('onnxruntime-node');
 
 let work;
@@ -25,8 +26,12 @@ async function setup({ workload, preset, size, images, threads, graphs }) {
   const shape = [images, preset.inChannels, size, size];
   const x0 = Float32Array.from({ length: shape.reduce((product, n) => product * n, 1) }, () => Math.random() * 2 - 1);
   // The path, so that the weights never pass through JavaScript; the input's memory is read in place.
-  const session = await ort.InferenceSession.create(graphs.timed, options);
-  work = { session, feeds: { x0: new ort.Tensor('float32', x0, shape) }, check: { path: graphs.check, options } };
+  const session = await ort.InferenceSession.create(graphs[graphName].timed, options);
+  work = {
+    session,
+    feeds: { x0: new ort.Tensor('float32', x0, shape) },
+    check: { path: graphs[graphName].check, options },
+  };
   return { ok: true, engine: `onnxruntime-node ${require('onnxruntime-node/package.json').version}` };
 }
 

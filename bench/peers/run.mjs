@@ -16,9 +16,9 @@ import { isMemoryWorkload, nameOf, workloadsOf } from './workloads.mjs';
 const tolerances = { out: 1e-4, kl: 1e-4, maps: 1e-4, scores: 1e-4, losses: 1e-4, gradNorm: 1e-3 };
 
 /** Models, check inputs and ONNX graphs that the sides read. */
-function makeFiles(works, folder, python, environment) {
+function makeFiles(works, folder, python, environment, exported) {
   const file = (name) => join(folder, name);
-  const plan = { models: [], inputs: [], graphs: [] };
+  const plan = { models: [], inputs: [], graphs: [], exports: [] };
   const files = new Map();
   for (const work of works) {
     const { workload, preset, config, size, images } = work;
@@ -27,16 +27,21 @@ function makeFiles(works, folder, python, environment) {
     const inputs = file(`${nameOf(work)}.safetensors`);
     plan.inputs.push({ path: inputs, config, workload, size, images });
     const graphs = {};
-    if (workload === 'score')
-      for (const kind of ['timed', 'check']) {
-        graphs[kind] = file(`${nameOf(work)}-${kind}.onnx`);
-        plan.graphs.push({ path: graphs[kind], model, config, images, fresh_noise: kind === 'timed' });
-      }
+    const addGraphs = (name, list) => {
+      const path = (kind) => file(`${nameOf(work)}-${name}-${kind}.onnx`);
+      graphs[name] = { timed: path('timed'), check: path('check') };
+      for (const [kind, target] of Object.entries(graphs[name]))
+        list.push({ path: target, model, config, images, fresh_noise: kind === 'timed' });
+    };
+    if (workload === 'score') addGraphs('written', plan.graphs);
+    if (workload === 'score' && exported) addGraphs('exported', plan.exports);
     files.set(work, { model, inputs, graphs });
   }
   const planFile = file('plan.json');
   writeFileSync(planFile, JSON.stringify(plan));
   if (!runScript(python, environment, 'make_inputs.py', planFile)) throw new Error('make_inputs.py failed');
+  if (exported && !runScript(python, environment, 'export_torch.py', planFile))
+    throw new Error('export_torch.py failed');
   return files;
 }
 
@@ -245,7 +250,7 @@ async function main() {
       console.error(`peers: stopped by ${signal}`);
       process.exit(code);
     });
-  const files = makeFiles(works, folder, python, environment);
+  const files = makeFiles(works, folder, python, environment, torch && options.exported);
 
   const withOurs = (...columns) => (options.peerOnly ? [] : columns);
   const timings = [['median, ms', ...names, ...withOurs('ours/best', 'spread')]];

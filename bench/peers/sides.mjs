@@ -44,7 +44,10 @@ export function makeSides(options, python, hasTorch) {
     };
   if (!options.isa) {
     const folder = installOnnxruntime(join(scratch, 'onnxruntime'));
-    sides.onnxruntime = { command: [process.execPath, script('ort_worker.mjs'), folder], workloads: ['score'] };
+    const ort = (graphs) => [process.execPath, script('ort_worker.mjs'), folder, graphs];
+    sides.onnxruntime = { command: ort('written'), workloads: ['score'] };
+    if (hasTorch && options.exported)
+      sides['onnxruntime, exported'] = { command: ort('exported'), workloads: ['score'] };
   }
   return sides;
 }
