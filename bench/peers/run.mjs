@@ -258,6 +258,8 @@ async function main() {
     console.error(`peers: ${work.title}`);
     const timing = await timeWorkload(work, files.get(work), sides, leftOut, environment, options);
     timings.push(reportTiming(work, timing, report, names));
+    // A long run that is stopped should not have been for nothing.
+    console.error(`peers: ${names.map((name, i) => `${name} ${timings.at(-1)[i + 1]}`).join(', ')} ms`);
   }
   const memory = [['peak (at start), MiB', ...names, ...withOurs('ours/best', 'above start')]];
   for (const work of works.filter(isMemoryWorkload)) {
