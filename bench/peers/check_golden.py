@@ -1,7 +1,7 @@
 """Compares the peer with golden files: `python unet_torch.py --check DIR`.
 
-Kinds checked: `unet` (output and every gradient), `train` (losses, gradient norms, movements), `score` (KL maps). Others
-are left out, since nothing of them is timed. Errors are as `golden/README.md` defines them.
+Kinds checked: `unet` (output and every gradient), `train` (losses, gradient norms, movements), `score` (KL maps).
+Others are left out, since nothing of them is timed. Errors are as `golden/README.md` defines them.
 """
 
 import argparse

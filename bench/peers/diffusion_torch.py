@@ -1,55 +1,23 @@
-"""The diffusion side of the peer: schedule, noising, losses and the pixel-level score, as PyTorch code is written.
+"""The diffusion side of the peer: noising, losses and the pixel-level score, as PyTorch code is written.
 
-Equation numbers are those of the paper. Schedules are float64; images are [N, C, H, W] in [-1, 1]; steps `t` are 0-based.
+Equation numbers are those of the paper. Schedules are float64; images are [N, C, H, W] in [-1, 1]; steps `t` count
+from 0.
 """
 
 import math
 
-import numpy as np
 import torch
 
-
-def respaced_steps(steps, respacing):
-    """The steps that `"250"` or `"10,15,20"` keeps of a chain of `steps`: one count for each equal section."""
-    counts = [int(count) for count in respacing.split(",")]
-    kept, start = [], 0
-    for i, count in enumerate(counts):
-        size = steps // len(counts) + (1 if i < steps % len(counts) else 0)
-        stride = 1 if count <= 1 else (size - 1) / (count - 1)
-        kept += [start + round(stride * k) for k in range(count)]
-        start += size
-    return kept
+from schedule import Schedule
 
 
 class Diffusion:
     """A linear schedule with learned-range variance, of all `steps` or of those that `respacing` keeps."""
 
     def __init__(self, steps=1000, respacing=None):
-        beta = np.linspace(0.0001 * 1000 / steps, 0.02 * 1000 / steps, steps)
-        abar = np.cumprod(1 - beta)
-        # The network sees the step number of the whole chain.
-        self.timestep_map = list(range(steps))
-        if respacing:
-            self.timestep_map = respaced_steps(steps, respacing)
-            abar = abar[self.timestep_map]
-            beta = 1 - abar / np.append(1.0, abar[:-1])
-        before = np.append(1.0, abar[:-1])
-        variance = beta * (1 - before) / (1 - abar)
-        self.steps = len(beta)
-        self.tables = {
-            name: torch.from_numpy(table)
-            for name, table in {
-                "signal": np.sqrt(abar),
-                "noise": np.sqrt(1 - abar),
-                "recip": np.sqrt(1 / abar),
-                "recip_m1": np.sqrt(1 / abar - 1),
-                "coef1": beta * np.sqrt(before) / (1 - abar),
-                "coef2": (1 - before) * np.sqrt(1 - beta) / (1 - abar),
-                "log_beta": np.log(beta),
-                # The variance is 0 at step 0, so the value of step 1 stands there.
-                "log_posterior": np.log(np.append(variance[1], variance[1:])),
-            }.items()
-        }
+        schedule = Schedule(steps, respacing)
+        self.steps, self.timestep_map = schedule.steps, schedule.timestep_map
+        self.tables = {name: torch.from_numpy(table) for name, table in schedule.tables.items()}
 
     def _at(self, name, t, dtype):
         return self.tables[name][t].to(dtype)[:, None, None, None]
@@ -105,16 +73,15 @@ def _approx_normal_cdf(x):
 class Scorer:
     """The batched multi-scale scoring pass: noising, one UNet forward over scales x images, KL maps, their ensemble."""
 
-    def __init__(self, model, diffusion, scales, calibration, top_pixels):
+    def __init__(self, model, diffusion, scales, calibration, top_pixels, compiled=False):
         self.model, self.diffusion, self.scales = model, diffusion, scales
         self.mean = torch.tensor(calibration["pixelMean"])[:, None, None, None]
         self.inv_std = 1 / torch.tensor(calibration["pixelStd"])[:, None, None, None]
         self.top_pixels = top_pixels
         self.step_of_scale = torch.tensor(diffusion.timestep_map)
+        self.whole_pass = torch.compile(self._whole_pass, dynamic=False) if compiled else self._whole_pass
 
-    @torch.inference_mode()
-    def kl_maps(self, x0, noise, labels=None):
-        """x0 [N, C, H, W], noise [scales * N, C, H, W], scale-major -> (UNet output, KL maps [scales, N, H, W])."""
+    def _kl_maps(self, x0, noise, labels=None):
         images, scales = x0.shape[0], len(self.scales)
         t = torch.tensor(self.scales).repeat_interleave(images)
         x0 = x0.repeat(scales, 1, 1, 1)
@@ -125,6 +92,21 @@ class Scorer:
         kl = self.diffusion.kl(x0, x_t, t, eps, v, clip=True)
         return output, kl.mean(dim=1).reshape(scales, images, *kl.shape[2:])
 
+    def _whole_pass(self, x0, noise):
+        output, kl = self._kl_maps(x0, noise)
+        maps = ((kl - self.mean) * self.inv_std).mean(dim=0)
+        return output, kl, maps, maps.flatten(1).topk(self.top_pixels, dim=1).values.mean(dim=1)
+
+    @torch.inference_mode()
+    def kl_maps(self, x0, noise, labels=None):
+        """x0 [N, C, H, W], noise [scales * N, C, H, W], scale-major -> (UNet output, KL maps [scales, N, H, W])."""
+        return self._kl_maps(x0, noise, labels)
+
+    @torch.inference_mode()
+    def score_with(self, x0, noise):
+        """As `kl_maps`, then maps [N, H, W] and image scores [N] (11): what `score` runs, with given noise."""
+        return self.whole_pass(x0, noise)
+
     @torch.inference_mode()
     def score(self, x0):
         """x0 [N, C, H, W] -> (maps [N, H, W], image scores [N]) (11)."""
@@ -132,9 +114,7 @@ class Scorer:
         noise = torch.empty(
             (len(self.scales) * images, channels, height, width), memory_format=memory_format_of(self.model)
         ).normal_()
-        _, kl = self.kl_maps(x0, noise)
-        maps = ((kl - self.mean) * self.inv_std).mean(dim=0)
-        return maps, maps.flatten(1).topk(self.top_pixels, dim=1).values.mean(dim=1)
+        return self.whole_pass(x0, noise)[2:]
 
 
 class Trainer:

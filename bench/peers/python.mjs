@@ -1,9 +1,11 @@
-// The scratch environment that PyTorch lives in.
+// The scratch environment of the Python scripts, PyTorch among them if it is wanted.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-const requirements = join(import.meta.dirname, 'requirements.txt');
+const requirements = (name) => join(import.meta.dirname, name);
+const base = requirements('requirements.txt');
+const torch = requirements('requirements-torch.txt');
 
 function execute(program, args, environment, stdio = ['ignore', 2, 2]) {
   const done = spawnSync(program, args, { env: environment, encoding: 'utf8', stdio });
@@ -11,16 +13,17 @@ function execute(program, args, environment, stdio = ['ignore', 2, 2]) {
 }
 
 /** Pinned versions by package name. */
-function pins() {
-  const lines = readFileSync(requirements, 'utf8').split('\n');
+function pins(file) {
+  const lines = readFileSync(file, 'utf8').split('\n');
   return Object.fromEntries(lines.filter((line) => line.includes('==')).map((line) => line.trim().split('==')));
 }
 
 /**
- * Path of a Python with the pinned packages in `folder`, which is made when it is absent or empty. A folder that was
- * there before is only read, unless it is the benchmark's `own` environment, so that a mistyped path harms nothing.
+ * `{ python, torch }`: path of a Python with the pinned packages in `folder`, which is made when it is absent or empty,
+ * and whether PyTorch is among them. A folder that was there before is only read, unless it is the benchmark's `own`
+ * environment, so that a mistyped path harms nothing.
  */
-export function pythonWithTorch(folder, own, environment) {
+export function preparePython(folder, own, environment, wantTorch) {
   const python = join(folder, 'bin', 'python');
   const existed = existsSync(folder) && readdirSync(folder).length > 0;
   if (existed && !existsSync(join(folder, 'pyvenv.cfg')))
@@ -32,22 +35,31 @@ export function pythonWithTorch(folder, own, environment) {
     if (!made.ok) throw new Error(`python3 -m venv ${folder} failed: is Python 3.10 or newer with venv installed?`);
     writeFileSync(join(folder, '.gitignore'), '*\n');
   }
-  let problem = missing(python, environment);
-  if (problem && writable) {
-    console.error('peers: installing PyTorch (about 5 GB, once)');
-    const install = ['-m', 'pip', 'install', '--disable-pip-version-check', '--requirement', requirements];
-    if (!execute(python, install, environment).ok) throw new Error(`pip install into ${folder} failed`);
-    problem = missing(python, environment);
-  }
+  const ensure = (file, what) => {
+    let problem = missing(python, file, environment);
+    if (problem && writable) {
+      console.error(`peers: installing ${what}, once`);
+      const install = ['-m', 'pip', 'install', '--disable-pip-version-check', '--requirement', file];
+      const done = execute(python, install, environment);
+      problem = done.ok ? missing(python, file, environment) : 'pip install failed, see above';
+    }
+    return problem;
+  };
+  const problem = ensure(base, 'numpy and onnx');
   if (problem) throw new Error(`${folder}: ${problem}`);
-  return python;
+  if (!wantTorch) return { python, torch: false };
+  const torchProblem = ensure(torch, 'PyTorch (about 5 GB)');
+  // An environment that somebody named has to be right; one of our own may fail for want of space or of a network.
+  if (torchProblem && !writable) throw new Error(`${folder}: ${torchProblem}; --no-torch goes without PyTorch`);
+  if (torchProblem) console.error(`peers: PyTorch could not be installed: ${torchProblem}`);
+  return { python, torch: !torchProblem };
 }
 
 /** What stands between the environment and the pinned versions; empty when nothing does. */
-function missing(python, environment) {
+function missing(python, file, environment) {
   const program =
     'import json, importlib.metadata as m, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))';
-  const wanted = pins();
+  const wanted = pins(file);
   const found = execute(python, ['-c', program, ...Object.keys(wanted)], environment, ['ignore', 'pipe', 'pipe']);
   if (!found.ok) return found.problem.trim().split('\n').at(-1) || 'its Python does not start';
   const versions = JSON.parse(found.out);

@@ -1,129 +1,51 @@
-// Times ddad-native against PyTorch, in turns, in one run: `node bench/peers/run.mjs --help`.
+// Times ddad-native against PyTorch and onnxruntime, in turns, in one run: `npm run bench:peers -- --help`.
 //
-// Each side is a process that stays alive and answers one JSON line with one JSON line (stdin, stdout; stderr is free):
-//   {"op":"setup","workload":"score"|"train","preset":{unet configuration},"config":{model configuration},"size":64,
-//    "images":1,"threads":2,"model":"path.safetensors"|null}  -> {"ok":true,"engine":"name version","isa":"avx2"}
-//   {"op":"output","inputs":"path.safetensors"}  -> {"tensors":{"out":{"shape":[..],"data":"base64 of float32"},..}}
-//   {"op":"run","iterations":k,"warmup":w}       -> {"seconds":[k numbers]}
-//   {"op":"rss"}                                 -> {"peakKb":n,"currentKb":n}   also before setup
-//   {"op":"quit"}                                -> ends with exit code 0, as at the end of stdin
-// A request that fails is answered by {"error":"message"}. README.md says what each op computes.
+// Each side is a process that stays alive and answers one JSON line with one JSON line; README.md has the protocol.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
-import { pythonWithTorch, runScript } from './python.mjs';
+import { ownEnvironment, parseCommandLine, root, usage, UsageError } from './options.mjs';
+import { preparePython, runScript } from './python.mjs';
+import { commandsFor, makeSides, ours, ourWorker, peersAmong } from './sides.mjs';
 import { median, relativeError, summary, table } from './stats.mjs';
 import { Worker, workerEnvironment } from './worker.mjs';
-import { isMemoryWorkload, nameOf, presetNames, workloadsOf } from './workloads.mjs';
+import { isMemoryWorkload, nameOf, workloadsOf } from './workloads.mjs';
 
-const usage = `Usage: node bench/peers/run.mjs [options]
+const tolerances = { out: 1e-4, kl: 1e-4, maps: 1e-4, scores: 1e-4, losses: 1e-4, gradNorm: 1e-3 };
 
-Compares the outputs of ddad-native and of PyTorch (eager, contiguous and channels-last) for the same weights, then times
-them in turns and measures the peak memory of fresh processes.
-
-  --json FILE       write the report as JSON
-  --rounds N        turns of each side (7; 3 with --quick)
-  --presets LIST    comma-separated, of ${presetNames.join(', ')} (all)
-  --quick           shorter turns, fewer of them
-  --threads N       threads of each side (2)
-  --isa NAME        cap the instruction set of both sides: avx2 or avx512
-  --worker PATH     our side (ddad_bench of the build folder)
-  --peer-only       PyTorch alone
-  --venv DIR        Python environment with the pinned PyTorch, made if absent (.deps/peers)
-  --check DIR       compare the PyTorch network with the golden files in DIR instead`;
-
-const root = resolve(import.meta.dirname, '../..');
-const ownEnvironment = join(root, '.deps/peers');
-const workerCandidates = ['build/ddad_bench', 'build/Release/ddad_bench'];
-const tolerances = { out: 1e-4, kl: 1e-4, losses: 1e-4, gradNorm: 1e-3 };
-
-class UsageError extends Error {}
-
-function parseCommandLine() {
-  let values;
-  try {
-    ({ values } = parseArgs({
-      options: {
-        json: { type: 'string' },
-        rounds: { type: 'string' },
-        presets: { type: 'string', default: presetNames.join(',') },
-        quick: { type: 'boolean', default: false },
-        threads: { type: 'string', default: '2' },
-        isa: { type: 'string' },
-        worker: { type: 'string' },
-        'peer-only': { type: 'boolean', default: false },
-        venv: { type: 'string', default: ownEnvironment },
-        check: { type: 'string' },
-        help: { type: 'boolean', default: false },
-      },
-    }));
-  } catch (error) {
-    throw new UsageError(error.message);
-  }
-  const whole = (name, text) => {
-    if (!/^[1-9]\d{0,3}$/.test(text)) throw new UsageError(`--${name}: expected a positive whole number, got ${text}`);
-    return Number(text);
-  };
-  const presets = values.presets.split(',');
-  for (const name of presets)
-    if (!presetNames.includes(name)) throw new UsageError(`--presets: expected ${presetNames.join(', ')}, got ${name}`);
-  if (values.isa && !['avx2', 'avx512'].includes(values.isa))
-    throw new UsageError(`--isa: expected avx2 or avx512, got ${values.isa}`);
-  return {
-    ...values,
-    presets,
-    rounds: whole('rounds', values.rounds ?? (values.quick ? '3' : '7')),
-    threads: whole('threads', values.threads),
-    venv: resolve(values.venv),
-    peerOnly: values['peer-only'],
-  };
-}
-
-/** The sides by name; ours is first. */
-function sidesOf(options, python) {
-  const script = join(import.meta.dirname, 'torch_worker.py');
-  const sides = {
-    'PyTorch eager': [python, script, '--layout', 'nchw'],
-    'PyTorch channels-last': [python, script, '--layout', 'channels-last'],
-  };
-  if (options.peerOnly) return sides;
-  const worker = options.worker
-    ? resolve(options.worker)
-    : workerCandidates.map((path) => join(root, path)).find((path) => existsSync(path));
-  if (!worker || !existsSync(worker))
-    throw new UsageError(
-      `our side is not built: expected ${options.worker ?? workerCandidates.join(' or ')}; build the target ddad_bench ` +
-        'or give --worker PATH or --peer-only',
-    );
-  return { [ours]: [worker, 'peer'], ...sides };
-}
-
-const ours = 'ddad-native';
-const reference = 'PyTorch eager';
-
-/** Models and check inputs that both sides read. */
-function makeFiles(works, folder, python, environment) {
-  const file = (name) => join(folder, `${name}.safetensors`);
-  const plan = { models: [], inputs: [] };
+/** Models, check inputs and ONNX graphs that the sides read. */
+function makeFiles(works, folder, python, environment, exported) {
+  const file = (name) => join(folder, name);
+  const plan = { models: [], inputs: [], graphs: [], exports: [] };
   const files = new Map();
   for (const work of works) {
     const { workload, preset, config, size, images } = work;
-    const model = file(preset);
+    const model = file(`${preset}.safetensors`);
     if (!plan.models.some(({ path }) => path === model)) plan.models.push({ path: model, config });
-    const inputs = file(nameOf(work));
+    const inputs = file(`${nameOf(work)}.safetensors`);
     plan.inputs.push({ path: inputs, config, workload, size, images });
-    files.set(work, { model, inputs });
+    const graphs = {};
+    const addGraphs = (name, list) => {
+      const path = (kind) => file(`${nameOf(work)}-${name}-${kind}.onnx`);
+      graphs[name] = { timed: path('timed'), check: path('check') };
+      for (const [kind, target] of Object.entries(graphs[name]))
+        list.push({ path: target, model, config, images, fresh_noise: kind === 'timed' });
+    };
+    if (workload === 'score') addGraphs('written', plan.graphs);
+    if (workload === 'score' && exported) addGraphs('exported', plan.exports);
+    files.set(work, { model, inputs, graphs });
   }
-  const planFile = join(folder, 'plan.json');
+  const planFile = file('plan.json');
   writeFileSync(planFile, JSON.stringify(plan));
   if (!runScript(python, environment, 'make_inputs.py', planFile)) throw new Error('make_inputs.py failed');
+  if (exported && !runScript(python, environment, 'export_torch.py', planFile))
+    throw new Error('export_torch.py failed');
   return files;
 }
 
-const setupMessage = (work, { model }, { threads }) => ({
+const setupMessage = (work, { model, graphs }, { threads }) => ({
   op: 'setup',
   workload: work.workload,
   preset: work.config.unet,
@@ -132,6 +54,7 @@ const setupMessage = (work, { model }, { threads }) => ({
   images: work.images,
   threads,
   model,
+  graphs,
 });
 
 function decode({ shape, data }) {
@@ -142,8 +65,9 @@ function decode({ shape, data }) {
   return { shape, values };
 }
 
-/** Largest error of each tensor against the reference side; throws when one is above its tolerance. */
+/** Error of each tensor against the first peer's, PyTorch's if it is there; throws when one is above its tolerance. */
 async function compareOutputs(workers, inputs, title) {
+  const [reference] = peersAmong(Object.keys(workers));
   const replies = {};
   for (const [name, worker] of Object.entries(workers)) replies[name] = await worker.ask({ op: 'output', inputs });
   const errors = {};
@@ -159,18 +83,18 @@ async function compareOutputs(workers, inputs, title) {
       const error = relativeError(out.values, ref.values);
       // Not "error > tolerance": NaN must fail.
       if (!(error <= tolerance))
-        throw new Error(`${title}: ${name}: "${tensor}" differs from PyTorch by ${error}, allowed ${tolerance}`);
+        throw new Error(`${title}: ${name}: "${tensor}" differs from ${reference} by ${error}, allowed ${tolerance}`);
       errors[name] = { ...errors[name], [tensor]: error };
     }
   }
   return errors;
 }
 
-/** Starts a worker a side, hands them to `use`, and ends them whatever happens. */
-async function withWorkers(sides, environment, use) {
+/** Starts a worker a command, hands them to `use`, and ends them whatever happens. */
+async function withWorkers(commands, environment, use) {
   const workers = {};
   try {
-    for (const [name, command] of Object.entries(sides)) workers[name] = new Worker(command, environment);
+    for (const [name, command] of Object.entries(commands)) workers[name] = new Worker(command, environment);
     const result = await use(workers);
     for (const worker of Object.values(workers)) await worker.quit();
     return result;
@@ -179,11 +103,27 @@ async function withWorkers(sides, environment, use) {
   }
 }
 
-async function timeWorkload(work, files, sides, environment, options) {
-  return withWorkers(sides, environment, async (workers) => {
-    const engines = {};
-    for (const [name, worker] of Object.entries(workers))
-      engines[name] = await worker.ask(setupMessage(work, files, options));
+/** Sets all sides up; an optional side that cannot is taken out of `workers` and of `sides`. */
+async function setUp(workers, message, sides, leftOut) {
+  const engines = {};
+  for (const [name, worker] of Object.entries(workers)) {
+    try {
+      engines[name] = await worker.ask(message);
+    } catch (error) {
+      if (!sides[name].optional) throw error;
+      worker.kill();
+      delete workers[name];
+      delete sides[name];
+      leftOut.push(`${name}: ${error.message.split('\n')[0]}`);
+      console.error(`peers: left out: ${leftOut.at(-1)}`);
+    }
+  }
+  return engines;
+}
+
+async function timeWorkload(work, files, sides, leftOut, environment, options) {
+  return withWorkers(commandsFor(sides, work), environment, async (workers) => {
+    const engines = await setUp(workers, setupMessage(work, files, options), sides, leftOut);
     const errors = await compareOutputs(workers, files.inputs, work.title);
 
     const scoring = work.workload === 'score';
@@ -197,8 +137,8 @@ async function timeWorkload(work, files, sides, environment, options) {
       const order = Object.keys(workers);
       if (round % 2) order.reverse();
       for (const name of order) {
-        // The threads of the side before may spin for some milliseconds after their last work.
-        await sleep(30);
+        // The threads of the side before may spin after their last work, onnxruntime's for about 35 ms.
+        await sleep(100);
         const request = { op: 'run', iterations: iterations[name], warmup: scoring ? 1 : 0 };
         turns[name].push((await workers[name].ask(request)).seconds);
       }
@@ -210,7 +150,7 @@ async function timeWorkload(work, files, sides, environment, options) {
 /** Peak resident memory in KiB: after start-up (libraries loaded, nothing set up) and after a few iterations. */
 async function measureMemory(work, files, sides, environment, options) {
   const result = {};
-  for (const [name, command] of Object.entries(sides))
+  for (const [name, command] of Object.entries(commandsFor(sides, work, true)))
     result[name] = await withWorkers({ [name]: command }, environment, async ({ [name]: worker }) => {
       const baseline = await worker.ask({ op: 'rss' });
       await worker.ask(setupMessage(work, files, options));
@@ -223,16 +163,15 @@ async function measureMemory(work, files, sides, environment, options) {
 
 const milliseconds = (seconds) => (seconds * 1000).toFixed(seconds < 1 ? 1 : 0);
 const best = (names, value) => names.reduce((a, b) => (value(b) < value(a) ? b : a));
-const peersOf = (sides) => Object.keys(sides).filter((name) => name !== ours);
 
 /** Adds a workload's timings to the report; returns its row of the table. */
-function reportTiming(work, { engines, errors, turns }, report, sides) {
+function reportTiming(work, { engines, errors, turns }, report, names) {
   const times = Object.fromEntries(Object.entries(turns).map(([name, rounds]) => [name, summary(rounds.flat())]));
-  const peer = best(peersOf(sides), (name) => times[name].median);
+  const peer = best(peersAmong(Object.keys(times)), (name) => times[name].median);
   report.times[nameOf(work)] = { unit: 's', sides: times, bestPeer: peer, outputErrors: errors };
   report.engines = { ...report.engines, ...engines };
-  const row = [work.title, ...Object.keys(sides).map((name) => milliseconds(times[name].median))];
-  if (!sides[ours]) return row;
+  const row = [work.title, ...names.map((name) => (times[name] ? milliseconds(times[name].median) : '-'))];
+  if (!times[ours]) return row;
   // Round by round, so that a drift of the machine's speed drops out.
   const ratios = summary(turns[ours].map((mine, round) => median(turns[peer][round]) / median(mine)));
   report[work.workload === 'score' ? 'scoring' : 'training'][work.key] = ratios.median;
@@ -240,17 +179,18 @@ function reportTiming(work, { engines, errors, turns }, report, sides) {
   return [...row, ratios.median.toFixed(2), `${ratios.min.toFixed(2)} - ${ratios.max.toFixed(2)}`];
 }
 
-function reportMemory(work, usage, report, sides) {
-  const peer = best(peersOf(sides), (name) => usage[name].peakKb);
+function reportMemory(work, usage, report, names) {
+  const peers = peersAmong(Object.keys(usage));
+  const peer = best(peers, (name) => usage[name].peakKb);
   report.memoryKb[nameOf(work)] = { sides: usage, bestPeer: peer };
   const mebibytes = ({ baselineKb, peakKb }) => `${Math.round(peakKb / 1024)} (${Math.round(baselineKb / 1024)})`;
-  const row = [nameOf(work), ...Object.keys(sides).map((name) => mebibytes(usage[name]))];
-  if (!sides[ours]) return row;
+  const row = [nameOf(work), ...names.map((name) => (usage[name] ? mebibytes(usage[name]) : '-'))];
+  if (!usage[ours]) return row;
   const ratio = usage[ours].peakKb / usage[peer].peakKb;
   report.memory[nameOf(work)] = ratio;
   const grown = ({ baselineKb, peakKb }) => peakKb - baselineKb;
   report.memoryKb[nameOf(work)].ratioAboveStart =
-    grown(usage[ours]) / Math.min(...peersOf(sides).map((name) => grown(usage[name])));
+    grown(usage[ours]) / Math.min(...peers.map((name) => grown(usage[name])));
   return [...row, ratio.toFixed(2), report.memoryKb[nameOf(work)].ratioAboveStart.toFixed(2)];
 }
 
@@ -261,20 +201,30 @@ async function main() {
     return 0;
   }
   const environment = workerEnvironment(options.isa);
+  const ownPython = options.venv === ownEnvironment;
   if (options.check) {
-    const python = pythonWithTorch(options.venv, options.venv === ownEnvironment, environment);
+    const { python, torch } = preparePython(options.venv, ownPython, environment, true);
+    if (!torch) return 1;
     return runScript(python, environment, 'unet_torch.py', '--check', resolve(options.check)) ? 0 : 1;
   }
-  sidesOf(options, ''); // a missing build is told before gigabytes are installed
-  const python = pythonWithTorch(options.venv, options.venv === ownEnvironment, environment);
-  const sides = sidesOf(options, python);
-  const works = workloadsOf(options.presets);
+  if (!options.peerOnly) ourWorker(options); // a missing build is told before gigabytes are installed
+  const { python, torch } = preparePython(options.venv, ownPython, environment, options.torch);
+  const sides = makeSides(options, python, torch);
+  const names = Object.keys(sides);
+  const hasPeer = (work) => peersAmong(Object.keys(commandsFor(sides, work))).length > 0;
+  const works = workloadsOf(options.presets).filter(hasPeer);
+  if (works.length === 0) throw new Error('no peer is left');
+  const leftOut = [];
+  if (!torch) leftOut.push('PyTorch, and with it training');
+  if (options.isa) leftOut.push('onnxruntime and torch.compile, whose instruction set cannot be capped');
+  for (const what of leftOut) console.error(`peers: left out: ${what}`);
   const report = {
     scoring: {},
     training: {},
     memory: {},
     times: {},
     memoryKb: {},
+    leftOut,
     threads: options.threads,
     rounds: options.rounds,
     isa: options.isa ?? 'best',
@@ -300,21 +250,22 @@ async function main() {
       console.error(`peers: stopped by ${signal}`);
       process.exit(code);
     });
-  const files = makeFiles(works, folder, python, environment);
+  const files = makeFiles(works, folder, python, environment, torch && options.exported);
 
-  const names = Object.keys(sides);
-  const timings = [['median, ms', ...names, ...(sides[ours] ? ['ours/best', 'spread'] : [])]];
+  const withOurs = (...columns) => (options.peerOnly ? [] : columns);
+  const timings = [['median, ms', ...names, ...withOurs('ours/best', 'spread')]];
   for (const work of works) {
     console.error(`peers: ${work.title}`);
-    const timing = await timeWorkload(work, files.get(work), sides, environment, options);
-    timings.push(reportTiming(work, timing, report, sides));
+    const timing = await timeWorkload(work, files.get(work), sides, leftOut, environment, options);
+    timings.push(reportTiming(work, timing, report, names));
+    // A long run that is stopped should not have been for nothing.
+    console.error(`peers: ${names.map((name, i) => `${name} ${timings.at(-1)[i + 1]}`).join(', ')} ms`);
   }
-  const memory = [['peak (at start), MiB', ...names, ...(sides[ours] ? ['ours/best', 'above start'] : [])]];
+  const memory = [['peak (at start), MiB', ...names, ...withOurs('ours/best', 'above start')]];
   for (const work of works.filter(isMemoryWorkload)) {
     console.error(`peers: memory of ${nameOf(work)}`);
-    memory.push(
-      reportMemory(work, await measureMemory(work, files.get(work), sides, environment, options), report, sides),
-    );
+    const usage = await measureMemory(work, files.get(work), sides, environment, options);
+    memory.push(reportMemory(work, usage, report, names));
   }
   const engines = Object.values(report.engines).map(({ engine, isa }) => (isa ? `${engine} (${isa})` : engine));
   console.log(`${report.processor}, ${options.threads} threads; ${[...new Set(engines)].join(', ')}\n`);

@@ -17,7 +17,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def load(path):
-    """Returns (tensors, metadata): a dict of NumPy arrays (native dtype and shape) and the strings of `__metadata__`."""
+    """Returns (tensors, metadata): a dict of NumPy arrays (native dtype, shape) and the strings of `__metadata__`."""
     with open(path, "rb") as file:
         (header_bytes,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(header_bytes))

@@ -3,11 +3,13 @@
 import argparse
 import base64
 import json
+import os
 import sys
 import time
 
 import numpy as np
 import torch
+import torch._inductor.config
 
 import safetensors_io
 from diffusion_torch import Diffusion, Scorer, Trainer, memory_format_of
@@ -27,7 +29,7 @@ def process_kb(field):
 
 
 class ScoreWork:
-    def __init__(self, model, config, x0):
+    def __init__(self, model, config, x0, compiled):
         if config["score"]["scaleIndexing"] == "respaced":
             raise ValueError("scaleIndexing: expected original")
         self.x0 = x0
@@ -37,7 +39,10 @@ class ScoreWork:
             config["score"]["scales"],
             config["calibration"],
             config["score"]["topPixels"]["count"],
+            compiled,
         )
+        if compiled:
+            self.run()  # compiles, so that a failure is one of the setup
 
     def run(self):
         maps, scores = self.scorer.score(self.x0)
@@ -45,12 +50,13 @@ class ScoreWork:
 
     def output(self, inputs):
         noise = inputs["noise"].flatten(0, 1).contiguous(memory_format=memory_format_of(self.scorer.model))
-        out, kl = self.scorer.kl_maps(inputs["x0"], noise)
-        return {"out": out, "kl": kl}
+        return dict(zip(("out", "kl", "maps", "scores"), self.scorer.score_with(inputs["x0"], noise)))
 
 
 class TrainWork:
-    def __init__(self, model, config, x0):
+    def __init__(self, model, config, x0, compiled):
+        if compiled:
+            raise ValueError("workload: only score is compiled")
         self.x0, self.lr = x0, config["training"]["lr"]
         self.trainer = Trainer(model.train(), Diffusion(config["diffusion"]["steps"]), config["training"])
 
@@ -64,8 +70,8 @@ class TrainWork:
 
 
 class Worker:
-    def __init__(self, layout):
-        self.layout, self.work = LAYOUTS[layout], None
+    def __init__(self, layout, compiled=False):
+        self.layout, self.compiled, self.work = LAYOUTS[layout], compiled, None
 
     def setup(self, message):
         torch.set_num_threads(message["threads"])
@@ -78,7 +84,7 @@ class Worker:
         shape = (message["images"], message["preset"]["inChannels"], message["size"], message["size"])
         x0 = torch.empty(shape, memory_format=self.layout).uniform_(-1, 1)
         work = {"score": ScoreWork, "train": TrainWork}[message["workload"]]
-        self.work = work(model, message["config"], x0)
+        self.work = work(model, message["config"], x0, self.compiled)
         return {"ok": True, "engine": f"PyTorch {torch.__version__}", "isa": torch.backends.cpu.get_cpu_capability()}
 
     def output(self, message):
@@ -103,7 +109,13 @@ class Worker:
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--layout", choices=LAYOUTS, default="nchw")
-    worker = Worker(parser.parse_args().layout)
+    parser.add_argument("--compile", metavar="CACHE", help="torch.compile with its files in this folder")
+    arguments = parser.parse_args()
+    if arguments.compile:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = arguments.compile
+        # The weights become constants: packed once for oneDNN, and folded where they can be.
+        torch._inductor.config.freezing = True
+    worker = Worker(arguments.layout, bool(arguments.compile))
     torch.set_num_interop_threads(1)
     for line in sys.stdin:
         message = json.loads(line)
