@@ -42,7 +42,7 @@ set(DDAD_ONEDNN_ISA_avx2 AVX2)
 set(DDAD_ONEDNN_ISA_avx512 AVX512_CORE)
 foreach(isa IN LISTS DDAD_TEST_ISAS)
   add_test(NAME native.${isa} COMMAND ddad_native_tests WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set(DDAD_TEST_ENV GOMP_SPINCOUNT=1000 DDAD_MAX_CPU_ISA=${isa} ONEDNN_MAX_CPU_ISA=${DDAD_ONEDNN_ISA_${isa}})
+  set(DDAD_TEST_ENV GOMP_SPINCOUNT=1000 DDAD_AUTOTUNE=off DDAD_MAX_CPU_ISA=${isa} ONEDNN_MAX_CPU_ISA=${DDAD_ONEDNN_ISA_${isa}})
   if(DDAD_SANITIZE)
     list(APPEND DDAD_TEST_ENV "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/lsan.supp:print_suppressions=0"
                               "UBSAN_OPTIONS=print_stacktrace=1")

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <string>
 
+#include "device/choices.h"
 #include "device/device.h"
 #include "device/dispatch.h"
 #include "dnnl.hpp"
@@ -98,20 +99,27 @@ json describeDevice(const char* name) {
 
 }  // namespace
 
+std::string processorKey() {
+  return cpuName() + ", " + isaName(cpuIsa()) + ", oneDNN " + oneDnnVersion() + " " + oneDnnIsa() + ", " + DDAD_VERSION;
+}
+
 json engineInfo() {
-  return {{"version", DDAD_VERSION},
-          {"cpu",
-           {{"name", cpuName()},
-            {"isa", isaName(cpuIsa())},
-            {"isas", usableIsas()},
-            {"processors", availableProcessors()}}},
-          {"onednn", {{"version", oneDnnVersion()}, {"isa", oneDnnIsa()}}},
-          {"devices", json::array({describeDevice("cpu"), describeDevice("cuda")})},
-          {"memory",
-           {{"total", bytes("/proc/meminfo", "MemTotal")},
-            {"available", bytes("/proc/meminfo", "MemAvailable")},
-            {"process", bytes("/proc/self/status", "VmRSS")},
-            {"processPeak", bytes("/proc/self/status", "VmHWM")}}}};
+  const Choices& choices = Choices::ofThisProcessor();
+  return {
+      {"version", DDAD_VERSION},
+      {"cpu",
+       {{"name", cpuName()},
+        {"isa", isaName(cpuIsa())},
+        {"isas", usableIsas()},
+        {"processors", availableProcessors()}}},
+      {"onednn", {{"version", oneDnnVersion()}, {"isa", oneDnnIsa()}}},
+      {"devices", json::array({describeDevice("cpu"), describeDevice("cuda")})},
+      {"kernelChoices", {{"file", choices.usable() ? json(choices.path()) : json(nullptr)}, {"count", choices.size()}}},
+      {"memory",
+       {{"total", bytes("/proc/meminfo", "MemTotal")},
+        {"available", bytes("/proc/meminfo", "MemAvailable")},
+        {"process", bytes("/proc/self/status", "VmRSS")},
+        {"processPeak", bytes("/proc/self/status", "VmHWM")}}}};
 }
 
 }  // namespace ddad

@@ -1,9 +1,15 @@
 #pragma once
+#include <string>
+
 #include "nlohmann/json.hpp"
 
 namespace ddad {
 
-/// {"version","cpu":{"name","isa","isas","processors"},"onednn":{"version","isa"},"devices":[...],"memory":{...}}.
+/// {"version","cpu":{"name","isa","isas","processors"},"onednn":{"version","isa"},"devices":[...],
+/// "kernelChoices":{"file","count"},"memory":{...}}.
 nlohmann::json engineInfo();
+
+/// What measurements on this processor depend on: its name, the instruction sets used, the version of the engine.
+std::string processorKey();
 
 }  // namespace ddad

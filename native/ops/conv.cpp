@@ -13,13 +13,14 @@
 namespace ddad {
 namespace {
 
+constexpr const char* kKernelNames[kConvKernels] = {"auto", "direct", "winograd", "onednn"};
+
 std::atomic<int>& chosenKernel() {
   static std::atomic<int> kernel = [] {
     const char* name = std::getenv("DDAD_CONV");
     const std::string value = name ? name : "auto";
-    const char* const names[] = {"auto", "direct", "winograd", "onednn"};
-    for (int i = 0; i < 4; ++i)
-      if (value == names[i] || value.empty()) return i;
+    for (int i = 0; i < kConvKernels; ++i)
+      if (value == kKernelNames[i] || value.empty()) return i;
     throw Error("ERR_OPTION", "DDAD_CONV: expected auto, direct, winograd or onednn, got " + value);
   }();
   return kernel;
@@ -197,6 +198,7 @@ class DirectConv : public Op {
 
 }  // namespace
 
+const char* convKernelName(ConvKernel kernel) { return kKernelNames[static_cast<int>(kernel)]; }
 void setConvKernel(ConvKernel kernel) { chosenKernel().store(static_cast<int>(kernel)); }
 ConvKernel convKernel() { return static_cast<ConvKernel>(chosenKernel().load()); }
 
@@ -221,15 +223,20 @@ void addResidualGradient(const OpContext& context, const OpBuffers& buffers) {
               [&](int64_t i) { add(buffers.inGrad[r] + i * row, buffers.outGrad + i * row, row); });
 }
 
-std::unique_ptr<Op> makeConv(OpContext context) {
-  const ConvKernel kernel = convKernel();
-  if (kernel == ConvKernel::kOnednn)
-    if (auto op = makeOnednnConv(context)) return op;
-  // Fewer input channels leave too little arithmetic to pay for the transforms.
-  const bool pays = context.in[0].c >= 16 && context.out.h >= 3 && context.out.w >= 3;
-  if (winogradFits(context) && (kernel == ConvKernel::kWinograd || (kernel == ConvKernel::kAuto && pays)))
-    return makeWinogradConv(std::move(context));
-  return std::make_unique<DirectConv>(std::move(context));
+std::unique_ptr<Op> makeConvWith(ConvKernel kernel, const OpContext& context) {
+  if (kernel == ConvKernel::kOnednn) return makeOnednnConv(context);
+  if (kernel == ConvKernel::kWinograd) return winogradFits(context) ? makeWinogradConv(context) : nullptr;
+  return std::make_unique<DirectConv>(context);
+}
+
+std::unique_ptr<Op> makeConv(const OpContext& context) {
+  checkConv(context);
+  ConvKernel kernel = convKernel();
+  if (kernel == ConvKernel::kAuto)
+    kernel = tunedConvKernel(context, winogradPays(context) ? ConvKernel::kWinograd : ConvKernel::kDirect,
+                             Choices::ofThisProcessor());
+  if (auto op = makeConvWith(kernel, context)) return op;
+  return makeConvWith(ConvKernel::kDirect, context);
 }
 
 }  // namespace ddad

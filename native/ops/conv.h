@@ -1,12 +1,15 @@
 #pragma once
 // Convolution, NHWC activations, OIHW weights: kernels of one to seven, stride 1 or 2, bias, a residual added on the
 // way out, and (1x1 only) two sources that stand for their concatenation.
+#include "device/choices.h"
 #include "ops/op.h"
 
 namespace ddad {
 
 /// Which kernel computes convolutions; kAuto takes the one measured fastest for the shape.
 enum class ConvKernel { kAuto, kDirect, kWinograd, kOnednn };
+constexpr int kConvKernels = 4;
+const char* convKernelName(ConvKernel kernel);
 
 /// Forces one kernel for everything that it can do; from DDAD_CONV (auto, direct, winograd or onednn) at start.
 void setConvKernel(ConvKernel kernel);
@@ -20,7 +23,16 @@ void addResidualGradient(const OpContext& context, const OpBuffers& buffers);
 
 /// Winograd takes 3x3 convolutions with stride 1 and padding 1 of one source.
 bool winogradFits(const OpContext& context);
+/// Whether it usually is the fastest then.
+bool winogradPays(const OpContext& context);
 std::unique_ptr<Op> makeWinogradConv(OpContext context);
+
+/// Convolution by that kernel; null where it cannot do it. kAuto is not a kernel.
+std::unique_ptr<Op> makeConvWith(ConvKernel kernel, const OpContext& context);
+
+/// The kernel that a table kept on disk names for a convolution like this one. Where it names none, the candidates are
+/// timed and the table gains a line: `usual`, unless another one is faster by a tenth. `usual` where there is no table.
+ConvKernel tunedConvKernel(const OpContext& context, ConvKernel usual, Choices& choices);
 
 /// Null where oneDNN has no such convolution (two sources; a few shapes in a few instruction sets).
 std::unique_ptr<Op> makeOnednnConv(const OpContext& context);

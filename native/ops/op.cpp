@@ -5,7 +5,7 @@ namespace ddad {
 std::unique_ptr<Op> compileOp(OpContext context) {
   switch (context.record->kind) {
     case OpKind::kConv:
-      return makeConv(std::move(context));
+      return makeConv(context);
     case OpKind::kDepthwiseConv:
       return makeDepthwiseConv(std::move(context));
     case OpKind::kGroupNorm:

@@ -86,7 +86,7 @@ class Op {
 /// Compiles a record for the device of the context; throws Error("ERR_CONFIG") where the shapes do not fit.
 std::unique_ptr<Op> compileOp(OpContext context);
 
-std::unique_ptr<Op> makeConv(OpContext context);
+std::unique_ptr<Op> makeConv(const OpContext& context);
 std::unique_ptr<Op> makeDepthwiseConv(OpContext context);
 std::unique_ptr<Op> makeGroupNorm(OpContext context);
 std::unique_ptr<Op> makeLinear(OpContext context);

@@ -21,8 +21,9 @@ WinogradShape winogradShape(int64_t samples, int64_t height, int64_t width, int6
   s.tileColumns = (width + 3) / 4;
   s.panel = gemmPanel(out);
   s.paddedOut = (out + s.panel - 1) / s.panel * s.panel;
-  // Transformed inputs and products of a block stay within half a megabyte, the second-level cache of a small core.
-  const int64_t fit = (int64_t{1} << 19) / (kWinogradPoints * 4 * (in + s.paddedOut));
+  // Transformed inputs and products of a block stay within a quarter of a megabyte, half of a small core's second-level
+  // cache.
+  const int64_t fit = (int64_t{1} << 18) / (kWinogradPoints * 4 * (in + s.paddedOut));
   s.block = std::clamp<int64_t>(fit / 12 * 12, 12, 96);
   return s;
 }
@@ -98,6 +99,13 @@ class WinogradConv : public Op {
 bool winogradFits(const OpContext& context) {
   const OpAttributes& a = context.record->attr;
   return a.kernel == 3 && a.stride == 1 && a.pad == 1 && a.sources == 1 && a.activation == Activation::kNone;
+}
+
+bool winogradPays(const OpContext& context) {
+  // Fewer input channels leave too little arithmetic to pay for the transforms, fewer tiles fill no block.
+  const Shape& out = context.out;
+  return winogradFits(context) && context.in[0].c >= 16 && out.h >= 3 && out.w >= 3 &&
+         winogradShape(out.n, out.h, out.w, context.in[0].c, out.c).tiles() >= 12;
 }
 
 std::unique_ptr<Op> makeWinogradConv(OpContext context) { return std::make_unique<WinogradConv>(std::move(context)); }

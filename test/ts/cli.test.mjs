@@ -157,6 +157,28 @@ test('info tells versions and what a model holds', async () => {
   }
 });
 
+test('measured kernels are noted in the cache, read again, and can be switched off', async () => {
+  const cache = at('cache');
+  const file = path.join(cache, 'kernels.json');
+  const choices = async (autotune) => {
+    const { stdout } = await run(['info', '--json'], { env: { DDAD_AUTOTUNE: autotune, DDAD_CACHE_DIR: cache } });
+    return JSON.parse(stdout).engine.kernelChoices;
+  };
+  assert.deepEqual(await choices('off'), { file: null, count: 0 });
+  assert.ok(!existsSync(file));
+  assert.deepEqual(await choices('on'), { file, count: 0 });
+  const score = () => run(['score', model, good, '--json'], { env: { DDAD_AUTOTUNE: 'on', DDAD_CACHE_DIR: cache } });
+  const first = await score();
+  assert.equal(first.code, 0, first.stderr);
+  const noted = await readFile(file, 'utf8');
+  assert.ok((await choices('on')).count > 0);
+  const second = await score();
+  assert.equal(second.stdout, first.stdout, 'the same choices, the same bits');
+  assert.equal(await readFile(file, 'utf8'), noted);
+  const wrong = await run(['info'], { env: { DDAD_AUTOTUNE: 'maybe' } });
+  assertOneError(wrong, 1, /ERR_OPTION: DDAD_AUTOTUNE: expected on or off, got maybe/);
+});
+
 test('kill -9 leaves a checkpoint; resumed, the model has the bytes of a run never stopped', async () => {
   const options = ['--steps', '60', '--checkpoint-every', '50ms'];
   const whole = await run(train(at('whole.safetensors'), ...options));

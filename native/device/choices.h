@@ -1,0 +1,36 @@
+#pragma once
+// What was measured on this processor, kept in a file: every process on the machine takes the same choice, so results
+// stay the same, bit for bit, from one run to the next.
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+
+namespace ddad {
+
+class Choices {
+ public:
+  /// `path` is the file, made when the first choice is kept; `processor` says whose choices are meant. An empty path,
+  /// or one that cannot be written, leaves the table unusable. A file that is damaged counts as empty and is replaced.
+  Choices(std::string path, std::string processor);
+
+  /// Those of this user and processor: kernels.json in DDAD_CACHE_DIR, else in ddad-native in XDG_CACHE_HOME or
+  /// ~/.cache. Unusable with DDAD_AUTOTUNE=off; any other value of it but "on" is ERR_OPTION.
+  static Choices& ofThisProcessor();
+
+  bool usable() const { return !path_.empty(); }
+  const std::string& path() const { return path_; }
+  size_t size() const;
+  std::optional<std::string> find(const std::string& key) const;
+  /// Keeps `value` for `key`, unless another process was first. Returns what holds from now on; nothing where the file
+  /// could not be written.
+  std::optional<std::string> keep(const std::string& key, const std::string& value);
+
+ private:
+  using Table = std::map<std::string, std::string>;
+  std::string path_, processor_;
+  mutable std::mutex mutex_;
+  Table table_;
+};
+
+}  // namespace ddad
