@@ -10,6 +10,8 @@ namespace ddad {
 DDAD_DECLARE_SIMD(void, addInto, (float* y, const float* x, int64_t n))
 /// sums[c] = sum over rows of x[r * stride + c], float within the call: keep rows to a few hundred.
 DDAD_DECLARE_SIMD(void, columnSums, (const float* x, int64_t rows, int64_t stride, int64_t channels, float* sums))
+/// The smallest of `start` and x[0 .. n); NaN never is.
+DDAD_DECLARE_SIMD(float, smallestOf, (const float* x, int64_t n, float start))
 /// y = x * sigmoid(x).
 DDAD_DECLARE_SIMD(void, siluForward, (float* y, const float* x, int64_t n))
 /// dx (+)= dy * d silu(x) / dx.

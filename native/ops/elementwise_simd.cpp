@@ -24,6 +24,20 @@ void columnSums(const float* x, int64_t rows, int64_t stride, int64_t channels, 
   }
 }
 
+float smallestOf(const float* x, int64_t n, float start) {
+  Vec least = Vec{} + start;
+  int64_t i = 0;
+  for (; i + kVl <= n; i += kVl) {
+    const Vec v = load(x + i);
+    least = v < least ? v : least;
+  }
+  float line[kVl], result = start;
+  store(line, least);
+  for (int j = 0; j < kVl; ++j) result = line[j] < result ? line[j] : result;
+  for (; i < n; ++i) result = x[i] < result ? x[i] : result;
+  return result;
+}
+
 void siluForward(float* y, const float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] / (1.0f + fastExp(-x[i]));
 }

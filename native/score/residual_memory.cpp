@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "device/parallel.h"
+#include "ops/elementwise.h"
 #include "ops/gemm.h"
 
 namespace ddad {
@@ -43,6 +44,7 @@ ResidualMemory::ResidualMemory(const float* rows, int64_t count, int64_t channel
 void ResidualMemory::nearest(const Device& device, const float* residuals, int64_t n, float* distances,
                              const Cancel& cancel) const {
   const auto product = DDAD_DISPATCH(gemmRows);
+  const auto smallest = DDAD_DISPATCH(smallestOf);
   std::vector<float> scratch(static_cast<size_t>(device.threads() * kChunk * kBlock));
   parallelForWorker(device.threads(), (n + kChunk - 1) / kChunk, [&](int64_t chunk, int worker) {
     if (cancel.requested()) return;
@@ -58,10 +60,7 @@ void ResidualMemory::nearest(const Device& device, const float* residuals, int64
       const GemmEpilogue epilogue = {squares_.data() + first, nullptr, 0, -2.0f, 0};
       product(matrixRows(from, channels_, m, channels_), 0, m, packed, columns, products, kBlock, epilogue);
       packed += gemmPackedSize(channels_, columns);
-      for (int64_t i = 0; i < m; ++i) {
-        const float* row = products + i * kBlock;
-        for (int64_t j = 0; j < columns; ++j) best[i] = std::min(best[i], row[j]);
-      }
+      for (int64_t i = 0; i < m; ++i) best[i] = smallest(products + i * kBlock, columns, best[i]);
     }
     for (int64_t i = 0; i < m; ++i) {
       const double squared = squaredNorm(from + i * channels_, channels_) + static_cast<double>(best[i]);
