@@ -26,7 +26,7 @@ export async function readBaseline(file: string): Promise<BenchDocument> {
 /** Refuses a baseline whose figures mean something else. Throws ERR_BASELINE. */
 export function checkBaseline(
   baseline: BenchDocument,
-  now: Environment & { presets: readonly string[] },
+  now: Environment & { presets: readonly string[]; suites: readonly string[] },
   file: string,
 ): void {
   const differences: string[] = [];
@@ -38,6 +38,9 @@ export function checkBaseline(
   differs('threads', baseline.threads, now.threads);
   const missing = now.presets.filter((preset) => !baseline.presets.includes(preset));
   if (missing.length > 0) differences.push(`preset "${missing.join('", "')}", got "${baseline.presets.join('", "')}"`);
+  if (!now.suites.some((suite) => baseline.suites.includes(suite))) {
+    differences.push(`suite "${now.suites.join('", "')}", got "${baseline.suites.join('", "')}"`);
+  }
   if (differences.length > 0) {
     const why = `was measured elsewhere: expected ${differences.join('; ')} (--force compares nevertheless)`;
     throw new DdadError('ERR_BASELINE', `${file}: ${why}`);

@@ -23,7 +23,7 @@ function table(rows: readonly (readonly string[])[]): string[] {
 }
 
 /** Three significant digits, or all before the point. */
-function digits(value: number): string {
+export function digits(value: number): string {
   if (!Number.isFinite(value)) return '-';
   return Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
 }

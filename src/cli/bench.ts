@@ -96,7 +96,7 @@ async function run(argv: BenchArguments, signal: AbortSignal): Promise<number> {
 
   await using bench = await Bench.open(builds, options.threads, signal);
   if (baseline && !argv.force) {
-    checkBaseline(baseline, { ...bench.environment(own), presets: options.presets }, compare as string);
+    checkBaseline(baseline, { ...options, ...bench.environment(own) }, compare as string);
   }
   const line = new ProgressLine();
   const onProgress: OnProgress = (done, what) => line.update('bench', done, what);
