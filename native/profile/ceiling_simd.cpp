@@ -16,7 +16,12 @@ float multiplyAdds(long rounds) {
   Vec factor = Vec{} + 0.999f, term = Vec{} + 0.001f;
   for (long r = 0; r < rounds; ++r) {
     for (int i = 0; i < kChains; ++i) chain[i] = chain[i] * factor + term;
-    __asm__ volatile("" : "+x"(factor), "+x"(term));  // or the compiler would compute several rounds at once
+    // or the compiler would compute several rounds at once
+#if defined(__x86_64__)
+    __asm__ volatile("" : "+x"(factor), "+x"(term));
+#elif defined(__aarch64__)
+    __asm__ volatile("" : "+w"(factor), "+w"(term));
+#endif
   }
   Vec sum = Vec{};
   for (int i = 0; i < kChains; ++i) sum += chain[i];

@@ -66,11 +66,14 @@ export function describeDocument(document: BenchDocument): string[] {
   const { processor, instructionSet, threads, versions, commit, rounds, confidence, machine, suites } = document;
   const at = commit === null ? '' : `, commit ${commit.slice(0, 10)}${commit.endsWith('+') ? '+' : ''}`;
   const limits = machine.map(({ name, median, unit }) => `${name} ${digits(median)} ${unit}`).join(', ');
-  const interval = `${(100 * confidence).toFixed(1)} %`;
+  const spread =
+    rounds === 1
+      ? 'of one process: how far others would lie from it is not known'
+      : `medians of ${rounds} processes, with intervals that hold them with ${(100 * confidence).toFixed(1)} % confidence`;
   return [
     `${processor}, ${instructionSet}, ${threads} thread${threads === 1 ? '' : 's'}; the machine's best: ${limits}`,
     `ddad-native ${versions.package}${at}, oneDNN ${versions.onednn}, Node.js ${versions.node}`,
-    `medians of ${rounds} processes, with intervals that hold them with a confidence of ${interval}`,
+    spread,
     ...suites.flatMap((suite) => {
       const measured = document.measurements.filter((one) => one.suite === suite);
       return ['', suite, ...(suite === 'ops' ? opsTable(measured) : plainTable(measured))];

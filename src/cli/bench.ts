@@ -28,7 +28,14 @@ export const benchCommand: Command<BenchArguments> = {
   describe: 'Measure speed and memory; compare with a baseline or another build',
   positionals: { suites: `Of ${suiteNames.join(', ')}; all unless named` },
   flags: {
-    json: text('json', 'Write the measurements to a file; without a name, or as -, to stdout'),
+    json: {
+      ...text('json', 'Write the measurements to a file; without a name, or as -, to stdout'),
+      requiresArg: false,
+      coerce: (value: unknown) => {
+        if (Array.isArray(value)) throw new UsageError('--json: given twice');
+        return value;
+      },
+    },
     compare: text('compare', 'Measurements of --json; exit with status 1 when something became slower'),
     against: text('against', 'Another built package, or its ddad.node, to run in turn and compare with'),
     'max-regression': text('max-regression', 'Slowdown to accept', '5%'),
@@ -41,15 +48,6 @@ export const benchCommand: Command<BenchArguments> = {
   example: ['$0 bench ops --compare baseline.json', 'Find kernels that became slower'],
   work: run,
 };
-// The one option whose value may be left out.
-Object.assign(benchCommand.flags['json'] as object, {
-  requiresArg: false,
-  coerce: (value: unknown) => {
-    if (Array.isArray(value)) throw new UsageError('--json: given twice');
-    return value;
-  },
-});
-
 /** `5%` or `5` as 0.05. */
 function parsePercent(name: string, given: string): number {
   const value = Number(/^(\d+(?:\.\d+)?)\s*%?$/.exec(given)?.[1] ?? Number.NaN) / 100;

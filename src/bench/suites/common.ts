@@ -38,8 +38,9 @@ export async function profile<T>(
   return JSON.parse(await callNative(undefined, (token) => run(what, JSON.stringify(config ?? {}), text, token))) as T;
 }
 
-/** What the machine reaches at best just now. */
+/** What the machine reaches at best just now; nothing with a build that cannot tell. */
 export async function machineFigures({ threads }: Task): Promise<Figure[]> {
+  if (!addon().profile) return [];
   const options = { batch: 1, threads, samples: 3, seconds: 0 };
   const found = await profile<{ flopsPerSecond: number[]; bytesPerSecond: number[] }>('ceiling', null, options);
   return [

@@ -7,7 +7,7 @@ export const unetSuite: Suite = async (task) => {
   const config = configOf(task, null);
   const figures: Figure[] = [];
   for (const images of [1, 4]) {
-    const options = { batch: images, threads: task.threads, samples: 5, seconds: budget(task) };
+    const options = { batch: images, threads: task.threads, samples: task.quick ? 3 : 5, seconds: budget(task) };
     const { flops, seconds } = await profile<PassProfile>('pass', config, options);
     const name = `${task.preset} pass, ${images} image${images > 1 ? 's' : ''}`;
     figures.push(
