@@ -1,6 +1,6 @@
-// Does `bench` find a slower kernel, and does it leave an unchanged build alone? Builds a copy of the addon in which one
-// kernel takes 10 % longer (build-planted/, from a patched copy of the sources), then measures it against this build
-// both ways that the command has.
+// Does `bench` find a slower kernel, and does it leave an unchanged build alone? Builds a copy of the addon in which
+// one kernel takes 10 % longer (build-planted/, from a patched copy of the sources), then measures it against this
+// build both ways that the command has.
 //   node bench/planted.mjs [--kernel norm|attention|winograd|direct] [--slowdown 10] [--runs 3] [--build-only]
 // Fails unless --against and --compare call the planted kernel slower, and nothing else; and unless --compare finds
 // nothing in any of `runs` runs of the unchanged build.

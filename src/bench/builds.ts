@@ -26,8 +26,8 @@ export function ownBuild(): Build {
 }
 
 /**
- * Another build: the folder of a package (`npm ci && npm run build` has made dist/ and build/), or an addon (ddad.node),
- * with which this package then runs. Throws ERR_OPTION where there is neither.
+ * Another build: the folder of a package (`npm ci && npm run build` has made dist/ and build/), or an addon
+ * (ddad.node), with which this package then runs. Throws ERR_OPTION where there is neither.
  */
 export async function otherBuild(given: string): Promise<Build> {
   const refuse = (got: string): never => {

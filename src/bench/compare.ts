@@ -35,7 +35,7 @@ export interface CompareOptions {
 
 export interface CompareResult {
   rows: Comparison[];
-  /** How much slower the machine itself is than at the baseline, by its multiply-adds and copies; a share, at least 0. */
+  /** How much slower the machine itself is than at the baseline, by multiply-adds and copies; a share from 0 on. */
   machineSlowdown: number;
   /** Names that only one side has. */
   unmatched: string[];
@@ -72,8 +72,8 @@ function judged({ details }: Measurement): boolean {
 }
 
 /**
- * Tells which measurements became slower. Each has an interval for the change between the values of whole processes, at a
- * risk that is shared out evenly (Bonferroni), so all lower bounds hold at once with a confidence of 99 %.
+ * Tells which measurements became slower. Each has an interval for the change between the values of whole processes,
+ * at a risk that is shared out evenly (Bonferroni), so all lower bounds hold at once with a confidence of 99 %.
  * Slower is what has its whole interval above zero and lost more than `maxRegression`.
  * Throws ERR_BASELINE where the two have no measurement in common.
  */

@@ -69,7 +69,7 @@ export function describeDocument(document: BenchDocument): string[] {
   const spread =
     rounds === 1
       ? 'of one process: how far others would lie from it is not known'
-      : `medians of ${rounds} processes, with intervals that hold them with ${(100 * confidence).toFixed(1)} % confidence`;
+      : `medians of ${rounds} processes, with intervals of ${(100 * confidence).toFixed(1)} % confidence`;
   return [
     `${processor}, ${instructionSet}, ${threads} thread${threads === 1 ? '' : 's'}; the machine's best: ${limits}`,
     `ddad-native ${versions.package}${at}, oneDNN ${versions.onednn}, Node.js ${versions.node}`,

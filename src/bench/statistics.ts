@@ -56,19 +56,30 @@ export function precedence(n: number, r: number, m: number, s: number): number {
   return ways / choose(n + m, m);
 }
 
+type Ranks = { r: number; s: number } | null;
+const knownRanks = new Map<string, Ranks>();
+
+/** Which order statistics make a bound that fails with a probability of at most `risk`; null where none do. */
+function ranksFor(n: number, m: number, risk: number): Ranks {
+  const key = `${n} ${m} ${risk}`;
+  const known = knownRanks.get(key);
+  if (known !== undefined) return known;
+  let found: Ranks = null;
+  // One odd small value in a dozen spoils nothing, where there are enough.
+  for (let s = 1 + Math.floor(m / 12); s >= 1 && !found; s--) {
+    for (let r = 1; r <= n && !found; r++) if (precedence(n, r, m, s) <= risk) found = { r, s };
+  }
+  knownRanks.set(key, found);
+  return found;
+}
+
 /**
- * A lower bound for how far `b` lies above `a` that fails with a probability of at most `risk`: the distance from one of
- * the larger values of `a` to one of the smallest of `b`.
+ * A lower bound for how far `b` lies above `a`, both in ascending order, that fails with a probability of at most
+ * `risk`: the distance from one of the larger values of `a` to one of the smallest of `b`.
  */
 function lowerBound(a: readonly number[], b: readonly number[], risk: number): number {
-  const [n, m] = [a.length, b.length];
-  // One odd small value in a dozen spoils nothing, where there are enough.
-  for (let s = 1 + Math.floor(m / 12); s >= 1; s--) {
-    for (let r = 1; r <= n; r++) {
-      if (precedence(n, r, m, s) <= risk) return (b[s - 1] as number) - (a[r - 1] as number);
-    }
-  }
-  return -Infinity;
+  const ranks = ranksFor(a.length, b.length, risk);
+  return ranks ? (b[ranks.s - 1] as number) - (a[ranks.r - 1] as number) : -Infinity;
 }
 
 export interface Shift {

@@ -3,7 +3,7 @@ import sharp from 'sharp';
 import { makeFolder } from '../files.js';
 import type { BenchPreset } from './types.js';
 
-/** An RGB image with waves and a little noise, another one for each number: to compress and decode like a photograph. */
+/** An RGB image of waves and a little noise, another for each number; it compresses much as a photograph does. */
 export function syntheticPixels(width: number, height: number, number: number): Uint8Array {
   const data = new Uint8Array(3 * width * height);
   let state = 12345 + number;

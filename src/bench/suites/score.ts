@@ -13,7 +13,7 @@ export async function openDetector(task: Task): Promise<{ detector: Detector; ne
   return { detector, next: () => images[count++ % images.length] as Buffer };
 }
 
-/** Whole images from encoded bytes to the verdict: one after another for the latency, ahead of each other for the rate. */
+/** Whole images from encoded bytes to the verdict: one by one for the latency, decoded ahead for the rate. */
 export const scoreSuite: Suite = async (task) => {
   const { detector, next } = await openDetector(task);
   const times = await timesOf(() => detector.score(next()), 2 * budget(task));
