@@ -108,7 +108,8 @@ export function describeVerdict(verdict: Verdict, maxRegression: number): string
     ...table([['', 'before', 'now', 'slower by', 'interval', '', ''], ...cells]),
   ];
   if (machineSlowdown >= 0.01) {
-    lines.push(`the machine itself is ${percent(machineSlowdown)} slower than then, which is allowed for`);
+    const advice = machineSlowdown > maxRegression / 2 ? '; --against tells more than a baseline does now' : '';
+    lines.push(`the machine itself is ${percent(machineSlowdown)} slower than then, which is allowed for${advice}`);
   }
   if (unmatched.length > 0) lines.push(`${unmatched.length} measurements have no counterpart`);
   if (rows.some((row) => row.verdict === 'unknown')) {

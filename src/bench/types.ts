@@ -105,5 +105,12 @@ export interface Environment {
 export const protocol = 1;
 
 export type Reply =
-  | { protocol: number; figures: Figure[]; machine: Figure[]; environment?: Environment }
+  | {
+      protocol: number;
+      figures: Figure[];
+      machine: Figure[];
+      environment?: Environment;
+      /** The lower rate of multiply-adds before and after, by which a process shows that others were at work. */
+      calm?: number;
+    }
   | { protocol: number; error: { code: string; message: string } };

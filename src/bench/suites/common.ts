@@ -1,7 +1,7 @@
 import { expandConfig, type ModelConfig } from '../../config.js';
 import { DdadError } from '../../errors.js';
 import { addon, addonPath, callNative, type ProfileKind } from '../../native.js';
-import { undisturbed } from '../statistics.js';
+import { medianOf, undisturbed } from '../statistics.js';
 import type { Figure, Task } from '../types.js';
 
 /** Measures in this process, once it has warmed up. */
@@ -38,15 +38,16 @@ export async function profile<T>(
   return JSON.parse(await callNative(undefined, (token) => run(what, JSON.stringify(config ?? {}), text, token))) as T;
 }
 
-/** What the machine reaches at best just now; nothing with a build that cannot tell. */
-export async function machineFigures({ threads }: Task): Promise<Figure[]> {
-  if (!addon().profile) return [];
+/** What the machine reaches at best just now, and the middle rate of multiply-adds; nothing with a build without it. */
+export async function machineFigures({ threads }: Task): Promise<{ machine: Figure[]; middle?: number }> {
+  if (!addon().profile) return { machine: [] };
   const options = { batch: 1, threads, samples: 3, seconds: 0 };
   const found = await profile<{ flopsPerSecond: number[]; bytesPerSecond: number[] }>('ceiling', null, options);
-  return [
+  const machine: Figure[] = [
     { name: 'multiply-add', unit: 'GFLOP/s', value: Math.max(...found.flopsPerSecond) / 1e9 },
     { name: 'copy', unit: 'GB/s', value: Math.max(...found.bytesPerSecond) / 1e9 },
   ];
+  return { machine, middle: medianOf(found.flopsPerSecond) };
 }
 
 /** Milliseconds of `run`, again and again until the seconds are over, at least three times, after once to warm up. */
