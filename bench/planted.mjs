@@ -38,17 +38,24 @@ const forward = 'void forward() override {';
 const header = `#pragma once
 #include <chrono>
 
+#include "device/parallel.h"
+
 namespace ddad {
 
-/// Lets the block that it stands in take a share longer than it does.
+/// Lets the block that it stands in take a share longer than it does: on all threads, since one that fell asleep
+/// meanwhile would make the next op slower, too.
 class Planted {
  public:
+  explicit Planted(int threads) : threads_(threads) {}
   ~Planted() {
     const auto until = Clock::now() + (Clock::now() - start_) * PERCENT / 100;
-    while (Clock::now() < until) continue;
+    parallelFor(threads_, threads_, [&](int64_t) {
+      while (Clock::now() < until) continue;
+    });
   }
 
  private:
+  int threads_;
   using Clock = std::chrono::steady_clock;
   Clock::time_point start_ = Clock::now();
 };
@@ -76,7 +83,7 @@ function copySources() {
     if (name === path.normalize(kernel.file)) {
       const plain = text.toString('utf8');
       if (!plain.includes(forward)) fail(`${name}: expected "${forward}" to plant a slowdown in`);
-      text = `#include "ops/planted.h"\n${plain.replaceAll(forward, `${forward}\n    const Planted planted;`)}`;
+      text = `#include "ops/planted.h"\n${plain.replaceAll(forward, `${forward}\n    const Planted planted(threads());`)}`;
     }
     put(name, text);
   }
