@@ -13,8 +13,22 @@ export const nativeLayers = (() => {
   const score = ['unet', 'noise', 'backbone', ...network];
   const train = ['score', ...score];
   const verify = ['train', ...train];
-  const bind = ['verify', ...verify];
-  return { tensor, file, device, ops, unet: network, noise: network, backbone: network, score, train, verify, bind };
+  const profile = train;
+  const bind = ['verify', 'profile', ...verify];
+  return {
+    tensor,
+    file,
+    device,
+    ops,
+    unet: network,
+    noise: network,
+    backbone: network,
+    score,
+    train,
+    profile,
+    verify,
+    bind,
+  };
 })();
 
 /** What a *_simd.cpp may include of the system: nothing that brings functions the linker could share with other code. */

@@ -79,12 +79,41 @@ export interface NativeTrainer {
   dispose(): void;
 }
 
+/** What the machine reaches at best, a value a sample. */
+export interface CeilingProfile {
+  flopsPerSecond: number[];
+  bytesPerSecond: number[];
+}
+
+/**
+ * Times of the ops of a network, those of the same kind and shape together: operations, least traffic in bytes and
+ * seconds (a value a pass) of one op, of which there are `count`.
+ */
+export interface OpProfile {
+  ops: { name: string; kernel: string; count: number; flops: number; bytes: number; seconds: number[] }[];
+}
+
+/** Operations and seconds of scoring passes. */
+export interface PassProfile {
+  flops: number;
+  seconds: number[];
+}
+
+export type ProfileKind = 'ceiling' | 'forward' | 'backward' | 'pass';
+
 export interface Addon {
   info(): string;
   backboneTaps(path: string, token: CancelToken): Promise<string>;
   CancelToken: new () => CancelToken;
   NativeTrainer: new (config: string, options: string) => NativeTrainer;
   loadDetector(path: string, options: string, token: CancelToken): Promise<NativeDetector>;
+  /**
+   * Measures what the machine reaches at best (`ceiling`), times the ops of a network's `forward` or `backward`, or a
+   * whole scoring `pass`, with fresh weights. `options` is JSON of {"device","threads","batch","samples","seconds"}: a
+   * batch (images of a pass), at least `samples` times and until `seconds` have passed. Resolves to JSON of
+   * {@link CeilingProfile}, {@link OpProfile} or {@link PassProfile}. Builds before this one do not have it.
+   */
+  profile?(what: ProfileKind, config: string, options: string, token: CancelToken): Promise<string>;
   verify(path: string, options: string, token: CancelToken): Promise<string>;
 }
 
@@ -94,9 +123,12 @@ export const packageRoot = path.join(__dirname, '..');
 /** The pretrained weights that features come from unless others are given. */
 export const defaultBackbone = path.join(packageRoot, 'weights', 'efficientnet-lite0-backbone.safetensors');
 
+/** Where the build of a package puts its addon. */
+export const builtAddon = (root: string): string => path.join(root, 'build', 'Release', 'ddad.node');
+
 /** Where the addon is: the build's output, or what DDAD_ADDON names. */
 export function addonPath(): string {
-  return path.resolve(process.env['DDAD_ADDON'] || path.join(packageRoot, 'build', 'Release', 'ddad.node'));
+  return path.resolve(process.env['DDAD_ADDON'] || builtAddon(packageRoot));
 }
 
 let loaded: Addon | undefined;

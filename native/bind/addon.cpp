@@ -8,6 +8,7 @@
 #include "bind/env_data.h"
 #include "bind/errors.h"
 #include "bind/napi_base.h"
+#include "bind/profile_binding.h"
 #include "bind/trainer_binding.h"
 #include "device/device.h"
 #include "device/info.h"
@@ -64,6 +65,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("backboneTaps", Napi::Function::New<backboneTaps>(env, "backboneTaps"));
   exports.Set("info", Napi::Function::New<info>(env, "info"));
   exports.Set("loadDetector", Napi::Function::New<loadDetector>(env, "loadDetector"));
+  exports.Set("profile", Napi::Function::New<profile>(env, "profile"));
   exports.Set("verify", Napi::Function::New<verify>(env, "verify"));
   return exports;
 }

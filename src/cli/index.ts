@@ -1,9 +1,11 @@
 import yargs from 'yargs';
 import { toDdadError } from '../errors.js';
 import { didYouMean } from '../suggest.js';
+import { packageVersion } from '../version.js';
+import { benchCommand } from './bench.js';
 import { type Command, type Context, toModule } from './command.js';
 import { evaluateCommand } from './evaluate.js';
-import { infoCommand, packageVersion } from './info.js';
+import { infoCommand } from './info.js';
 import { log } from './output.js';
 import { scoreCommand } from './score.js';
 import { trainCommand } from './train.js';
@@ -15,6 +17,7 @@ const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   score: scoreCommand,
   evaluate: evaluateCommand,
   verify: verifyCommand,
+  bench: benchCommand,
   info: infoCommand,
 };
 
@@ -79,6 +82,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .command(toModule(scoreCommand, context))
     .command(toModule(evaluateCommand, context))
     .command(toModule(verifyCommand, context))
+    .command(toModule(benchCommand, context))
     .command(toModule(infoCommand, context))
     .demandCommand(1, `expected a command: ${Object.keys(commands).join(', ')}; see ddad-native --help`)
     .strict()

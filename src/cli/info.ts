@@ -1,18 +1,11 @@
-import { readFileSync } from 'node:fs';
 import os from 'node:os';
-import path from 'node:path';
 import sharp from 'sharp';
 import { Detector } from '../detector.js';
-import { addon, addonPath, packageRoot } from '../native.js';
+import { addon, addonPath } from '../native.js';
+import { packageVersion } from '../version.js';
 import type { Command } from './command.js';
 import { megabytes, peakMemory, print } from './output.js';
 import { exitCodes, jsonFlag } from './usage.js';
-
-/** This package's version. */
-export function packageVersion(): string {
-  const text = readFileSync(path.join(packageRoot, 'package.json'), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
-}
 
 export const infoCommand: Command<{ model?: string; json: boolean }> = {
   usage: 'info [model]',

@@ -22,12 +22,15 @@ interface Dom {
   parseHTML(html: string): { document: unknown };
 }
 
-interface Axes extends Pick<Plots.PlotOptions, 'x' | 'y' | 'fy' | 'color' | 'marks'> {
+export interface Axes extends Pick<
+  Plots.PlotOptions,
+  'x' | 'y' | 'fy' | 'color' | 'marks' | 'width' | 'height' | 'marginLeft' | 'marginBottom'
+> {
   /** Spoken in place of the picture. */
   label: string;
 }
 
-interface Artist {
+export interface Artist {
   plot: typeof Plots;
   draw(axes: Axes): string;
 }
@@ -40,7 +43,7 @@ const diagonal: [number, number][] = [
 const share = (label: string, end = 1): Plots.ScaleOptions => ({ label, domain: [0, end], ticks: 5, grid: true });
 
 /** Draws without a browser: Plot writes into a document of linkedom. */
-async function makeArtist(): Promise<Artist> {
+export async function makeArtist(): Promise<Artist> {
   const [plot, { parseHTML }] = await Promise.all([
     import('@observablehq/plot'),
     import('linkedom') as unknown as Promise<Dom>,

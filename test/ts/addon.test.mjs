@@ -42,6 +42,31 @@ test('info tells about the machine and the libraries', () => {
   assert.ok(info.memory.total >= info.memory.available && info.memory.available > 0);
 });
 
+test('profile times ops, passes and the machine, and refuses what it cannot', async () => {
+  const few = (more) => JSON.stringify({ device: 'cpu', threads: 1, batch: 1, samples: 2, seconds: 0, ...more });
+  const profile = (what, given = few()) => addon.profile(what, configOf(), given, token());
+  const [forward, pass, ceiling] = (await Promise.all(['forward', 'pass', 'ceiling'].map((what) => profile(what)))).map(
+    (text) => JSON.parse(text),
+  );
+  assert.ok(forward.ops.length > 10 && forward.ops.every(({ seconds }) => seconds.length === 2));
+  assert.ok(pass.flops > 0 && pass.seconds.length === 2);
+  assert.ok(ceiling.flopsPerSecond.every((rate) => rate > 1e7) && ceiling.bytesPerSecond.length === 3);
+  for (const [call, message] of [
+    [() => profile('sideways'), /profile: what: expected ceiling, forward, backward or pass, got "sideways"/],
+    [() => profile('pass', few({ batch: 0 })), /profile: options\.batch: expected a number from 1\.0 to 4096/],
+    [() => profile('pass', few({ seconds: 'long' })), /options\.seconds: expected a number from .*, got "long"/],
+    [() => profile('pass', '{"batch":1}'), /options\.samples: expected a number .*, got nothing/],
+    [() => addon.profile('pass', configOf(), few()), /token: expected a CancelToken/],
+  ]) {
+    await assert.rejects(call(), argument(message));
+  }
+  await assert.rejects(addon.profile('forward', '{}', few(), token()), { code: 'ERR_CONFIG' });
+  const stopped = token();
+  const running = addon.profile('forward', configOf(), few({ seconds: 600 }), stopped);
+  setTimeout(() => stopped.cancel(), 50);
+  await assert.rejects(running, { code: 'ERR_ABORTED' });
+});
+
 test('trains, scores, saves and loads', async (t) => {
   const trainer = await open(t);
   const memory = JSON.parse(trainer.memory());

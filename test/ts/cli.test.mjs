@@ -88,7 +88,7 @@ test('a bad image is reported and the others are scored', async () => {
 
 test('usage errors: one line, exit status 2, the nearest known word', async () => {
   for (const [args, message] of [
-    [[], /expected a command: train, score, evaluate, verify, info/],
+    [[], /expected a command: train, score, evaluate, verify, bench, info/],
     [['trian'], /unknown command "trian"; did you mean "train"\?/],
     [['train'], /expected "ddad-native train <dataset>"/],
     [['train', parts], /expected --out/],
@@ -150,7 +150,7 @@ test('info tells versions and what a model holds', async () => {
   assert.equal(code, 0);
   assert.match(stdout, /preset: nano[\s\S]*threshold: -?\d/);
   assert.equal((await run(['--version'])).stdout.trim(), engine.version);
-  for (const command of ['train', 'score', 'evaluate', 'verify', 'info']) {
+  for (const command of ['train', 'score', 'evaluate', 'verify', 'bench', 'info']) {
     const help = await run([command, '--help']);
     assert.equal(help.code, 0);
     assert.match(help.stdout, /--json/);

@@ -1,0 +1,9 @@
+#pragma once
+#include "bind/napi_base.h"
+
+namespace ddad::bind {
+
+/// profile(what, config, options, token): Promise<string>; see Addon in src/native.ts.
+Napi::Value profile(const Napi::CallbackInfo& call);
+
+}  // namespace ddad::bind
