@@ -4,6 +4,8 @@
 #include <cmath>
 #include <functional>
 
+#include "device/parallel.h"
+#include "ops/elementwise.h"
 #include "tensor/bilinear.h"
 
 namespace ddad {
@@ -68,7 +70,7 @@ std::vector<float> blendWeights(int64_t size, int64_t overlap, bool before, bool
   return weights;
 }
 
-void gaussianBlur(std::vector<float>& map, int64_t width, int64_t height, double sigma) {
+void gaussianBlur(int threads, std::vector<float>& map, int64_t width, int64_t height, double sigma) {
   if (sigma <= 0) return;
   const auto radius = static_cast<int64_t>(std::ceil(3 * sigma));
   std::vector<float> kernel;
@@ -76,34 +78,34 @@ void gaussianBlur(std::vector<float>& map, int64_t width, int64_t height, double
   for (int64_t i = -radius; i <= radius; ++i) total += std::exp(-0.5 * static_cast<double>(i * i) / (sigma * sigma));
   for (int64_t i = -radius; i <= radius; ++i)
     kernel.push_back(static_cast<float>(std::exp(-0.5 * static_cast<double>(i * i) / (sigma * sigma)) / total));
-  std::vector<float> rows(map.size());
-  for (int64_t y = 0; y < height; ++y)
-    for (int64_t x = 0; x < width; ++x) {
-      float sum = 0;
-      for (int64_t i = -radius; i <= radius; ++i)
-        sum += kernel[static_cast<size_t>(i + radius)] * map[static_cast<size_t>(y * width + mirror(x + i, width))];
-      rows[static_cast<size_t>(y * width + x)] = sum;
-    }
-  std::fill(map.begin(), map.end(), 0.0f);
-  for (int64_t y = 0; y < height; ++y)
-    for (int64_t i = -radius; i <= radius; ++i) {
-      const float weight = kernel[static_cast<size_t>(i + radius)];
-      const float* from = rows.data() + mirror(y + i, height) * width;
-      for (int64_t x = 0; x < width; ++x) map[static_cast<size_t>(y * width + x)] += weight * from[x];
-    }
+  const auto add = DDAD_DISPATCH(scaleInto);
+  const auto taps = static_cast<int64_t>(kernel.size()), padded = width + 2 * radius;
+  std::vector<float> rows(map.size()), lines(static_cast<size_t>(threads * padded));
+  parallelForWorker(threads, height, [&](int64_t y, int worker) {
+    float* line = lines.data() + worker * padded;
+    for (int64_t x = 0; x < padded; ++x) line[x] = map[static_cast<size_t>(y * width + mirror(x - radius, width))];
+    for (int64_t i = 0; i < taps; ++i)
+      add(rows.data() + y * width, line + i, width, kernel[static_cast<size_t>(i)], i > 0);
+  });
+  parallelFor(threads, height, [&](int64_t y) {
+    for (int64_t i = 0; i < taps; ++i)
+      add(map.data() + y * width, rows.data() + mirror(y + i - radius, height) * width, width,
+          kernel[static_cast<size_t>(i)], i > 0);
+  });
 }
 
-void resizeBilinear(const float* from, int64_t width, int64_t height, float* to, int64_t outWidth, int64_t outHeight) {
-  for (int64_t y = 0; y < outHeight; ++y) {
+void resizeBilinear(int threads, const float* from, int64_t width, int64_t height, float* to, int64_t outWidth,
+                    int64_t outHeight) {
+  parallelFor(threads, outHeight, [&](int64_t y) {
     const BilinearPlace row = bilinearPlace(y, height, outHeight);
     const float *upper = from + row.low * width, *lower = from + row.high * width;
     for (int64_t x = 0; x < outWidth; ++x) {
       const BilinearPlace column = bilinearPlace(x, width, outWidth);
       const float top = upper[column.low] + (upper[column.high] - upper[column.low]) * column.fraction;
       const float bottom = lower[column.low] + (lower[column.high] - lower[column.low]) * column.fraction;
-      *to++ = top + (bottom - top) * row.fraction;
+      to[y * outWidth + x] = top + (bottom - top) * row.fraction;
     }
-  }
+  });
 }
 
 double meanOfLargest(std::vector<float> values, int64_t count) {

@@ -22,10 +22,11 @@ void normalizePixels(const ScoreRequest& request, const Tile& tile, int64_t heig
 std::vector<float> blendWeights(int64_t size, int64_t overlap, bool before, bool after);
 
 /// Gaussian blur in place, mirrored at the borders; sigma in pixels.
-void gaussianBlur(std::vector<float>& map, int64_t width, int64_t height, double sigma);
+void gaussianBlur(int threads, std::vector<float>& map, int64_t width, int64_t height, double sigma);
 
 /// Bilinear, corners not aligned: from [height, width] to [outHeight, outWidth].
-void resizeBilinear(const float* from, int64_t width, int64_t height, float* to, int64_t outWidth, int64_t outHeight);
+void resizeBilinear(int threads, const float* from, int64_t width, int64_t height, float* to, int64_t outWidth,
+                    int64_t outHeight);
 
 /// Mean of the `count` largest values (all of them where there are fewer).
 double meanOfLargest(std::vector<float> values, int64_t count);

@@ -91,7 +91,7 @@ void ScorePass::run(const uint32_t* samples, const Cancel& cancel, const float* 
       pixelScore(PixelMeasure::kReconstruction, batch, {xStart(i), 0}, output, coefficients_.data(), sources(i),
                  nullptr, rgb_.data() + i * perImage, nullptr, nullptr, threads);
     if (perImageNorm) normalisePerImage(i, coarse);
-    if (scale_ > 1) resizeBilinear(coarse, width_, height_, map, imageWidth(), imageHeight());
+    if (scale_ > 1) resizeBilinear(threads, coarse, width_, height_, map, imageWidth(), imageHeight());
   }
   if (!extractor_) return;
   extractor_->run(pixels_.data(), channels_, target_.data(), cancel);
@@ -109,8 +109,8 @@ void ScorePass::scoreFeatures(int64_t i) {
     for (int64_t p = 0; p < positions; ++p) grid_.data()[p] += errors[p] * term.scale + term.offset;
   }
   // resizing is linear, so the sum is resized, not each scale
-  resizeBilinear(grid_.data(), gridWidth(), gridHeight(), featureMaps_.data() + i * imageHeight() * imageWidth(),
-                 imageWidth(), imageHeight());
+  resizeBilinear(device_.threads(), grid_.data(), gridWidth(), gridHeight(),
+                 featureMaps_.data() + i * imageHeight() * imageWidth(), imageWidth(), imageHeight());
 }
 
 const float* ScorePass::pooledResiduals(int64_t i) {

@@ -257,7 +257,8 @@ void ScorerImpl::normalisePlaces(const PositionGrid& grid, const ScoreRequest& r
   if (grid.mean.empty()) return;
   std::vector<float> mean(map.size()), std(map.size());
   const auto spread = [&](const std::vector<float>& from, std::vector<float>& to) {
-    resizeBilinear(from.data(), config_.gridWidth, config_.gridHeight, to.data(), request.width, request.height);
+    resizeBilinear(device_->threads(), from.data(), config_.gridWidth, config_.gridHeight, to.data(), request.width,
+                   request.height);
   };
   spread(grid.mean, mean);
   spread(grid.std, std);
@@ -290,20 +291,21 @@ void ScorerImpl::gather(ScorePass& pass, const Tile& tile, const ScoreRequest& r
   std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));
   memory->nearest(*device_, residuals, static_cast<int64_t>(grid.size()), grid.data(), cancel);
   all.distances.add(grid.data(), rows, columns, pass.gridWidth());
-  resizeBilinear(grid.data(), pass.gridWidth(), pass.gridHeight(), map.data(), pass.imageWidth(), pass.imageHeight());
+  resizeBilinear(device_->threads(), grid.data(), pass.gridWidth(), pass.gridHeight(), map.data(), pass.imageWidth(),
+                 pass.imageHeight());
   all.distance.add(tile, map.data(), pass.imageWidth());
 }
 
 void ScorerImpl::combine(const ScoreRequest& request, Gathered& all, ScoreResult& result) const {
   result.pixelMap = all.pixel.take();
   if (config_.kind != ScoreKind::kRgb) normalisePlaces(config_.pixelGrid, request, result.pixelMap);
-  gaussianBlur(result.pixelMap, request.width, request.height, config_.smoothing);
+  gaussianBlur(device_->threads(), result.pixelMap, request.width, request.height, config_.smoothing);
   result.map = result.pixelMap;
   if (!features_) return;
   result.featureMap = all.feature.take();
   normalisePlaces(config_.featureGrid, request, result.featureMap);
   if (config_.memoryWeight > 0) mixDistances(config_, all.distance.take(), result.featureMap);
-  gaussianBlur(result.featureMap, request.width, request.height, config_.smoothing);
+  gaussianBlur(device_->threads(), result.featureMap, request.width, request.height, config_.smoothing);
   if (config_.kind == ScoreKind::kEnsemble) combineMaps(config_, result.map, result.featureMap);
   if (config_.kind == ScoreKind::kFeature) result.map = result.featureMap;
 }
@@ -348,7 +350,8 @@ ScoreResult ScorerImpl::score(const ScoreRequest& request, const Cancel& cancel)
     for (std::vector<float>* map : {&result.map, &result.pixelMap, &result.featureMap}) {
       if (map->empty()) continue;
       std::vector<float> resized(static_cast<size_t>(result.width) * static_cast<size_t>(result.height));
-      resizeBilinear(map->data(), request.width, request.height, resized.data(), result.width, result.height);
+      resizeBilinear(device_->threads(), map->data(), request.width, request.height, resized.data(), result.width,
+                     result.height);
       *map = std::move(resized);
     }
   return result;

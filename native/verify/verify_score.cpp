@@ -117,7 +117,8 @@ void verifyScore(VerifyContext& context) {
                      nats.data(), context.device.threads());
       const auto planes = toNchw(nats, 1, c, pixels);
       kl.insert(kl.end(), planes.begin(), planes.end());
-      resizeBilinear(pass.featureErrors(i, s), gw, gh, errors.data() + static_cast<size_t>(s * n + i) * mapSize, w, h);
+      resizeBilinear(1, pass.featureErrors(i, s), gw, gh, errors.data() + static_cast<size_t>(s * n + i) * mapSize, w,
+                     h);
     }
   for (int64_t i = 0; i < n; ++i) {
     std::vector<float> one(pass.map(i), pass.map(i) + pixels);

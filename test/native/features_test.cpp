@@ -239,7 +239,7 @@ TEST_CASE("with a scale the UNet sees means of the image, and the backbone all o
   // the maps have the size of the image; without normalisation they are the mean over the scales, resized
   std::vector<float> mean(16 * 24), resized(32 * 48);
   for (size_t p = 0; p < mean.size(); ++p) mean[p] = 0.5f * pass.kl(0, 0)[p] + 0.5f * pass.kl(0, 1)[p];
-  resizeBilinear(mean.data(), 24, 16, resized.data(), 48, 32);
+  resizeBilinear(1, mean.data(), 24, 16, resized.data(), 48, 32);
   double worst = 0;
   for (size_t p = 0; p < resized.size(); ++p) {
     const double diff = std::abs(static_cast<double>(resized[p]) - static_cast<double>(pass.map(0)[p]));
@@ -296,7 +296,7 @@ TEST_CASE("places are normalised by their own mean and deviation, before smoothi
   config["score"]["smoothing"] = 2;
   scorer->setConfig(config);
   std::vector<float> smooth = placed.pixelMap;
-  gaussianBlur(smooth, 32, 32, 2);
+  gaussianBlur(2, smooth, 32, 32, 2);
   CHECK(scorer->score(request, Cancel()).pixelMap == smooth);
 
   const auto refused = [&](const char* key, const nlohmann::json& value) {
