@@ -11,6 +11,8 @@
 namespace ddad {
 namespace {
 
+constexpr int64_t kTileUnit = 16;  // no network pads such a tile much
+
 /// Index of a mirrored line of n pixels: ... 2 1 | 0 1 ... n-1 | n-2 ...
 int64_t mirror(int64_t i, int64_t n) {
   if (n == 1) return 0;
@@ -31,21 +33,28 @@ void normalizeAs(const ScoreRequest& r, const Tile& tile, int64_t height, int64_
   }
 }
 
-std::vector<int64_t> starts(int64_t length, int64_t tile, int64_t overlap) {
-  if (length <= tile) return {0};
+struct Cut {
+  int64_t size;
+  std::vector<int64_t> starts;
+};
+
+/// As few pieces as a length of `tile` allows, and then no longer than they must be.
+Cut cut(int64_t length, int64_t tile, int64_t overlap) {
+  if (length <= tile) return {length, {0}};
   const int64_t count = (length - overlap + (tile - overlap) - 1) / (tile - overlap);
-  std::vector<int64_t> at;
-  for (int64_t i = 0; i < count; ++i) at.push_back(i * (length - tile) / (count - 1));
-  return at;
+  const int64_t even = (length + (count - 1) * overlap + count - 1) / count;
+  Cut pieces{std::min(tile, (even + kTileUnit - 1) / kTileUnit * kTileUnit), {}};
+  for (int64_t i = 0; i < count; ++i) pieces.starts.push_back(i * (length - pieces.size) / (count - 1));
+  return pieces;
 }
 
 }  // namespace
 
 std::vector<Tile> planTiles(int64_t width, int64_t height, int64_t tile, int64_t overlap) {
+  const Cut columns = cut(width, tile, overlap), rows = cut(height, tile, overlap);
   std::vector<Tile> tiles;
-  for (int64_t y : starts(height, tile, overlap))
-    for (int64_t x : starts(width, tile, overlap))
-      tiles.push_back({x, y, std::min(tile, width), std::min(tile, height)});
+  for (int64_t y : rows.starts)
+    for (int64_t x : columns.starts) tiles.push_back({x, y, columns.size, rows.size});
   return tiles;
 }
 

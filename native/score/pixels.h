@@ -12,7 +12,8 @@ struct Tile {
   int64_t x, y, width, height;
 };
 
-/// The image whole where it fits `tile`, otherwise tiles of that size that overlap by at least `overlap`, row by row.
+/// The image whole where it fits `tile`, otherwise tiles of one size, that or less, that overlap by at least `overlap`,
+/// row by row.
 std::vector<Tile> planTiles(int64_t width, int64_t height, int64_t tile, int64_t overlap);
 
 /// Pixels of a tile to [-1, 1], [height, width, channels]; beyond the image it is mirrored (pixel / 127.5 - 1).

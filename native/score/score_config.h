@@ -42,7 +42,7 @@ struct ScoreConfig {
   int64_t topCount = 64;  // largest pixels averaged into the image score; 0: topShare of them
   double topShare = 0;
   uint64_t seed = 0;
-  int64_t tile = 512, overlap = 64;  // images larger than a tile are scored in tiles
+  int64_t tile = 256, overlap = 32;  // larger images are scored in tiles: attention costs the square
 
   /// Throws ERR_CONFIG naming the field, what was expected and what came.
   static ScoreConfig fromJson(const nlohmann::json& config);

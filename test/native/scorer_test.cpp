@@ -112,6 +112,27 @@ TEST_CASE("tiles cover the image, overlap, and their weights never vanish") {
   }
 }
 
+TEST_CASE("tiles of one image have one size and are no larger than they must be") {
+  const auto only = planTiles(250, 256, 256, 32);
+  REQUIRE(only.size() == 1);
+  CHECK(only[0].width == 250);
+  CHECK(only[0].height == 256);
+  for (const int64_t length : {257, 289, 480, 481, 1024, 5000}) {
+    const auto tiles = planTiles(length, 100, 256, 32);
+    const auto count = static_cast<int64_t>(tiles.size());
+    CAPTURE(length);
+    CHECK(count == (length - 32 + 223) / 224);
+    CHECK(tiles[0].width <= 256);
+    CHECK(tiles[0].width <= (length + (count - 1) * 32) / count + 16);
+    CHECK(tiles[0].x == 0);
+    CHECK(tiles.back().x + tiles.back().width == length);
+    for (size_t i = 1; i < tiles.size(); ++i) {
+      CHECK(tiles[i].width == tiles[0].width);
+      CHECK(tiles[i - 1].x + tiles[i - 1].width - tiles[i].x >= 32);
+    }
+  }
+}
+
 TEST_CASE("where two tiles overlap by the ramp their weights add up to one") {
   const auto left = blendWeights(32, 8, false, true), right = blendWeights(32, 8, true, false);
   for (size_t i = 0; i < 8; ++i) CHECK(left[24 + i] + right[i] == doctest::Approx(1.0f));

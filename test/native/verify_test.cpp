@@ -17,6 +17,7 @@
 #include "device/device.h"
 #include "doctest.h"
 #include "file/safetensors.h"
+#include "ops/conv.h"
 #include "tensor/error.h"
 #include "verify/compare.h"
 
@@ -205,6 +206,19 @@ TEST_SUITE("verify") {
       CHECK(result["skipped"].is_null());
       CHECK(result["tensors"].size() > 3);
     }
+  }
+
+  TEST_CASE("golden files pass with every convolution kernel") {
+    const ConvKernel before = convKernel();
+    for (const ConvKernel kernel : {ConvKernel::kDirect, ConvKernel::kWinograd, ConvKernel::kOnednn}) {
+      setConvKernel(kernel);
+      for (const fs::path& path : goldenFiles({"unet", "train", "features"})) {
+        const nlohmann::json result = verifyPath(path.string());
+        INFO(convKernelName(kernel), " ", path.string(), ": ", failedTensors(result));
+        CHECK(result["ok"] == true);
+      }
+    }
+    setConvKernel(before);
   }
 
   TEST_CASE("kinds that are still to come are skipped, and not ok") {
