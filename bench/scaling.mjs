@@ -156,7 +156,11 @@ try {
   const { busyThreads, milliseconds, slowdown } = report.beside;
   row(`+${busyThreads} busy`, milliseconds.toFixed(0), `${slowdown.toFixed(2)} times as long`);
   if (values.json) await writeFile(values.json, `${JSON.stringify(report, null, 2)}\n`);
-  if (values.svg) await writeFile(values.svg, `${await chart(report)}\n`);
+  if (values.svg)
+    await writeFile(
+      values.svg,
+      `${(await chart(report)).replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ')}\n`,
+    );
 } finally {
   await rm(folder, { recursive: true, force: true });
 }
