@@ -53,7 +53,7 @@ export function configOf({ size = 16, batch = 2, channels = 32 } = {}) {
 }
 
 export const small = { size: 16, batch: 2 };
-export const slow = { size: 32, batch: 32 }; // a step takes long, is cancelled between two operations
+export const slow = { size: 32, batch: 128 }; // a step takes long, is cancelled between two operations
 export const options = JSON.stringify({ device: 'cpu', threads: 1 });
 export const token = () => new addon.CancelToken();
 export const pixelsOf = ({ size, batch }) => new Float32Array(batch * size * size).fill(0.25);

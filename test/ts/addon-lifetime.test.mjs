@@ -77,13 +77,15 @@ test('cancel: before, while queued, while running, after', async (t) => {
 test("JavaScript's thread is free while the engine computes", async (t) => {
   const trainer = await open(t, slow);
   const stop = token();
-  const running = trainer.step(pixelsOf(slow), null, 1e-4, stop);
+  // more than enough for 200 ms on any machine; what is left is cancelled
+  const steps = Array.from({ length: 200 }, () => trainer.step(pixelsOf(slow), null, 1e-4, stop));
   let ticks = 0;
   const timer = setInterval(() => ticks++, 1);
   await pause(200);
   clearInterval(timer);
   stop.cancel();
-  await assert.rejects(running, { code: 'ERR_ABORTED' });
+  const results = await Promise.allSettled(steps);
+  assert.equal(results.at(-1).reason?.code, 'ERR_ABORTED', 'it still computed');
   assert.ok(ticks > 20, `${ticks} ticks in 200 ms`);
 });
 
