@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { test } from 'node:test';
-import { root } from './helpers.mjs';
+import { random as generator, root } from './helpers.mjs';
 
 const load = createRequire(import.meta.url);
 const { medianInterval, precedence, quantileOf, roundsFor, shiftBetween } = load(
@@ -10,17 +10,6 @@ const { medianInterval, precedence, quantileOf, roundsFor, shiftBetween } = load
 );
 const { compareDocuments, slowerNames } = load(path.join(root, 'dist', 'bench', 'compare.js'));
 const { judge } = load(path.join(root, 'dist', 'bench', 'verdict.js'));
-
-/** Uniform random numbers, the same in every run. */
-function generator(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** Times like those of processes on a shared machine: a few percent of spread, now and then one that was disturbed. */
 function processes(random, count, scale) {

@@ -151,3 +151,14 @@ export async function makeProducts(folder, products, width = 40, height = 36) {
   }
   return folder;
 }
+
+/** Numbers between 0 and 1 that are the same in every run. */
+export function random(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

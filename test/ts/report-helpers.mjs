@@ -2,7 +2,7 @@
 import { mkdir } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { pattern, png, root } from './helpers.mjs';
+import { pattern, png, random, root } from './helpers.mjs';
 
 const require = createRequire(import.meta.url);
 const built = (name) => require(path.join(root, 'dist', `${name}.js`));
@@ -18,17 +18,6 @@ export const hostile = [
   'crack 🔥 \u202eback\u2028line',
   '--> <!--rows-->',
 ];
-
-/** Numbers between 0 and 1 that are the same in every run. */
-export function random(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** An image, its mask and its two maps. A defect has a place, a size and a strength; a good image has none. */
 function drawn({ width, height, seed, defect }) {

@@ -8,8 +8,8 @@ import v8 from 'node:v8';
 import vm from 'node:vm';
 import { parseHTML } from 'linkedom';
 import sharp from 'sharp';
-import { pattern, temporaryFolder } from './helpers.mjs';
-import { fromLine, hostile, makeEvaluation, makeReport, random, ReportWriter, toLine } from './report-helpers.mjs';
+import { pattern, random, temporaryFolder } from './helpers.mjs';
+import { fromLine, hostile, makeEvaluation, makeReport, ReportWriter, toLine } from './report-helpers.mjs';
 
 const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
