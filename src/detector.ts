@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { parseStoredConfig, pixelSize, type StoredConfig } from './config.js';
 import { type DeviceOptions, deviceOptions, parseOptions, type ScoringOptions, scoringOptions } from './options.js';
-import { atCaller, callSite, DdadError, toDdadError } from './errors.js';
+import { atCaller, callSite, DdadError, kindOf, modelError, optionError } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
 import { decodeImage, type ImageInput, resizePixels } from './image.js';
 import { addon, callNative, type NativeDetector, type NativeScore } from './native.js';
@@ -117,14 +117,13 @@ export class Detector {
   /** Loads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_DEVICE, ERR_OPTION, ERR_ABORTED. */
   static load(path: string, options: LoadOptions = {}): Promise<Detector> {
     return atCaller(async () => {
-      if (typeof path !== 'string') throw new DdadError('ERR_ARGUMENT', `expected a model's path, got ${typeof path}`);
+      if (typeof path !== 'string')
+        throw new DdadError('ERR_ARGUMENT', `load: expected a model's path, got ${kindOf(path)}`);
       const { device = 'auto', threads = 0, scoring = {}, ...given } = parseOptions(loadOptions, options);
       const engine = JSON.stringify({ device, threads });
       const native = await callNative(given.signal, (token) => addon().loadDetector(path, engine, token)).catch(
         (error: unknown) => {
-          const { code, message } = toDdadError(error);
-          // A configuration that came with the file is the file's fault.
-          throw code === 'ERR_CONFIG' ? new DdadError('ERR_MODEL_FORMAT', `${path}: ${message}`) : error;
+          throw modelError(error, path);
         },
       );
       try {
@@ -133,8 +132,7 @@ export class Detector {
         const config = scoredAs(stored, scoring);
         if (config !== stored) {
           await callNative(given.signal, () => native.setConfig(JSON.stringify(config))).catch((error: unknown) => {
-            const { code, message } = toDdadError(error);
-            throw code === 'ERR_CONFIG' ? new DdadError('ERR_OPTION', message) : error;
+            throw optionError(error);
           });
         }
         return new Detector(native, config, given);
@@ -191,6 +189,7 @@ export class Detector {
     const relocate = callSite();
     try {
       const { signal: outer, ...given } = parseOptions(scoreOptions, options);
+      checkList(images);
       const one = (image: ImageInput, inner: AbortSignal) => this.#score(image, { ...given, signal: inner });
       yield* mapAhead(images, one, { ahead: 2, signal: outer });
     } catch (error) {
@@ -272,4 +271,12 @@ export class Detector {
         }),
     };
   }
+}
+
+/** A path or an encoded image can be iterated too, but nobody means its letters or bytes. */
+function checkList(images: unknown): void {
+  const iterable = typeof images === 'object' && images !== null;
+  if (iterable && !(images instanceof Uint8Array) && (Symbol.iterator in images || Symbol.asyncIterator in images))
+    return;
+  throw new DdadError('ERR_ARGUMENT', `scoreAll: expected an iterable of images, got ${kindOf(images)}`);
 }

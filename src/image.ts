@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import sharp from 'sharp';
-import { DdadError, messageOf, throwIfAborted } from './errors.js';
+import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
 
 /**
  * Interleaved rows: 8 bits, 16 bits, or floats in 0..1 (rounded to 16 bits). Channels: 1 gray, 2 gray and alpha, 3 RGB,
@@ -54,9 +54,9 @@ async function encodedBytes(input: string | Uint8Array | ArrayBuffer): Promise<U
     return await readFile(input);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
-    const why =
-      code === 'ENOENT' ? 'no such file' : code === 'EISDIR' ? 'expected an image, got a folder' : messageOf(cause);
-    throw imageError(input, why, cause);
+    if (code === 'ENOENT') throw imageError(input, 'no such file', cause);
+    if (code === 'EISDIR') throw imageError(input, 'expected an image, got a folder', cause);
+    throw imageError(input, `cannot be read: ${messageOf(cause)}`, cause);
   }
 }
 
@@ -84,7 +84,10 @@ function checkRaw(input: RawImage, limit: number): Uint8Array | Uint16Array {
     data instanceof Uint8ClampedArray ||
     data instanceof Uint16Array ||
     data instanceof Float32Array;
-  if (!known) throw imageError(name, 'expected data as Uint8Array, Uint16Array or Float32Array');
+  if (!known) {
+    const expected = 'expected data as Uint8Array, Uint16Array or Float32Array';
+    throw imageError(name, `${expected}, got ${kindOf(data)}`);
+  }
   if (data.length !== width * height * channels) {
     throw imageError(name, `expected ${width * height * channels} values of data, got ${data.length}`);
   }
@@ -137,10 +140,7 @@ export async function decodeImage(input: ImageInput, options: DecodeOptions): Pr
   const name = imageName(input);
   throwIfAborted(signal);
   if (input === null || (typeof input !== 'string' && typeof input !== 'object')) {
-    throw imageError(
-      name,
-      `expected a path, an encoded image or pixels, got ${input === null ? 'null' : typeof input}`,
-    );
+    throw imageError(name, `expected a path, an encoded image or pixels, got ${kindOf(input)}`);
   }
   try {
     if (isRaw(input)) {
