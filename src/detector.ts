@@ -25,6 +25,7 @@ const heatmapOptions = z.strictObject({
   opacity: z.number().min(0).max(1).optional(),
   range: z.tuple([z.number(), z.number()]).optional(),
   limitInputPixels,
+  signal,
 });
 
 export interface LoadOptions extends DeviceOptions {
@@ -255,7 +256,6 @@ export class Detector {
     const threshold = options.threshold !== undefined ? options.threshold : this.thresholdOf(options.product);
     const { width, height } = found;
     const map = { data: found.map, width, height };
-    const range = (): [number, number] => colourRange(product, map.data);
     return {
       image,
       score: found.score,
@@ -265,9 +265,9 @@ export class Detector {
       pixelMap: { data: found.pixelMap, width, height },
       featureMap: found.featureMap && { data: found.featureMap, width, height },
       heatmap: (given: HeatmapOptions = {}) =>
-        atCaller(() => {
+        atCaller(async () => {
           const checked = { limitInputPixels, ...parseOptions(heatmapOptions, given) };
-          return renderHeatmap(image, map, range(), checked);
+          return renderHeatmap(image, map, await colourRange(product, map.data), checked);
         }),
     };
   }

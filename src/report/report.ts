@@ -126,7 +126,7 @@ export class ReportWriter {
     for (const kind of mapKinds) {
       const map = entry.result[kind];
       const side = entry.image.defect === goodName ? 'good' : 'bad';
-      if (map) this.#ranges[kind][side].push(mapRange(map.data));
+      if (map) this.#ranges[kind][side].push(await mapRange(map.data));
     }
     this.#masks ||= stored.mask !== null;
     await writing(this.#file, () => part.appendFile(toLine(stored)));
