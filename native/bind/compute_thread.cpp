@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -51,6 +52,18 @@ class BlockedSignals {
  private:
   sigset_t before_;
 };
+
+// JavaScript's thread is rarely busy and must not wait for a processor then: with all of them computing it waited 15 ms
+// at the 99th percentile, 8 ms when the engine's threads stand back. OpenMP's threads get what their maker has.
+void standBack() {
+#ifdef __linux__
+  const char* text = std::getenv("DDAD_NICE");
+  char* end = nullptr;
+  const long given = text == nullptr ? -1 : std::strtol(text, &end, 10);
+  const bool valid = text != nullptr && end != text && *end == '\0' && given >= 0 && given <= 19;
+  setpriority(PRIO_PROCESS, 0, valid ? static_cast<int>(given) : 5);  // of this thread alone; failing is no error
+#endif
+}
 
 }  // namespace
 
@@ -105,6 +118,7 @@ void ComputeThread::loop() {
 #ifdef __linux__
   pthread_setname_np(pthread_self(), "ddad-compute");
 #endif
+  standBack();
   std::unique_lock lock(mutex_);
   for (;;) {
     // While the process exits this waits for good: ending would tear OpenMP's threads down beside exit().
