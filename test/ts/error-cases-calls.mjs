@@ -70,6 +70,12 @@ export const calls = {
       () => evaluate(several, products, { signal: AbortSignal.abort() }),
     ],
   },
+  ERR_BUSY: {
+    'expected at most <n> calls waiting (maxQueue), got one more': async () => {
+      const busy = await load(model, { maxQueue: 1 });
+      await Promise.all(Array.from({ length: 9 }, () => busy.score(good)));
+    },
+  },
   ERR_DISPOSED: {
     'the detector has been disposed': async () => {
       const gone = await load();

@@ -191,11 +191,11 @@ export const modelFile = {
     '<file>: its configuration is not valid: <reason>': [
       () => loaded(({ config }) => (config.unet.modelChannels = 33)),
       () => resumed(({ config }) => (config.unet.outChannels = 4)),
+      () => loaded(({ config }) => delete config.perProduct.screw, unified),
     ],
     '<file>: in its configuration, <reason>': [
       () => loaded(({ config }) => (config.preset = 7)),
       () => loaded(({ config }) => (config.products[1] = config.products[0]), unified),
-      () => loaded(({ config }) => delete config.perProduct.screw, unified),
     ],
     '<file>: feature_std: expected positive numbers': () =>
       loaded(({ tensors, data }) => data.writeFloatLE(0, tensors.feature_std.data_offsets[0])),
