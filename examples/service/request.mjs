@@ -16,22 +16,37 @@ function optionsOf({ product, threshold, ...others }) {
   return { product, threshold: number };
 }
 
+/** Errors of Fastify have a code and a status; those of the parser behind it have neither: the form is at fault. */
+function formError(error) {
+  if (error.code !== undefined) throw error;
+  refuse(`the form cannot be read: ${error.message}`);
+}
+
+async function* partsOf(request) {
+  try {
+    yield* request.parts();
+  } catch (error) {
+    formError(error);
+  }
+}
+
 async function readForm(request) {
   const fields = {};
   let image;
-  for await (const part of request.parts()) {
+  for await (const part of partsOf(request)) {
+    const { fieldname: name } = part;
     if (part.type === 'file') {
-      if (part.fieldname === 'image') {
-        image = await part.toBuffer();
+      if (name === 'image') {
+        image = await part.toBuffer().catch(formError);
       } else {
         part.file.resume(); // the rest of the request is behind it
-        refuse(`expected the file in the field "image", got it in "${part.fieldname}"`);
+        refuse(`expected the file in the field "image", got it in "${name}"`);
       }
     } else {
-      if (part.fieldname === 'image') refuse('expected the field "image" to be a file, got text');
-      if (Object.hasOwn(fields, part.fieldname)) refuse(`${part.fieldname}: given twice`);
-      if (part.valueTruncated) refuse(`${part.fieldname}: too long`);
-      fields[part.fieldname] = part.value;
+      if (name === 'image') refuse('expected the field "image" to be a file, got text');
+      if (Object.hasOwn(fields, name)) refuse(`${name}: given twice`);
+      if (part.valueTruncated) refuse(`${name}: too long`);
+      fields[name] = part.value;
     }
   }
   if (!image) refuse('expected a file in the field "image", got none');

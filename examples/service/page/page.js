@@ -20,7 +20,7 @@ function showError(title, text) {
   show('error');
 }
 
-const megabytes = (bytes) => `${Number((bytes / 1e6).toPrecision(3))} MB`;
+const megabytes = (bytes) => `${Number((bytes / 1e6).toPrecision(3))}\u00a0MB`;
 const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
 const short = (number) => String(Number(Number(number).toPrecision(4)));
 
@@ -78,7 +78,7 @@ async function score(file) {
   try {
     const response = await fetch('score', { method: 'POST', body, headers: { accept: 'image/png' }, signal });
     if (response.ok) showResult(file, response.headers, await response.blob());
-    else showError(title, sentence(await reasonOf(response)));
+    else showError(title, sentence((await reasonOf(response)).replace(/^the image: /, '')));
   } catch {
     if (!signal.aborted) showError(title, 'The service cannot be reached, or went away before it answered.');
   }
