@@ -46,9 +46,10 @@ export const serveCommand: Command<ServeArguments> = {
   work: serve,
 };
 
-function checkWhole(name: string, value: number | undefined, min: number, max = Number.MAX_SAFE_INTEGER): void {
+function checkWhole(name: string, value: number | undefined, min: number, max = Infinity): void {
   if (value === undefined || (Number.isInteger(value) && value >= min && value <= max)) return;
-  throw new UsageError(`--${name}: expected a whole number from ${min}, got "${value}"`);
+  const range = max === Infinity ? `from ${min}` : `from ${min} to ${max}`;
+  throw new UsageError(`--${name}: expected a whole number ${range}, got "${value}"`);
 }
 
 async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number> {
