@@ -28,14 +28,14 @@ function clientGone({ raw }) {
  * @param {import('ddad-native').Detector} detector
  * @param {object} [options]
  * @param {string} [options.model] how the model is called
- * @param {string} [options.device] where it computes
+ * @param {unknown} [options.device] what /healthz says of where it computes
  * @param {string} [options.images] folder below which clients may name images by path; none unless given
  * @param {number} [options.maxUpload] bytes of an image (50 MB)
  * @param {number} [options.maxPixels] pixels of an image (100 megapixels)
  * @param {import('fastify').FastifyServerOptions['logger']} [options.logger]
  */
 export async function createApp(detector, options = {}) {
-  const { model = 'model', device = 'auto', images, logger = false } = options;
+  const { model = 'model', device = null, images, logger = false } = options;
   const { maxUpload = defaultLimits.maxUpload, maxPixels = defaultLimits.maxPixels } = options;
   const page = await readPage();
   const metrics = createMetrics(detector);

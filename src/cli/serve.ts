@@ -3,7 +3,7 @@ import { pathToFileURL } from 'node:url';
 import type { DeviceOptions } from '../options.js';
 import { Detector } from '../detector.js';
 import { isFolder } from '../files.js';
-import { packageRoot } from '../native.js';
+import { addon, packageRoot } from '../native.js';
 import type { Command } from './command.js';
 import { log, print } from './output.js';
 import { deviceFlags, number, parseSize, text, UsageError } from './usage.js';
@@ -52,8 +52,18 @@ function checkWhole(name: string, value: number | undefined, min: number, max = 
   throw new UsageError(`--${name}: expected a whole number ${range}, got "${value}"`);
 }
 
+/** What /healthz says of where the model computes. */
+function describeDevice(name: string): Record<string, unknown> {
+  const { cpu, devices } = JSON.parse(addon().info()) as {
+    cpu: { name: string; isa: string };
+    devices: { name: string; available: boolean }[];
+  };
+  const available = devices.filter((device) => device.available).map((device) => device.name);
+  return { name, available, processor: cpu.name, isa: cpu.isa };
+}
+
 async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number> {
-  const { host, port, images, device, threads, threshold, maxBatch, maxPixels, maxQueue = 64 } = argv;
+  const { host, port, images, device = 'auto', threads, threshold, maxBatch, maxPixels, maxQueue = 64 } = argv;
   checkWhole('port', port, 0, 65_535);
   checkWhole('max-pixels', maxPixels, 1);
   const maxUpload = argv.maxUpload === undefined ? undefined : parseSize('max-upload', argv.maxUpload);
@@ -66,17 +76,12 @@ async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number>
   const file = path.join(packageRoot, 'examples', 'service', 'start.mjs');
   const { startService } = (await import(pathToFileURL(file).href)) as Service;
   const model = path.basename(argv.model);
-  const options = {
+  const address = await startService(detector, {
     model,
-    device,
-    images,
-    maxUpload,
-    maxPixels,
-    host,
-    port,
+    device: describeDevice(device),
+    ...{ images, maxUpload, maxPixels, host, port },
     logger: { level: 'error', stream: process.stderr },
-  };
-  const address = await startService(detector, options).catch((error: NodeJS.ErrnoException) => {
+  }).catch((error: NodeJS.ErrnoException) => {
     detector.dispose();
     throw error.syscall === undefined ? error : new UsageError(`--host, --port: ${error.message}`);
   });

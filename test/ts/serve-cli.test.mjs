@@ -44,7 +44,9 @@ describe('ddad-native serve', () => {
       assert.equal((await upload(bad)).body.score, score);
       const { model: name, device, limits } = (await ask('/healthz')).body;
       assert.equal(name, 'part.safetensors');
-      assert.ok(device);
+      const { engine } = JSON.parse((await run(['info', '--json'])).stdout);
+      const { name: processor, isa } = engine.cpu;
+      assert.deepEqual(device, { name: 'auto', available: ['cpu'], processor, isa });
       assert.deepEqual(limits, { bytes: 50_000_000, pixels: 100_000_000 });
       child.kill(signal);
       const { code, stdout, stderr } = await finished;
