@@ -1,11 +1,11 @@
 import { calibrationOf, type RawStatistics, thresholdOf, typicalRange } from './calibration.js';
 import { type ModelConfig, pixelSize } from './config.js';
-import { scoreImage } from './detector.js';
 import { mapRange } from './heatmap.js';
 import { remember, remembered } from './memory.js';
 import { callNative, type NativeDetector, type NativeScore } from './native.js';
 import { type Grid, placeStatistics, toGrid } from './positions.js';
 import { mapAhead } from './read-ahead.js';
+import { scoreImage } from './score-image.js';
 
 export interface CalibrateProgress {
   phase: 'calibrate';

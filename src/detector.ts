@@ -1,13 +1,15 @@
+import { availableParallelism } from 'node:os';
 import { z } from 'zod';
-import { parseStoredConfig, pixelSize, type StoredConfig } from './config.js';
+import { parseStoredConfig, type StoredConfig } from './config.js';
 import { type DeviceOptions, deviceOptions, parseOptions, type ScoringOptions, scoringOptions } from './options.js';
 import { atCaller, callSite, DdadError, toDdadError } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
-import { decodeImage, type ImageInput, resizePixels } from './image.js';
+import type { ImageInput } from './image.js';
 import { addon, callNative, type NativeDetector, type NativeScore } from './native.js';
-import { ProductQueue } from './product-queue.js';
-import { checkProducts, configFor, type ProductConfig, productOf } from './products.js';
+import { checkProducts, type ProductConfig, productOf } from './products.js';
 import { mapAhead } from './read-ahead.js';
+import { prepareImage } from './score-image.js';
+import { type DetectorStats, ScoreQueue } from './score-queue.js';
 import { scoredAs } from './scoring.js';
 
 // Older runtimes lack the well-known symbols; the names are what later ones use.
@@ -18,7 +20,15 @@ wellKnown.asyncDispose ??= Symbol('Symbol.asyncDispose');
 const threshold = z.number().nullable().optional();
 const limitInputPixels = z.number().int().min(1).optional();
 const signal = z.instanceof(AbortSignal).optional();
-const loadOptions = deviceOptions.extend({ threshold, limitInputPixels, signal, scoring: scoringOptions.optional() });
+const queueOptions = z.strictObject({
+  maxBatch: z.number().int().min(1).max(1024).optional(),
+  maxDelayMs: z.number().min(0).max(60_000).optional(),
+  maxQueue: z.number().int().min(1).optional(),
+  whenFull: z.enum(['reject', 'wait']).optional(),
+});
+const loadOptions = deviceOptions
+  .extend({ threshold, limitInputPixels, signal, scoring: scoringOptions.optional() })
+  .extend(queueOptions.shape);
 const product = z.string().optional();
 const scoreOptions = z.strictObject({ threshold, limitInputPixels, signal, product });
 const heatmapOptions = z.strictObject({
@@ -35,9 +45,17 @@ export interface LoadOptions extends DeviceOptions {
   signal?: AbortSignal | undefined;
   /** Another way to score than that which the model was calibrated for; its threshold does not hold then. */
   scoring?: ScoringOptions | undefined;
+  /** Images that the engine takes at once: 8, or as many as there are threads. Costs memory for as many. */
+  maxBatch?: number | undefined;
+  /** How long a batch that is not full waits for more calls; 0 by default. */
+  maxDelayMs?: number | undefined;
+  /** Calls that may wait for their turn; 1024 by default. */
+  maxQueue?: number | undefined;
+  /** What becomes of more: they fail with ERR_BUSY (`reject`, the default) or wait for room (`wait`). */
+  whenFull?: 'reject' | 'wait' | undefined;
 }
 
-export interface ScoreOptions extends Omit<LoadOptions, keyof DeviceOptions | 'scoring'> {
+export interface ScoreOptions extends Pick<LoadOptions, 'threshold' | 'limitInputPixels' | 'signal'> {
   /** What the image shows; a unified model needs it, one of a single product takes none. */
   product?: string | undefined;
 }
@@ -61,35 +79,6 @@ export interface ScoreResult {
   heatmap(options?: HeatmapOptions): Promise<Buffer>;
 }
 
-interface ScoreImageOptions extends Pick<ScoreOptions, 'limitInputPixels' | 'signal'> {
-  networkSize?: boolean;
-  /** Whether the result carries the residuals of its features. */
-  residuals?: boolean;
-  /** Of the image's product in a unified model. */
-  label?: number | undefined;
-  /** Runs the part that needs the detector's configuration. */
-  turn?: (<T>(compute: () => Promise<T>) => Promise<T>) | undefined;
-}
-
-/**
- * Decodes and scores an image as the configuration says; the maps have the image's own size, or with `networkSize` that
- * at which the model sees it.
- */
-export async function scoreImage(
-  native: NativeDetector,
-  config: Pick<StoredConfig, 'input' | 'features'>,
-  image: ImageInput,
-  options: ScoreImageOptions,
-): Promise<NativeScore> {
-  const { input } = config;
-  const { label, residuals, signal, limitInputPixels, turn = (compute) => compute() } = options;
-  const pixels = await decodeImage(image, { channels: input.channels, limitInputPixels, signal });
-  const seen = input.mode === 'resize' ? await resizePixels(pixels, pixelSize(config)) : pixels;
-  const own = options.networkSize ? {} : { outWidth: pixels.width, outHeight: pixels.height };
-  const wanted = { ...(label === undefined ? {} : { label }), ...(residuals ? { residuals } : {}) };
-  return turn(() => callNative(signal, (token) => native.score({ ...seen, ...own, ...wanted }, token)));
-}
-
 /**
  * A trained model, ready to score images.
  *
@@ -102,16 +91,18 @@ export class Detector {
   readonly #native: NativeDetector;
   readonly #config: StoredConfig;
   readonly #options: Pick<LoadOptions, 'threshold' | 'limitInputPixels'>;
-  /** Keeps calls of different products apart: the engine knows one calibration at a time. */
-  readonly #queue = new ProductQueue((name: string) => this.#activate(name));
-  readonly #running = new Set<AbortController>();
-  readonly #work = new Set<Promise<unknown>>();
+  readonly #queue: ScoreQueue;
+  readonly #threads: number;
   #disposed = false;
 
   private constructor(native: NativeDetector, config: StoredConfig, options: LoadOptions) {
+    const { threads = 0, maxDelayMs = 0, maxQueue = 1024, whenFull = 'reject' } = options;
     this.#native = native;
     this.#config = config;
     this.#options = options;
+    this.#threads = threads || availableParallelism();
+    const maxBatch = options.maxBatch ?? Math.max(8, this.#threads);
+    this.#queue = new ScoreQueue(native, { maxBatch, maxDelayMs, maxQueue, whenFull });
   }
 
   /** Loads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_DEVICE, ERR_OPTION, ERR_ABORTED. */
@@ -137,7 +128,7 @@ export class Detector {
             throw code === 'ERR_CONFIG' ? new DdadError('ERR_OPTION', message) : error;
           });
         }
-        return new Detector(native, config, given);
+        return new Detector(native, config, { ...given, threads });
       } catch (error) {
         native.dispose();
         throw error;
@@ -175,14 +166,24 @@ export class Detector {
     return JSON.parse(this.#native.memory()) as Record<string, number>;
   }
 
-  /** Scores an image: a path, an encoded image, or pixels. Throws ERR_IMAGE, ERR_ABORTED, ERR_DISPOSED. */
+  /** How much waits, what was done, in which batches, and how long it took. */
+  stats(): DetectorStats {
+    return this.#queue.stats();
+  }
+
+  /**
+   * Scores an image: a path, an encoded image, or pixels. May be called many times at once: calls wait in a queue, are
+   * scored in batches and settle in the order in which they were made. Throws ERR_IMAGE, ERR_BUSY, ERR_ABORTED,
+   * ERR_DISPOSED.
+   */
   score(image: ImageInput, options: ScoreOptions = {}): Promise<ScoreResult> {
     return atCaller(() => this.#score(image, parseOptions(scoreOptions, options)));
   }
 
   /**
-   * Scores the images of an iterable and yields the results in order; decodes up to two images ahead, so that decoding
-   * and computing overlap. The first image that fails ends it with that error.
+   * Scores the images of an iterable and yields the results in order; works ahead by a few images (twice the threads,
+   * at least four), so that decoding and computing overlap and every thread has one. The first image that fails ends it
+   * with that error.
    */
   async *scoreAll(
     images: Iterable<ImageInput> | AsyncIterable<ImageInput>,
@@ -192,7 +193,7 @@ export class Detector {
     try {
       const { signal: outer, ...given } = parseOptions(scoreOptions, options);
       const one = (image: ImageInput, inner: AbortSignal) => this.#score(image, { ...given, signal: inner });
-      yield* mapAhead(images, one, { ahead: 2, signal: outer });
+      yield* mapAhead(images, one, { ahead: Math.max(4, 2 * this.#threads), signal: outer });
     } catch (error) {
       throw relocate(error);
     }
@@ -202,7 +203,7 @@ export class Detector {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const controller of this.#running) controller.abort();
+    this.#queue.close(new DdadError('ERR_DISPOSED', 'the detector has been disposed'));
     this.#native.dispose();
   }
 
@@ -213,12 +214,7 @@ export class Detector {
   /** Frees the model and waits until work in flight has ended. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.dispose();
-    await Promise.allSettled(this.#work);
-  }
-
-  async #activate(name: string): Promise<void> {
-    const config = JSON.stringify(configFor(this.#config, productOf(this.#config, name)));
-    await callNative(undefined, () => this.#native.setConfig(config));
+    await this.#queue.idle();
   }
 
   #checkAlive(): void {
@@ -228,27 +224,13 @@ export class Detector {
   async #score(image: ImageInput, options: ScoreOptions): Promise<ScoreResult> {
     this.#checkAlive();
     const product = productOf(this.#config, options.product);
-    const { name, label } = product;
-    const controller = new AbortController();
-    const abort = (): void => controller.abort(options.signal?.reason);
-    if (options.signal?.aborted) abort();
-    options.signal?.addEventListener('abort', abort, { once: true });
-    this.#running.add(controller);
+    const { label } = product;
     const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
-    const { signal } = controller;
-    const turn = name === null ? undefined : <T>(compute: () => Promise<T>) => this.#queue.run(name, compute, signal);
-    const work = scoreImage(this.#native, this.#config, image, { limitInputPixels, signal, label, turn });
-    this.#work.add(work);
-    try {
-      return this.#result(image, await work, product, options);
-    } catch (error) {
-      this.#checkAlive();
-      throw error;
-    } finally {
-      options.signal?.removeEventListener('abort', abort);
-      this.#running.delete(controller);
-      this.#work.delete(work);
-    }
+    const found = await this.#queue.add(
+      (signal) => prepareImage(this.#config, image, { limitInputPixels, signal, label }),
+      options.signal,
+    );
+    return this.#result(image, found, product, options);
   }
 
   #result(image: ImageInput, found: NativeScore, product: ProductConfig, options: ScoreOptions): ScoreResult {

@@ -4,6 +4,7 @@ export type DdadErrorCode =
   | 'ERR_ADDON' // the native addon is missing or does not load
   | 'ERR_ARGUMENT' // a call at the wrong time or with the wrong kind of value
   | 'ERR_BASELINE' // a file of earlier measurements that is damaged or cannot be compared with
+  | 'ERR_BUSY' // as many calls wait as may
   | 'ERR_CONFIG' // a configuration that contradicts itself, or a checkpoint that does not fit
   | 'ERR_DATASET' // a folder without the images that were expected
   | 'ERR_DEVICE' // the device is not there

@@ -23,5 +23,6 @@ export type {
   ProductEvaluation,
 } from './evaluation/types.js';
 export type { HeatmapOptions, ScoreMap } from './heatmap.js';
+export type { DetectorStats } from './score-queue.js';
 export type { ImageInput, RawImage } from './image.js';
 export { type Preset, type PresetName, presets } from './presets.js';

@@ -1,8 +1,8 @@
 import type { ModelConfig } from './config.js';
-import { scoreImage } from './detector.js';
 import { callNative, type NativeDetector } from './native.js';
 import { permutation, random, streams } from './random.js';
 import { mapAhead } from './read-ahead.js';
+import { scoreImage } from './score-image.js';
 
 /** More images than this say little more, and each takes a pass of the network. */
 const mostImages = 1000;

@@ -63,6 +63,8 @@ export interface NativeDetector {
   /** What residuals good images of a label have: [count, channels]. */
   setMemory(label: number, residuals: Float32Array, count: number): Promise<void>;
   score(image: NativeImage, token: CancelToken): Promise<NativeScore>;
+  /** Scores images with the highest throughput; each has a token, and its own result or error. */
+  scoreBatch(images: NativeImage[], tokens: CancelToken[]): Promise<(NativeScore | Error)[]>;
   save(path: string, config: string, token: CancelToken): Promise<void>;
   memory(): string;
   dispose(): void;

@@ -49,8 +49,3 @@ export function checkProducts({ products, perProduct = {}, unet }: StoredConfig,
   const lacking = products.find((name) => !Object.hasOwn(perProduct, name));
   if (lacking !== undefined) refuse(`perProduct: expected an entry for each product, none for "${lacking}"`);
 }
-
-/** The configuration with which a detector scores a product. */
-export function configFor(config: StoredConfig, { calibration, threshold }: ProductConfig): StoredConfig {
-  return { ...config, perProduct: undefined, calibration, threshold };
-}

@@ -156,6 +156,17 @@ int expectInteger(const Napi::Value& value, const std::string& what, int min, in
   return static_cast<int>(number);
 }
 
+std::vector<Napi::Value> expectArray(const Napi::Value& value, const std::string& what, uint32_t most) {
+  if (!value.IsArray()) throwArgument(what, "an array", describe(value));
+  const auto array = value.As<Napi::Array>();
+  const uint32_t length = array.Length();
+  if (length < 1 || length > most)
+    throwArgument(what, "1 to " + std::to_string(most) + " elements", std::to_string(length));
+  std::vector<Napi::Value> elements;
+  for (uint32_t i = 0; i < length; ++i) elements.push_back(array.Get(i));
+  return elements;
+}
+
 CancelToken& expectToken(const Napi::Value& value, const std::string& what) {
   CancelToken* token = CancelToken::from(value);
   if (token == nullptr) throwArgument(what, "a CancelToken", describe(value));

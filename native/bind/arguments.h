@@ -25,6 +25,8 @@ std::string expectPath(const Napi::Value& value, const std::string& what);
 nlohmann::json expectJson(const Napi::Value& value, const std::string& what);
 double expectNumber(const Napi::Value& value, const std::string& what, double min, double max);
 int expectInteger(const Napi::Value& value, const std::string& what, int min, int max);
+/// The elements of an array of 1 to `most`.
+std::vector<Napi::Value> expectArray(const Napi::Value& value, const std::string& what, uint32_t most);
 CancelToken& expectToken(const Napi::Value& value, const std::string& what);
 
 /// The elements of a typed array: valid until JavaScript runs again, so copy them.

@@ -29,17 +29,23 @@ CancelToken::CancelToken(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Canc
   info.This().As<Napi::Object>().TypeTag(&kTokenTag);
 }
 
-void CancelToken::attach(const std::shared_ptr<Request>& request) {
-  std::erase_if(requests_, [](const auto& earlier) { return earlier.expired(); });
-  requests_.push_back(request);
+void CancelToken::attach(const std::shared_ptr<Request>& request, size_t part) {
+  std::erase_if(attached_, [](const Attached& earlier) { return earlier.request.expired(); });
+  attached_.push_back({request, part});
 }
 
 void CancelToken::cancel(const Napi::CallbackInfo& info) {
   callSync(info.Env(), [&] {
     cancelled_ = true;
     EnvData& env = EnvData::of(info.Env());
-    for (const auto& weak : std::exchange(requests_, {}))
-      if (const auto request = weak.lock()) env.abort(request);
+    for (const Attached& attached : std::exchange(attached_, {})) {
+      const auto request = attached.request.lock();
+      if (!request) continue;
+      if (attached.part == kWhole)
+        env.abort(request);
+      else
+        env.abort(request, attached.part);
+    }
   });
 }
 

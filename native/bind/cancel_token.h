@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <memory>
 #include <vector>
 
@@ -17,13 +18,21 @@ class CancelToken : public Napi::ObjectWrap<CancelToken> {
   explicit CancelToken(const Napi::CallbackInfo& info);
 
   bool cancelled() const { return cancelled_; }
-  void attach(const std::shared_ptr<Request>& request);
+  void attach(const std::shared_ptr<Request>& request) { attach(request, kWhole); }
+  /// To one part of a call only.
+  void attach(const std::shared_ptr<Request>& request, size_t part);
 
  private:
   void cancel(const Napi::CallbackInfo& info);
 
+  static constexpr size_t kWhole = static_cast<size_t>(-1);
+  struct Attached {
+    std::weak_ptr<Request> request;
+    size_t part;
+  };
+
   bool cancelled_ = false;
-  std::vector<std::weak_ptr<Request>> requests_;
+  std::vector<Attached> attached_;
 };
 
 }  // namespace ddad::bind

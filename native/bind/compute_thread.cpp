@@ -132,7 +132,7 @@ void ComputeThread::stopForExit() {
   std::unique_lock lock(mutex_);
   if (getpid() != process_) return;
   exiting_ = true;
-  if (running_) running_->cancel.request();
+  if (running_) running_->stop();
   left_.wait_for(lock, kExitWait, [this] { return !running_; });
 }
 

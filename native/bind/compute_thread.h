@@ -19,7 +19,10 @@ class ComputeTask {
   /// Follows run() on the same thread, unless the process is exiting.
   virtual void completed() noexcept {}
 
-  /// Raised to make a running task stop early.
+  /// Makes the task stop early. On any thread.
+  virtual void stop() noexcept { cancel.request(); }
+
+ protected:
   Cancel cancel;
 };
 

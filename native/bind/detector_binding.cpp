@@ -3,6 +3,7 @@
 #include <climits>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@ namespace {
 // Pixels of an image or a map: as many as sharp decodes unless told otherwise, and far from overflowing an int.
 constexpr int64_t kMaxPixels = int64_t{1} << 28;
 constexpr int kMaxChannels = 4;
+constexpr uint32_t kMaxBatch = 1024;
 
 /// A score request with pixels of its own.
 struct OwnedImage {
@@ -79,14 +81,70 @@ Napi::Float64Array toArray(Napi::Env env, const std::vector<double>& values) {
   return array;
 }
 
-// A map is copied into memory of JavaScript's: such a buffer can be transferred to another thread, an external one
-// cannot.
-Napi::Value toMap(Napi::Env env, const std::vector<float>& values) {
+Napi::Value toFloats(Napi::Env env, const std::vector<float>& values) {
   if (values.empty()) return env.Null();
-  auto map = Napi::Float32Array::New(env, values.size());
-  std::memcpy(map.Data(), values.data(), values.size() * sizeof(float));
-  return map;
+  auto array = Napi::Float32Array::New(env, values.size());
+  std::memcpy(array.Data(), values.data(), values.size() * sizeof(float));
+  return array;
 }
+
+/// A map in JavaScript's memory that the compute thread fills in, so that nothing large is copied on JavaScript's
+/// thread. Nobody else can reach it (to detach it, say) before it is handed out.
+class Map {
+ public:
+  Map(Napi::Env env, size_t length, std::vector<napi_ref>& held) : length_(length) {
+    napi_value buffer = nullptr;
+    void* memory = nullptr;
+    if (napi_create_buffer(env, length * sizeof(float), &memory, &buffer) != napi_ok ||
+        napi_create_reference(env, buffer, 1, &reference_) != napi_ok) {
+      if (env.IsExceptionPending()) env.GetAndClearPendingException();
+      throw Error("ERR_MEMORY", "no memory for a map of " + std::to_string(length) + " pixels");
+    }
+    held.push_back(reference_);
+    data_ = static_cast<float*>(memory);
+  }
+
+  float* data() const { return data_; }
+
+  Napi::Value take(Napi::Env env) const {
+    napi_value buffer = nullptr;
+    if (napi_get_reference_value(env, reference_, &buffer) != napi_ok) throw Napi::Error::New(env);
+    const Napi::Uint8Array bytes(env, buffer);
+    return Napi::Float32Array::New(env, length_, bytes.ArrayBuffer(), bytes.ByteOffset());
+  }
+
+ private:
+  napi_ref reference_ = nullptr;
+  float* data_ = nullptr;
+  size_t length_;
+};
+
+struct Maps {
+  Maps(Napi::Env env, const ScoreRequest& request, bool hasFeatures, std::vector<napi_ref>& held)
+      : map(env, lengthOf(request), held), pixelMap(env, lengthOf(request), held) {
+    if (hasFeatures) featureMap.emplace(env, lengthOf(request), held);
+  }
+  void setIn(ScoreRequest& request) const {
+    request.map = map.data();
+    request.pixelMap = pixelMap.data();
+    request.featureMap = featureMap ? featureMap->data() : nullptr;
+  }
+  static size_t lengthOf(const ScoreRequest& request) {
+    const int width = request.outWidth > 0 ? request.outWidth : request.width;
+    const int height = request.outHeight > 0 ? request.outHeight : request.height;
+    return static_cast<size_t>(width) * static_cast<size_t>(height);
+  }
+
+  Map map, pixelMap;
+  std::optional<Map> featureMap;
+};
+
+/// The images of a call, and what becomes of each.
+struct Batch {
+  std::vector<OwnedImage> images;
+  std::vector<Maps> maps;
+  std::vector<ScoreJob> jobs;
+};
 
 Napi::Value toObject(Napi::Env env, const ScoreResult::Statistics& statistics) {
   auto object = Napi::Object::New(env);
@@ -96,25 +154,52 @@ Napi::Value toObject(Napi::Env env, const ScoreResult::Statistics& statistics) {
   return object;
 }
 
-Napi::Value toObject(Napi::Env env, const ScoreResult& result) {
+Napi::Value toObject(Napi::Env env, const ScoreResult& result, const Maps& maps) {
   auto object = Napi::Object::New(env);
-  object.Set("map", toMap(env, result.map));
-  object.Set("pixelMap", toMap(env, result.pixelMap));
-  object.Set("featureMap", toMap(env, result.featureMap));
+  object.Set("map", maps.map.take(env));
+  object.Set("pixelMap", maps.pixelMap.take(env));
+  object.Set("featureMap", maps.featureMap ? maps.featureMap->take(env) : env.Null());
   object.Set("width", result.width);
   object.Set("height", result.height);
   object.Set("score", result.score);
   object.Set("pixel", toObject(env, result.pixel));
   object.Set("rgb", result.rgb.elements == 0 ? env.Null() : toObject(env, result.rgb));
-  object.Set("feature", result.featureMap.empty() ? env.Null() : toObject(env, result.feature));
+  object.Set("feature", maps.featureMap ? toObject(env, result.feature) : env.Null());
   object.Set("memory", result.memory.elements == 0 ? env.Null() : toObject(env, result.memory));
-  object.Set("residuals", toMap(env, result.residuals));
+  object.Set("residuals", toFloats(env, result.residuals));
   return object;
+}
+
+/// The result of a job, or the error that it ended with.
+Napi::Value toValue(Napi::Env env, const ScoreJob& job, const Maps& maps) {
+  if (!job.error) return toObject(env, job.result, maps);
+  try {
+    std::rethrow_exception(job.error);
+  } catch (...) {
+    return toError(env, currentFailure()).Value();
+  }
+}
+
+/// The images of a call, copied, with room for their maps.
+std::shared_ptr<Batch> makeBatch(const std::vector<Napi::Value>& images, bool hasFeatures, const Parts& parts,
+                                 std::vector<napi_ref>& held) {
+  auto batch = std::make_shared<Batch>();
+  for (const Napi::Value& image : images) batch->images.push_back(copyImage(image));
+  for (size_t i = 0; i < images.size(); ++i) {
+    ScoreRequest& request = batch->images[i].request;
+    batch->maps.emplace_back(images[i].Env(), request, hasFeatures, held);
+    batch->maps.back().setIn(request);
+    batch->jobs.push_back({request, &(*parts)[i], {}, nullptr});
+  }
+  return batch;
 }
 
 }  // namespace
 
-DetectorResource::DetectorResource(std::unique_ptr<Scorer> from) : Resource("detector"), scorer(std::move(from)) {
+DetectorResource::DetectorResource(std::unique_ptr<Scorer> from)
+    : Resource("detector"),
+      scorer(std::move(from)),
+      hasFeatures(scorer->config().contains("features") && !scorer->config()["features"].is_null()) {
   publishConfig(scorer->config());
   publish();
 }
@@ -126,8 +211,8 @@ Napi::Function NativeDetector::define(Napi::Env env) {
       env, "NativeDetector",
       {InstanceMethod<&NativeDetector::config>("config"), InstanceMethod<&NativeDetector::setConfig>("setConfig"),
        InstanceMethod<&NativeDetector::setMemory>("setMemory"), InstanceMethod<&NativeDetector::score>("score"),
-       InstanceMethod<&NativeDetector::save>("save"), InstanceMethod<&NativeDetector::memory>("memory"),
-       InstanceMethod<&NativeDetector::dispose>("dispose")});
+       InstanceMethod<&NativeDetector::scoreBatch>("scoreBatch"), InstanceMethod<&NativeDetector::save>("save"),
+       InstanceMethod<&NativeDetector::memory>("memory"), InstanceMethod<&NativeDetector::dispose>("dispose")});
 }
 
 Napi::Value NativeDetector::create(Napi::Env env, std::shared_ptr<DetectorResource> resource) {
@@ -201,17 +286,56 @@ Napi::Value NativeDetector::setMemory(const Napi::CallbackInfo& info) {
   });
 }
 
+template <class F>
+void NativeDetector::submitBatch(Napi::Env env, napi_deferred deferred, const std::vector<Napi::Value>& images,
+                                 const std::vector<CancelToken*>& tokens, F answer) {
+  const auto parts = std::make_shared<std::vector<Cancel>>(images.size());
+  std::vector<napi_ref> held;
+  EnvData& data = EnvData::of(env);
+  std::shared_ptr<Batch> batch;
+  try {
+    resource_->checkAlive();
+    batch = makeBatch(images, resource_->hasFeatures, parts, held);
+  } catch (...) {
+    for (const napi_ref reference : held) napi_delete_reference(env, reference);
+    throw;
+  }
+  data.submit(deferred, resource_, tokens, parts, std::move(held),
+              [self = resource_, batch, answer](const Cancel& cancel) -> ToValue {
+                self->scorer->scoreBatch(batch->jobs.data(), batch->jobs.size());
+                self->publish();
+                cancel.check();
+                batch->images.clear();
+                return [batch, answer](Napi::Env to) -> Napi::Value { return answer(to, *batch); };
+              });
+}
+
 Napi::Value NativeDetector::score(const Napi::CallbackInfo& info) {
   return callAsync(info.Env(), [&](napi_deferred deferred) {
     CancelToken& token = expectToken(info[1], "score: token");
-    auto image = std::make_shared<OwnedImage>(copyImage(info[0]));
-    EnvData::of(info.Env())
-        .submit(deferred, resource_, &token,
-                [self = resource_, image = std::move(image)](const Cancel& cancel) -> ToValue {
-                  auto result = std::make_shared<ScoreResult>(self->scorer->score(image->request, cancel));
-                  self->publish();
-                  return [result = std::move(result)](Napi::Env env) { return toObject(env, *result); };
-                });
+    submitBatch(info.Env(), deferred, {info[0]}, {&token}, [](Napi::Env env, const Batch& batch) {
+      if (batch.jobs[0].error) std::rethrow_exception(batch.jobs[0].error);
+      return toObject(env, batch.jobs[0].result, batch.maps[0]);
+    });
+  });
+}
+
+Napi::Value NativeDetector::scoreBatch(const Napi::CallbackInfo& info) {
+  return callAsync(info.Env(), [&](napi_deferred deferred) {
+    // Proxies and getters are JavaScript: all of it runs before anything is looked at.
+    const std::vector<Napi::Value> images = expectArray(info[0], "scoreBatch: images", kMaxBatch);
+    std::vector<CancelToken*> tokens;
+    for (const Napi::Value& token : expectArray(info[1], "scoreBatch: tokens", kMaxBatch))
+      tokens.push_back(&expectToken(token, "scoreBatch: token"));
+    if (tokens.size() != images.size())
+      throwArgument("scoreBatch: tokens", std::to_string(images.size()) + " of them, one an image",
+                    std::to_string(tokens.size()));
+    submitBatch(info.Env(), deferred, images, tokens, [](Napi::Env env, const Batch& batch) {
+      auto results = Napi::Array::New(env, batch.jobs.size());
+      for (size_t i = 0; i < batch.jobs.size(); ++i)
+        results.Set(static_cast<uint32_t>(i), toValue(env, batch.jobs[i], batch.maps[i]));
+      return results;
+    });
   });
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <vector>
 
 #include "bind/env_data.h"
 #include "bind/napi_base.h"
@@ -15,6 +16,7 @@ class DetectorResource final : public Resource {
   void publish();
 
   std::unique_ptr<Scorer> scorer;  // compute thread only
+  const bool hasFeatures;
 };
 
 /// JavaScript's NativeDetector; see NativeDetector in src/native.ts.
@@ -27,10 +29,16 @@ class NativeDetector : public Napi::ObjectWrap<NativeDetector> {
   void Finalize(Napi::Env env) override;
 
  private:
+  /// Queues images; `answer(env, batch)` makes the value that the promise resolves to.
+  template <class F>
+  void submitBatch(Napi::Env env, napi_deferred deferred, const std::vector<Napi::Value>& images,
+                   const std::vector<CancelToken*>& tokens, F answer);
+
   Napi::Value config(const Napi::CallbackInfo& info);
   Napi::Value setConfig(const Napi::CallbackInfo& info);
   Napi::Value setMemory(const Napi::CallbackInfo& info);
   Napi::Value score(const Napi::CallbackInfo& info);
+  Napi::Value scoreBatch(const Napi::CallbackInfo& info);
   Napi::Value save(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);

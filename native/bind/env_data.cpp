@@ -1,5 +1,6 @@
 #include "bind/env_data.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "bind/cancel_token.h"
@@ -55,6 +56,12 @@ void Request::run() noexcept {
 
 void Request::completed() noexcept { channel_->post(shared_from_this()); }
 
+void Request::stop() noexcept {
+  cancel.request();
+  if (parts)
+    for (Cancel& part : *parts) part.request();
+}
+
 EnvData& EnvData::create(Napi::Env env) {
   auto* data = new EnvData(env);
   env.SetInstanceData(data);
@@ -75,10 +82,34 @@ EnvData& EnvData::of(Napi::Env env) { return *env.GetInstanceData<EnvData>(); }
 void EnvData::submit(napi_deferred deferred, std::shared_ptr<Resource> resource, CancelToken* token, Work work) {
   if (resource) resource->checkAlive();
   if (token != nullptr && token->cancelled()) throw Error(aborted().code, aborted().message);
-  auto request = std::make_shared<Request>(channel_, std::move(resource), std::move(work), deferred);
+  const auto request = std::make_shared<Request>(channel_, std::move(resource), std::move(work), deferred);
+  if (token != nullptr) token->attach(request);
+  enqueue(request);
+}
+
+void EnvData::submit(napi_deferred deferred, std::shared_ptr<Resource> resource,
+                     const std::vector<CancelToken*>& tokens, Parts parts, std::vector<napi_ref> held, Work work) {
+  const auto request = std::make_shared<Request>(channel_, std::move(resource), std::move(work), deferred);
+  request->parts = std::move(parts);
+  request->held = std::move(held);
+  try {
+    if (request->resource) request->resource->checkAlive();
+    if (std::all_of(tokens.begin(), tokens.end(), [](const CancelToken* token) { return token->cancelled(); }))
+      throw Error(aborted().code, aborted().message);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (tokens[i]->cancelled()) (*request->parts)[i].request();
+      tokens[i]->attach(request, i);
+    }
+    enqueue(request);
+  } catch (...) {
+    release(*request);
+    throw;
+  }
+}
+
+void EnvData::enqueue(const std::shared_ptr<Request>& request) {
   pending_.emplace(request.get(), request);
   try {
-    if (token != nullptr) token->attach(request);
     ComputeThread::instance().post(request);
   } catch (...) {
     pending_.erase(request.get());
@@ -89,13 +120,23 @@ void EnvData::submit(napi_deferred deferred, std::shared_ptr<Resource> resource,
 }
 
 void EnvData::stop(const std::shared_ptr<Request>& request, const Failure& failure) {
-  request->cancel.request();
+  request->stop();
   if (!ComputeThread::instance().remove(request.get())) return;  // it runs or has run: it comes back by itself
   request->failure = failure;
   settle(request);
 }
 
 void EnvData::abort(const std::shared_ptr<Request>& request) { stop(request, aborted()); }
+
+void EnvData::abort(const std::shared_ptr<Request>& request, size_t part) {
+  std::vector<Cancel>& parts = *request->parts;
+  parts[part].request();
+  if (std::all_of(parts.begin(), parts.end(), [](const Cancel& cancel) { return cancel.requested(); })) abort(request);
+}
+
+void EnvData::release(Request& request) {
+  for (const napi_ref reference : std::exchange(request.held, {})) napi_delete_reference(env_, reference);
+}
 
 void EnvData::dispose(const std::shared_ptr<Resource>& resource) {
   if (resource->disposed()) return;
@@ -113,14 +154,19 @@ void EnvData::dispose(const std::shared_ptr<Resource>& resource) {
 
 void EnvData::settle(const std::shared_ptr<Request>& request) {
   if (pending_.erase(request.get()) == 0) return;
+  const Napi::HandleScope scope(env_);
   if (pending_.empty()) napi_unref_threadsafe_function(env_, wake_);
   if (request->resource) request->resource->reportMemory(env_);
 
+  answer(request);
+  release(*request);
+}
+
+void EnvData::answer(const std::shared_ptr<Request>& request) {
   Failure& failure = request->failure;
   if (failure.code == "ERR_ABORTED" && request->disposed) failure = disposedFailure(*request->resource);
   // Statuses are not looked at from here on: a terminated worker refuses to settle promises, and nobody waits there.
   const Napi::Env env(env_);
-  const Napi::HandleScope scope(env);
   try {
     if (!failure) {
       napi_resolve_deferred(env_, request->deferred, request->result(env));
@@ -153,9 +199,10 @@ void EnvData::onTeardown(void* data) {
   auto& self = *static_cast<EnvData*>(data);
   self.channel_->close();
   auto& thread = ComputeThread::instance();
-  for (const auto& [key, request] : self.pending_) request->cancel.request();
+  for (const auto& [key, request] : self.pending_) request->stop();
   for (const auto& [key, request] : self.pending_)
     if (!thread.remove(request.get())) thread.waitUntilLeft(request.get());
+  for (const auto& [key, request] : self.pending_) self.release(*request);
   self.pending_.clear();
   if (self.detectorClass != nullptr) napi_delete_reference(self.env_, self.detectorClass);
   napi_release_threadsafe_function(self.wake_, napi_tsfn_abort);

@@ -38,19 +38,26 @@ class Channel {
   std::deque<std::shared_ptr<Request>> done_;
 };
 
+/// The parts of a call that can be cancelled apart from each other.
+using Parts = std::shared_ptr<std::vector<Cancel>>;
+
 /// One call whose promise is pending.
 class Request final : public ComputeTask, public std::enable_shared_from_this<Request> {
  public:
   Request(std::shared_ptr<Channel> channel, std::shared_ptr<Resource> resource, Work work, napi_deferred deferred);
   void run() noexcept override;
   void completed() noexcept override;
+  /// With all of its parts.
+  void stop() noexcept override;
 
   // The rest belongs to JavaScript's thread, once the task is done or was removed from the queue.
   const std::shared_ptr<Resource> resource;  // null for calls that concern no object
   napi_deferred deferred;
   ToValue result;
   Failure failure;
-  bool disposed = false;  // its object was disposed while it ran
+  bool disposed = false;       // its object was disposed while it ran
+  Parts parts;                 // null where the call is one whole
+  std::vector<napi_ref> held;  // JavaScript's memory that the compute thread writes to
 
  private:
   const std::shared_ptr<Channel> channel_;
@@ -69,9 +76,15 @@ class EnvData {
   /// Queues `work`; `deferred` is settled when it is done. Throws ERR_DISPOSED for a disposed resource, ERR_ABORTED
   /// for a token that is up already; `token` may be null.
   void submit(napi_deferred deferred, std::shared_ptr<Resource> resource, CancelToken* token, Work work);
+  /// The same for a call of several parts, a token each; those whose token is up already get their flag raised. `held`
+  /// are references that are deleted when the call has ended, in any way.
+  void submit(napi_deferred deferred, std::shared_ptr<Resource> resource, const std::vector<CancelToken*>& tokens,
+              Parts parts, std::vector<napi_ref> held, Work work);
 
   /// Stops a request: at once when it has not begun, at its next look at the flag otherwise.
   void abort(const std::shared_ptr<Request>& request);
+  /// Raises the flag of one part, and stops a request none of whose parts is wanted any more.
+  void abort(const std::shared_ptr<Request>& request, size_t part);
 
   /// Frees what stands behind an object. Its calls in flight are stopped and fail with ERR_DISPOSED.
   void dispose(const std::shared_ptr<Resource>& resource);
@@ -85,8 +98,11 @@ class EnvData {
   explicit EnvData(napi_env env) : env_(env) {}
   static void onWake(napi_env env, napi_value callback, void* context, void* data);
   static void onTeardown(void* data);
+  void enqueue(const std::shared_ptr<Request>& request);
   void stop(const std::shared_ptr<Request>& request, const Failure& failure);
   void settle(const std::shared_ptr<Request>& request);
+  void answer(const std::shared_ptr<Request>& request);
+  void release(Request& request);
 
   const napi_env env_;
   napi_threadsafe_function wake_ = nullptr;

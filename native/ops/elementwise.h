@@ -22,6 +22,8 @@ DDAD_DECLARE_SIMD(void, sumFour,
                    float scale, int accumulate))
 /// y[i] (+)= x[i] * scale.
 DDAD_DECLARE_SIMD(void, scaleInto, (float* y, const float* x, int64_t n, float scale, int accumulate))
+/// y[i] = a[i] + (b[i] - a[i]) * share.
+DDAD_DECLARE_SIMD(void, mixRows, (float* y, const float* a, const float* b, int64_t n, float share))
 
 /// Rows summed in float before the partial sums are added in double.
 constexpr int64_t kSumRows = 256;

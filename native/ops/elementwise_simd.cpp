@@ -16,6 +16,10 @@ void scaleInto(float* y, const float* x, int64_t n, float scale, int accumulate)
     for (int64_t i = 0; i < n; ++i) y[i] = x[i] * scale;
 }
 
+void mixRows(float* y, const float* a, const float* b, int64_t n, float share) {
+  for (int64_t i = 0; i < n; ++i) y[i] = a[i] + (b[i] - a[i]) * share;
+}
+
 void columnSums(const float* x, int64_t rows, int64_t stride, int64_t channels, float* sums) {
   for (int64_t c = 0; c < channels; ++c) sums[c] = 0.0f;
   for (int64_t r = 0; r < rows; ++r) {

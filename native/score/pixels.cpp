@@ -6,7 +6,6 @@
 
 #include "device/parallel.h"
 #include "ops/elementwise.h"
-#include "tensor/bilinear.h"
 
 namespace ddad {
 namespace {
@@ -100,20 +99,6 @@ void gaussianBlur(int threads, std::vector<float>& map, int64_t width, int64_t h
     for (int64_t i = 0; i < taps; ++i)
       add(map.data() + y * width, rows.data() + mirror(y + i - radius, height) * width, width,
           kernel[static_cast<size_t>(i)], i > 0);
-  });
-}
-
-void resizeBilinear(int threads, const float* from, int64_t width, int64_t height, float* to, int64_t outWidth,
-                    int64_t outHeight) {
-  parallelFor(threads, outHeight, [&](int64_t y) {
-    const BilinearPlace row = bilinearPlace(y, height, outHeight);
-    const float *upper = from + row.low * width, *lower = from + row.high * width;
-    for (int64_t x = 0; x < outWidth; ++x) {
-      const BilinearPlace column = bilinearPlace(x, width, outWidth);
-      const float top = upper[column.low] + (upper[column.high] - upper[column.low]) * column.fraction;
-      const float bottom = lower[column.low] + (lower[column.high] - lower[column.low]) * column.fraction;
-      to[y * outWidth + x] = top + (bottom - top) * row.fraction;
-    }
   });
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// Between pixels and the network: normalisation, padding, tiles, smoothing, resizing, the image score.
+// Between pixels and the network: normalisation, padding, tiles, smoothing, the image score.
 #include <cstdint>
 #include <vector>
 
@@ -24,10 +24,6 @@ std::vector<float> blendWeights(int64_t size, int64_t overlap, bool before, bool
 
 /// Gaussian blur in place, mirrored at the borders; sigma in pixels.
 void gaussianBlur(int threads, std::vector<float>& map, int64_t width, int64_t height, double sigma);
-
-/// Bilinear, corners not aligned: from [height, width] to [outHeight, outWidth].
-void resizeBilinear(int threads, const float* from, int64_t width, int64_t height, float* to, int64_t outWidth,
-                    int64_t outHeight);
 
 /// Mean of the `count` largest values (all of them where there are fewer).
 double meanOfLargest(std::vector<float> values, int64_t count);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "score/pixels.h"
 #include "score/residual_memory.h"
 #include "tensor/philox.h"
 
@@ -11,7 +10,7 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
                      FeatureSource* features, int64_t images, int64_t height, int64_t width, ScoreMemory* memory)
     : device_(device),
       net_(net),
-      config_(config),
+      config_(&config),
       features_(features),
       scale_(features ? features->scale : 1),
       images_(images),
@@ -22,26 +21,18 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
       pixels_(images * height * width * scale_ * scale_ * channels_),
       reduced_(scale_ > 1 ? images * height * width * channels_ : 0),
       kl_(images * scales_ * height * width),
-      rgb_(config.normalization == Normalization::kNone ? kl_.size() : 0),
       coarse_(scale_ > 1 ? height * width : 0),
       maps_(images * height * width * scale_ * scale_),
       noise_(static_cast<size_t>(scales_)),
       statistics_(static_cast<size_t>(images * scales_)),
       labels_(static_cast<size_t>(images)),
       plan_(device, net.graph, {images * scales_, height, width}, parameters, memory ? &memory->unet : nullptr) {
-  const bool calibrated = config.normalization == Normalization::kCalibration;
-  const auto count = static_cast<double>(scales_);
-  const auto term = [&](const std::vector<double>& mean, const std::vector<double>& std, size_t s) -> EnsembleTerm {
-    if (!calibrated) return {static_cast<float>(1.0 / count), 0.0f};
-    return {static_cast<float>(1.0 / (std[s] * count)), static_cast<float>(-mean[s] / (std[s] * count))};
-  };
-  for (size_t s = 0; s < noise_.size(); ++s) {
-    coefficients_.push_back(stepCoefficients(config.schedule, config.steps[s]));
-    const bool rgb = config.kind == ScoreKind::kRgb;
-    terms_.push_back(rgb ? term(config.rgbMean, config.rgbStd, s) : term(config.mean, config.std, s));
-    if (features) featureTerms_.push_back(term(config.featureMean, config.featureStd, s));
-  }
+  for (const int step : config.steps) coefficients_.push_back(stepCoefficients(config.schedule, step));
+  use(config);
+  const int threads = device.threads();
+  if (scale_ > 1) enlarge_ = BilinearResize(threads, width, height, imageWidth(), imageHeight());
   if (!features) return;
+  spread_ = BilinearResize(threads, gridWidth(), gridHeight(), imageWidth(), imageHeight());
   const int64_t positions = gridHeight() * gridWidth();
   extractor_ = std::make_unique<FeatureExtractor>(device, *features, images, imageHeight(), imageWidth(),
                                                   memory ? &memory->backbone : nullptr);
@@ -52,6 +43,24 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
   residuals_ = AlignedBuffer(2 * positions * features->channels());
 }
 
+void ScorePass::use(const ScoreConfig& config) {
+  config_ = &config;
+  if (config.normalization == Normalization::kNone && rgb_.size() == 0) rgb_ = AlignedBuffer(kl_.size());
+  const bool calibrated = config.normalization == Normalization::kCalibration;
+  const auto count = static_cast<double>(scales_);
+  const auto term = [&](const std::vector<double>& mean, const std::vector<double>& std, size_t s) -> EnsembleTerm {
+    if (!calibrated) return {static_cast<float>(1.0 / count), 0.0f};
+    return {static_cast<float>(1.0 / (std[s] * count)), static_cast<float>(-mean[s] / (std[s] * count))};
+  };
+  terms_.resize(noise_.size());
+  featureTerms_.resize(features_ ? noise_.size() : 0);
+  for (size_t s = 0; s < noise_.size(); ++s) {
+    const bool rgb = config.kind == ScoreKind::kRgb;
+    terms_[s] = rgb ? term(config.rgbMean, config.rgbStd, s) : term(config.mean, config.std, s);
+    if (features_) featureTerms_[s] = term(config.featureMean, config.featureStd, s);
+  }
+}
+
 void ScorePass::run(const uint32_t* samples, const Cancel& cancel, const float* noise) {
   const ImageBatch batch = {scales_, height_ * width_, static_cast<int>(channels_)};
   const int threads = device_.threads();
@@ -60,7 +69,7 @@ void ScorePass::run(const uint32_t* samples, const Cancel& cancel, const float* 
     for (size_t s = 0; s < noise_.size(); ++s) {
       noise_[s] = NoiseSource();
       if (noise) noise_[s].given = noise + i * perImage * channels_ + static_cast<int64_t>(s) * batch.elements();
-      noise_[s].seed = config_.seed;
+      noise_[s].seed = config_->seed;
       noise_[s].stream = kStreamScoreNoise;
       noise_[s].step = static_cast<uint32_t>(s);
       noise_[s].sample = samples[i];
@@ -70,28 +79,28 @@ void ScorePass::run(const uint32_t* samples, const Cancel& cancel, const float* 
   if (scale_ > 1) reduceImages(pixels_.data(), images_, height_, width_, channels_, scale_, reduced_.data());
   for (int64_t i = 0; i < images_; ++i) {
     for (int64_t s = 0; s < scales_; ++s) {
-      const int step = config_.steps[static_cast<size_t>(s)];
+      const int step = config_->steps[static_cast<size_t>(s)];
       plan_.value(net_.t)[i * scales_ + s] =
-          static_cast<float>(config_.schedule.timestepMap[static_cast<size_t>(step)]);
+          static_cast<float>(config_->schedule.timestepMap[static_cast<size_t>(step)]);
       if (net_.y >= 0) plan_.value(net_.y)[i * scales_ + s] = static_cast<float>(labels_[static_cast<size_t>(i)]);
     }
     noising(batch, {xStart(i), 0}, coefficients_.data(), sources(i), plan_.value(net_.x) + i * perImage * channels_,
             threads);
   }
   plan_.forward(cancel);
-  const PixelMeasure measure = config_.kind == ScoreKind::kRgb ? PixelMeasure::kReconstruction : PixelMeasure::kKl;
-  const bool perImageNorm = config_.normalization == Normalization::kPerImage;
+  const PixelMeasure measure = config_->kind == ScoreKind::kRgb ? PixelMeasure::kReconstruction : PixelMeasure::kKl;
+  const bool perImageNorm = config_->normalization == Normalization::kPerImage;
   for (int64_t i = 0; i < images_; ++i) {
     float* map = maps_.data() + i * imageHeight() * imageWidth();
     float* coarse = scale_ > 1 ? coarse_.data() : map;
     const float* output = plan_.value(net_.out) + i * perImage * 2 * channels_;
     pixelScore(measure, batch, {xStart(i), 0}, output, coefficients_.data(), sources(i), terms_.data(),
                kl_.data() + i * perImage, perImageNorm ? statistics_.data() + i * scales_ : nullptr, coarse, threads);
-    if (rgb_.size() > 0)
+    if (config_->normalization == Normalization::kNone)
       pixelScore(PixelMeasure::kReconstruction, batch, {xStart(i), 0}, output, coefficients_.data(), sources(i),
                  nullptr, rgb_.data() + i * perImage, nullptr, nullptr, threads);
     if (perImageNorm) normalisePerImage(i, coarse);
-    if (scale_ > 1) resizeBilinear(threads, coarse, width_, height_, map, imageWidth(), imageHeight());
+    if (scale_ > 1) enlarge_.run(coarse, map);
   }
   if (!extractor_) return;
   extractor_->run(pixels_.data(), channels_, target_.data(), cancel);
@@ -109,8 +118,7 @@ void ScorePass::scoreFeatures(int64_t i) {
     for (int64_t p = 0; p < positions; ++p) grid_.data()[p] += errors[p] * term.scale + term.offset;
   }
   // resizing is linear, so the sum is resized, not each scale
-  resizeBilinear(device_.threads(), grid_.data(), gridWidth(), gridHeight(),
-                 featureMaps_.data() + i * imageHeight() * imageWidth(), imageWidth(), imageHeight());
+  spread_.run(grid_.data(), featureMaps_.data() + i * imageHeight() * imageWidth());
 }
 
 const float* ScorePass::pooledResiduals(int64_t i) {

@@ -5,6 +5,7 @@
 #include "backbone/features.h"
 #include "noise/noising.h"
 #include "ops/plan.h"
+#include "score/resize.h"
 #include "score/score_config.h"
 #include "unet/unet.h"
 
@@ -30,6 +31,8 @@ class ScorePass {
   /// Where the caller puts image i: [image height, image width, channels] in [-1, 1].
   float* image(int64_t i) { return pixels_.data() + i * imageHeight() * imageWidth() * channels_; }
   void setLabel(int64_t i, int label) { labels_[static_cast<size_t>(i)] = label; }
+  /// Scores with another configuration from now on, which differs in the calibration alone and must outlive the pass.
+  void use(const ScoreConfig& config);
   /// Brings changed weights into the kernels' layouts.
   void prepare() { plan_.prepare(); }
   /// `samples[i]` is the place of image i in the random stream: the same image and sample give the same map. Where
@@ -92,11 +95,12 @@ class ScorePass {
 
   const Device& device_;
   const UNet& net_;
-  const ScoreConfig& config_;
+  const ScoreConfig* config_;
   const FeatureSource* features_;
   int64_t scale_, images_, height_, width_, channels_, scales_;
   AlignedBuffer pixels_, reduced_, kl_, rgb_, coarse_, maps_;
   AlignedBuffer target_, errors_, grid_, featureMaps_, residuals_;
+  BilinearResize enlarge_, spread_;  // coarse_ and grid_ to the size of the image
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;
   std::vector<EnsembleTerm> terms_, featureTerms_;

@@ -1,6 +1,7 @@
 #pragma once
 // Scores images with a trained model: the pixel-level score (9) at several noise scales, normalised and averaged (11).
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,8 @@ struct ScoreRequest {
   int outWidth = 0, outHeight = 0;  // size of the map; 0: the image's own
   int label = -1;                   // class of a conditional model
   bool residuals = false;           // whether the result carries those of the features
+  /// Where the maps of the result go, each of its size; where null, into the result itself.
+  float *map = nullptr, *pixelMap = nullptr, *featureMap = nullptr;
 };
 
 struct ScoreResult {
@@ -42,6 +45,14 @@ struct ScoreResult {
   std::vector<float> residuals;
 };
 
+/// One image of a batch: what is asked, and what comes of it.
+struct ScoreJob {
+  ScoreRequest request;
+  const Cancel* cancel = nullptr;
+  ScoreResult result;
+  std::exception_ptr error;  // set where there is no result
+};
+
 struct FeatureSource;
 class ScorerImpl;
 
@@ -56,7 +67,8 @@ class Scorer {
   ~Scorer();
 
   const nlohmann::json& config() const;
-  /// Replaces the configuration; the network itself must be the same (ERR_CONFIG otherwise).
+  /// Replaces the configuration; the network itself must be the same (ERR_CONFIG otherwise). Where it has "products"
+  /// and "perProduct", images of each label are scored with the calibration of that product.
   void setConfig(const nlohmann::json& config);
   /// Residuals of good images [count, channels] for images of `label` (0 where the model has no classes), copied; the
   /// distance to the nearest of them then takes part in the feature-level score. Throws ERR_CONFIG, ERR_ARGUMENT.
@@ -64,6 +76,9 @@ class Scorer {
   /// Throws ERR_IMAGE where the image does not fit the model, ERR_NUMERIC where the network's output is not finite,
   /// ERR_ABORTED. The same model, image and seed give the same map, bit for bit.
   ScoreResult score(const ScoreRequest& request, const Cancel& cancel);
+  /// Scores several images, with the results that each has alone, at the highest throughput: where there are enough of
+  /// them, one on each thread. Throws nothing of what concerns a single image.
+  void scoreBatch(ScoreJob* jobs, size_t count);
   /// Writes the model with `config` as its metadata, atomically.
   void save(const std::string& path, const nlohmann::json& config) const;
   /// {"parameters","activations","packedWeights","residualMemory"} in bytes.

@@ -2,6 +2,7 @@
 #include "backbone/stored_features.h"
 #include "ops/parameters.h"
 #include "score/pixels.h"
+#include "score/resize.h"
 #include "score/score_pass.h"
 #include "tensor/error.h"
 #include "verify/compare.h"

@@ -11,6 +11,7 @@
 #include "error_code.h"
 #include "random_values.h"
 #include "score/pixels.h"
+#include "score/resize.h"
 #include "score/score_pass.h"
 #include "score_helpers.h"
 #include "small_model.h"

@@ -9,7 +9,6 @@ import dataset from '../../dist/dataset.js';
 import images from '../../dist/image.js';
 import { Detector, Trainer } from '../../dist/index.js';
 import native from '../../dist/native.js';
-import products from '../../dist/products.js';
 import {
   makeDataset,
   makeProducts,
@@ -250,7 +249,7 @@ async function expectedScore(name, image, label = names.indexOf(name)) {
   const detector = await addon.loadDetector(model, '{"device":"cpu","threads":1}', new addon.CancelToken());
   try {
     const { calibration: own, threshold } = trained.perProduct[name];
-    await detector.setConfig(JSON.stringify({ ...trained, calibration: own, threshold }));
+    await detector.setConfig(JSON.stringify({ ...trained, perProduct: null, calibration: own, threshold }));
     const decoded = await images.decodeImage(image, { channels: 1 });
     const pixels = await images.resizePixels(decoded, config.pixelSize(trained));
     const { width: outWidth, height: outHeight } = decoded;
@@ -361,11 +360,4 @@ test('a model whose products contradict it is refused', async () => {
     await writeSafetensors(at('odd.safetensors'), { header: copy, data });
     await assert.rejects(Detector.load(at('odd.safetensors')), { code: 'ERR_MODEL_FORMAT', message });
   }
-});
-
-test('the configuration that the engine gets for a product has nothing of the others', () => {
-  const own = products.configFor(trained, products.productOf(trained, 'cable'));
-  assert.deepEqual(own.calibration, trained.perProduct.cable.calibration);
-  assert.equal(own.threshold, trained.perProduct.cable.threshold);
-  assert.equal(JSON.parse(JSON.stringify(own)).perProduct, undefined);
 });

@@ -1,0 +1,235 @@
+#include "score/score_lane.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "score/mosaic.h"
+#include "score/resize.h"
+#include "tensor/error.h"
+
+namespace ddad {
+namespace {
+
+constexpr size_t kMaxPasses = 4;  // compiled sizes kept; images of one line mostly have one
+
+ScoreResult::Statistics statisticsOf(const std::vector<Pooled>& scales) {
+  ScoreResult::Statistics statistics;
+  for (const Pooled& p : scales) {
+    statistics.mean.push_back(p.mean);
+    statistics.std.push_back(p.std());
+  }
+  statistics.elements = scales.empty() ? 0 : static_cast<int64_t>(scales.front().count);
+  return statistics;
+}
+
+/// shat^f = (1 - w) shat^f + w times the normalised distance to known residuals.
+void mixDistances(const ScoreConfig& config, const std::vector<float>& distances, std::vector<float>& feature) {
+  const double w = config.memoryWeight;
+  for (size_t p = 0; p < feature.size(); ++p) {
+    const double distance = (static_cast<double>(distances[p]) - config.memoryMean) / config.memoryStd;
+    feature[p] = static_cast<float>((1 - w) * static_cast<double>(feature[p]) + w * distance);
+  }
+}
+
+}  // namespace
+
+/// Everything that the tiles of one image give.
+struct ScoreLane::Gathered {
+  Gathered(const ScoreRequest& request, const ScoreConfig& config)
+      : pixelScales(config.steps.size()),
+        rgbScales(config.normalization == Normalization::kNone ? config.steps.size() : 0),
+        featureScales(config.features ? config.steps.size() : 0),
+        pixel(request.width, request.height, config.overlap),
+        feature(config.features ? request.width : 0, request.height, config.overlap),
+        distance(config.remembers ? request.width : 0, request.height, config.overlap) {}
+
+  std::vector<Pooled> pixelScales, rgbScales, featureScales;
+  Pooled distances;
+  Mosaic pixel, feature, distance;
+};
+
+ScoreLane::ScoreLane(std::shared_ptr<const Device> device, ScoreModel& model, const ScoreMemory* packed)
+    : device_(std::move(device)), model_(model) {
+  if (!packed) return;
+  for (const auto& [from, to] : {std::pair{&packed->unet, &memory_.unet}, {&packed->backbone, &memory_.backbone}}) {
+    to->packed = from->packed;
+    to->packedLayout = from->packedLayout;
+  }
+}
+
+void ScoreLane::check(const ScoreRequest& r) const {
+  const UNetConfig& unet = model_.config().unet;
+  const auto refuse = [](const std::string& why) { throw Error("ERR_IMAGE", "image: " + why); };
+  if (r.data == nullptr || r.width < 1 || r.height < 1)
+    refuse("expected at least one pixel, got " + std::to_string(r.width) + " x " + std::to_string(r.height));
+  if (r.channels != unet.inChannels)
+    refuse("expected " + std::to_string(unet.inChannels) + " channels, got " + std::to_string(r.channels));
+  if (r.type == PixelType::kF32) {
+    const auto* values = static_cast<const float*>(r.data);
+    const int64_t n = static_cast<int64_t>(r.width) * r.height * r.channels;
+    if (!std::all_of(values, values + n, [](float v) { return v >= 0.0f && v <= 1.0f; }))
+      refuse("expected float pixels from 0 to 1");
+  }
+  if (unet.numClasses > 0 && (r.label < 0 || r.label >= unet.numClasses))
+    throw Error("ERR_ARGUMENT",
+                "label: expected 0 to " + std::to_string(unet.numClasses - 1) + ", got " + std::to_string(r.label));
+}
+
+std::vector<Tile> ScoreLane::tilesOf(const ScoreRequest& request) const {
+  const ScoreConfig& config = model_.config();
+  return planTiles(request.width, request.height, config.tile, config.overlap);
+}
+
+bool ScoreLane::single(const ScoreRequest& request) const {
+  const int64_t tile = model_.config().tile;
+  return request.width <= tile && request.height <= tile;
+}
+
+ScorePass& ScoreLane::passFor(const Tile& tile) {
+  FeatureSource* features = model_.features();
+  const int64_t scale = features ? features->scale : 1;
+  const int64_t unit = std::lcm(scale << model_.net().graph.maxLevel(), features ? features->unit() : 1);
+  const auto padded = [&](int64_t n) { return (n + unit - 1) / unit * unit / scale; };
+  const int64_t height = padded(tile.height), width = padded(tile.width);
+  const auto it = std::find_if(passes_.begin(), passes_.end(),
+                               [&](const ScorePass& p) { return p.height() == height && p.width() == width; });
+  if (it != passes_.end()) {
+    passes_.splice(passes_.begin(), passes_, it);
+  } else {
+    if (passes_.size() >= kMaxPasses) passes_.pop_back();
+    passes_.emplace_front(*device_, model_.net(), model_.config(), model_.parameters(), features, 1, height, width,
+                          &memory_);
+    passes_.front().prepare();
+  }
+  return passes_.front();
+}
+
+void ScoreLane::prepare(const ScoreRequest& request) {
+  check(request);
+  passFor(tilesOf(request).front());
+}
+
+void ScoreLane::normalisePlaces(const PositionGrid& grid, const ScoreRequest& request, std::vector<float>& map) const {
+  if (grid.mean.empty()) return;
+  const ScoreConfig& config = model_.config(request.label);
+  std::vector<float> mean(map.size()), std(map.size());
+  const auto spread = [&](const std::vector<float>& from, std::vector<float>& to) {
+    resizeBilinear(device_->threads(), from.data(), config.gridWidth, config.gridHeight, to.data(), request.width,
+                   request.height);
+  };
+  spread(grid.mean, mean);
+  spread(grid.std, std);
+  for (size_t i = 0; i < map.size(); ++i) map[i] = (map[i] - mean[i]) / std[i];
+}
+
+void ScoreLane::gather(ScorePass& pass, const Tile& tile, const ScoreRequest& request, const ResidualMemory* memory,
+                       const Cancel& cancel, Gathered& all, ScoreResult& result) const {
+  const auto cells = [](int64_t length, int64_t stride) { return (length + stride - 1) / stride; };
+  const int64_t scale = pass.scale(), height = cells(tile.height, scale), width = cells(tile.width, scale);
+  const int64_t rows = cells(height, 4), columns = cells(width, 4);  // of the grid of the features
+  for (size_t s = 0; s < all.pixelScales.size(); ++s) {
+    const auto of = static_cast<int64_t>(s);
+    all.pixelScales[s].add(pass.kl(0, of), height, width, pass.width());
+    if (!all.rgbScales.empty()) all.rgbScales[s].add(pass.rgb(0, of), height, width, pass.width());
+    if (pass.hasFeatures()) all.featureScales[s].add(pass.featureErrors(0, of), rows, columns, pass.gridWidth());
+  }
+  all.pixel.add(tile, pass.map(0), pass.imageWidth());
+  if (!pass.hasFeatures()) return;
+  all.feature.add(tile, pass.featureMap(0), pass.imageWidth());
+  if (!memory && !request.residuals) return;
+  const float* residuals = pass.pooledResiduals(0);
+  const int64_t channels = model_.features()->channels();
+  if (request.residuals)
+    for (int64_t y = 0; y < rows; ++y) {
+      const float* row = residuals + y * pass.gridWidth() * channels;
+      result.residuals.insert(result.residuals.end(), row, row + columns * channels);
+    }
+  if (!memory) return;
+  std::vector<float> grid(static_cast<size_t>(pass.gridHeight() * pass.gridWidth()));
+  std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));
+  memory->nearest(*device_, residuals, static_cast<int64_t>(grid.size()), grid.data(), cancel);
+  all.distances.add(grid.data(), rows, columns, pass.gridWidth());
+  resizeBilinear(device_->threads(), grid.data(), pass.gridWidth(), pass.gridHeight(), map.data(), pass.imageWidth(),
+                 pass.imageHeight());
+  all.distance.add(tile, map.data(), pass.imageWidth());
+}
+
+void ScoreLane::combine(const ScoreRequest& request, Gathered& all, ScoreResult& result) const {
+  const ScoreConfig& config = model_.config(request.label);
+  result.pixelMap = all.pixel.take();
+  if (config.kind != ScoreKind::kRgb) normalisePlaces(config.pixelGrid, request, result.pixelMap);
+  gaussianBlur(device_->threads(), result.pixelMap, request.width, request.height, config.smoothing);
+  result.map = result.pixelMap;
+  if (!model_.features()) return;
+  result.featureMap = all.feature.take();
+  normalisePlaces(config.featureGrid, request, result.featureMap);
+  if (config.memoryWeight > 0) mixDistances(config, all.distance.take(), result.featureMap);
+  gaussianBlur(device_->threads(), result.featureMap, request.width, request.height, config.smoothing);
+  if (config.kind == ScoreKind::kEnsemble) combineMaps(config, result.map, result.featureMap);
+  if (config.kind == ScoreKind::kFeature) result.map = result.featureMap;
+}
+
+ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) {
+  check(request);
+  const ScoreConfig& config = model_.config(request.label);
+  const std::vector<Tile> tiles = tilesOf(request);
+  if (tiles.size() > 1 && config.normalization == Normalization::kPerImage)
+    throw Error("ERR_IMAGE", "image: per-image normalisation needs the whole image at once, at most " +
+                                 std::to_string(config.tile) + " pixels a side, got " + std::to_string(request.width) +
+                                 " x " + std::to_string(request.height));
+  const ResidualMemory* memory = config.remembers ? model_.memory(request.label) : nullptr;
+  if (config.memoryWeight > 0 && !memory)
+    throw Error("ERR_CONFIG", "score.memory: the model has no residuals of good images");
+  Gathered all(request, config);
+  ScoreResult result;
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    const Tile& tile = tiles[i];
+    ScorePass& pass = passFor(tile);
+    pass.use(config);
+    normalizePixels(request, tile, pass.imageHeight(), pass.imageWidth(), pass.image(0));
+    pass.setLabel(0, request.label);
+    const auto sample = static_cast<uint32_t>(i);
+    pass.run(&sample, cancel);
+    gather(pass, tile, request, memory, cancel, all, result);
+  }
+  combine(request, all, result);
+  const int64_t top = config.topCount > 0
+                          ? config.topCount
+                          : static_cast<int64_t>(std::lround(config.topShare * static_cast<double>(result.map.size())));
+  result.score = meanOfLargest(result.map, top);
+  result.pixel = statisticsOf(all.pixelScales);
+  result.rgb = statisticsOf(all.rgbScales);
+  result.feature = statisticsOf(all.featureScales);
+  if (memory) result.memory = statisticsOf({all.distances});
+  result.width = request.outWidth > 0 ? request.outWidth : request.width;
+  result.height = request.outHeight > 0 ? request.outHeight : request.height;
+  deliver(request, result.map, request.map, result);
+  deliver(request, result.pixelMap, request.pixelMap, result);
+  deliver(request, result.featureMap, request.featureMap, result);
+  return result;
+}
+
+void ScoreLane::deliver(const ScoreRequest& request, std::vector<float>& map, float* to,
+                        const ScoreResult& result) const {
+  if (map.empty()) return;
+  const bool same = result.width == request.width && result.height == request.height;
+  if (same && !to) return;
+  std::vector<float> own;
+  if (!to) own.resize(static_cast<size_t>(result.width) * static_cast<size_t>(result.height));
+  float* out = to ? to : own.data();
+  if (same)
+    std::copy(map.begin(), map.end(), out);
+  else
+    resizeBilinear(device_->threads(), map.data(), request.width, request.height, out, result.width, result.height);
+  map = std::move(own);
+}
+
+int64_t ScoreLane::activationBytes() const {
+  const auto bytes = [](const std::shared_ptr<AlignedBuffer>& buffer) { return buffer ? buffer->bytes() : int64_t{0}; };
+  int64_t activations = bytes(memory_.unet.arena) + bytes(memory_.backbone.arena);
+  for (const ScorePass& pass : passes_) activations += pass.ownBytes();
+  return activations;
+}
+
+}  // namespace ddad

@@ -1,0 +1,55 @@
+#pragma once
+// A trained model as scoring needs it. Whoever scores only reads it; it is changed while nobody does.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backbone/features.h"
+#include "nlohmann/json.hpp"
+#include "ops/plan.h"
+#include "score/residual_memory.h"
+#include "score/score_config.h"
+#include "unet/unet.h"
+
+namespace ddad {
+
+class ScoreModel {
+ public:
+  /// An untrained model of this configuration. Throws ERR_CONFIG.
+  explicit ScoreModel(nlohmann::json config);
+  /// Reads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT.
+  static std::unique_ptr<ScoreModel> load(const std::string& path);
+  void save(const std::string& path, const nlohmann::json& config) const;
+
+  const nlohmann::json& json() const { return json_; }
+  /// Replaces the configuration; the network must stay the same (ERR_CONFIG otherwise).
+  void setConfig(const nlohmann::json& config);
+  void setFeatures(FeatureSource source);
+  void setMemory(int label, ResidualMemory memory);
+
+  /// How images of `label` are scored: products of a unified model differ in their calibration alone.
+  const ScoreConfig& config(int label = 0) const;
+  const UNet& net() const { return net_; }
+  /// Null where the model has none. Not const, nor are the parameters: plans take them so; scoring changes neither.
+  FeatureSource* features() const { return features_.get(); }
+  ParameterBlock& parameters() { return parameters_; }
+  /// Residuals of good images of a label; null where there are none.
+  const ResidualMemory* memory(int label) const;
+  /// Labels that images may have; 1 where the network is not told.
+  int64_t labels() const;
+
+  int64_t parameterBytes() const;
+  int64_t memoryBytes() const;
+
+ private:
+  void readMemories(const SafetensorsFile& file);
+
+  nlohmann::json json_;
+  std::vector<ScoreConfig> configs_;  // a label each, or one for all
+  const UNet net_;
+  ParameterBlock parameters_;
+  std::unique_ptr<FeatureSource> features_;
+  std::vector<ResidualMemory> memories_;  // a label each
+};
+
+}  // namespace ddad

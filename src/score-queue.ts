@@ -1,0 +1,236 @@
+import { setMaxListeners } from 'node:events';
+import { createHistogram } from 'node:perf_hooks';
+import { abortError, DdadError, throwIfAborted, toDdadError } from './errors.js';
+import { addon, type CancelToken, type NativeDetector, type NativeImage, type NativeScore } from './native.js';
+
+export interface QueueOptions {
+  /** Images that go to the engine at once. */
+  maxBatch: number;
+  /** How long a batch that is not full waits for more images. */
+  maxDelayMs: number;
+  /** Calls that may wait. */
+  maxQueue: number;
+  /** What becomes of further calls: they fail with ERR_BUSY, or wait for room. */
+  whenFull: 'reject' | 'wait';
+}
+
+/** What a detector has done since it was loaded, and does now. */
+export interface DetectorStats {
+  /** Calls that wait, among them those whose image is being decoded. */
+  queued: number;
+  /** Images that the engine works on. */
+  running: number;
+  scored: number;
+  failed: number;
+  aborted: number;
+  /** Calls that failed with ERR_BUSY. */
+  refused: number;
+  batches: number;
+  /** How many batches had 1, 2, … images. */
+  batchSizes: number[];
+  /** From the call to its result, over all that were scored. */
+  latencyMs: { count: number; mean: number; p50: number; p95: number; p99: number; max: number };
+}
+
+type Prepare = (signal: AbortSignal) => Promise<NativeImage>;
+
+interface Entry {
+  state: 'waiting' | 'preparing' | 'ready' | 'running' | 'settled';
+  prepare: Prepare;
+  /** Ends its decoding. */
+  stop: AbortController;
+  image?: NativeImage;
+  readyAt: number;
+  token?: CancelToken;
+  settle: (outcome: NativeScore | DdadError) => void;
+}
+
+/** Images decoded at once: as many as libuv has threads, by default. */
+const decoders = 4;
+/** Memory of decoded images that wait; one may always. */
+const mostDecodedBytes = 256 * 2 ** 20;
+/** Batches at the engine: one that it works on, and a full one, so that it never waits for JavaScript. */
+const mostBatches = 2;
+
+/**
+ * Brings the calls of a detector to its engine: first come, first served; decoded ahead while the engine works, in
+ * batches of what is ready. Detectors take turns at the engine, batch by batch.
+ */
+export class ScoreQueue {
+  readonly #native: Pick<NativeDetector, 'scoreBatch'>;
+  readonly #options: QueueOptions;
+  /** In the order of the calls: running ones have left. */
+  readonly #entries: Entry[] = [];
+  readonly #running = new Set<Entry>();
+  readonly #batches = new Set<Promise<void>>(); // at the engine
+  #closed: DdadError | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  readonly #counts = { scored: 0, failed: 0, aborted: 0, refused: 0, batches: 0 };
+  readonly #batchSizes: number[] = [];
+  readonly #latency = createHistogram(); // of microseconds
+
+  constructor(native: Pick<NativeDetector, 'scoreBatch'>, options: QueueOptions) {
+    this.#native = native;
+    this.#options = options;
+  }
+
+  /**
+   * Scores an image that `prepare` decodes when its turn comes. Calls that succeed settle in the order in which they
+   * were made. Throws ERR_BUSY, ERR_ABORTED (at once, whatever state the call is in) and what `prepare` and the engine
+   * throw.
+   */
+  async add(prepare: Prepare, signal?: AbortSignal): Promise<NativeScore> {
+    if (this.#closed) throw this.#closed;
+    throwIfAborted(signal);
+    if (signal) setMaxListeners(0, signal); // one signal may stop any number of calls
+    const { maxQueue, whenFull } = this.#options;
+    if (whenFull === 'reject' && this.#entries.length >= maxQueue) {
+      this.#counts.refused += 1;
+      throw new DdadError('ERR_BUSY', `expected at most ${maxQueue} calls waiting (maxQueue), got one more`);
+    }
+    const start = performance.now();
+    const outcome = await new Promise<NativeScore | DdadError>((resolve) => {
+      const entry: Entry = { state: 'waiting', prepare, stop: new AbortController(), readyAt: 0, settle: resolve };
+      const abort = (): void => this.#drop(entry, abortError(signal));
+      signal?.addEventListener('abort', abort, { once: true });
+      entry.settle = (result) => {
+        if (entry.state === 'settled') return;
+        entry.state = 'settled';
+        signal?.removeEventListener('abort', abort);
+        resolve(result);
+      };
+      this.#entries.push(entry);
+      this.#pump();
+    });
+    if (outcome instanceof DdadError) {
+      this.#counts[outcome.code === 'ERR_ABORTED' ? 'aborted' : 'failed'] += 1;
+      throw outcome;
+    }
+    this.#counts.scored += 1;
+    this.#latency.record(Math.max(1, Math.round(1000 * (performance.now() - start))));
+    return outcome;
+  }
+
+  /** Calls in flight and later ones fail with `error`. */
+  close(error: DdadError): void {
+    this.#closed ??= error;
+    clearTimeout(this.#timer);
+    for (const entry of [...this.#entries, ...this.#running]) this.#drop(entry, this.#closed);
+  }
+
+  /** Resolves when nothing is at the engine any more. */
+  async idle(): Promise<void> {
+    while (this.#batches.size > 0) await Promise.all(this.#batches);
+  }
+
+  stats(): DetectorStats {
+    const { count, mean, max } = this.#latency;
+    const ms = (us: number): number => (count === 0 ? 0 : us / 1000);
+    const at = (percentile: number): number => ms(this.#latency.percentile(percentile));
+    return {
+      queued: this.#entries.length,
+      running: this.#running.size,
+      ...this.#counts,
+      batchSizes: Array.from(this.#batchSizes, (times) => times ?? 0),
+      latencyMs: { count, mean: ms(mean), p50: at(50), p95: at(95), p99: at(99), max: ms(max) },
+    };
+  }
+
+  #drop(entry: Entry, error: DdadError): void {
+    entry.stop.abort(error);
+    entry.token?.cancel();
+    entry.settle(error);
+    this.#leave(entry);
+  }
+
+  #leave(entry: Entry): void {
+    const at = this.#entries.indexOf(entry);
+    if (at < 0) return;
+    this.#entries.splice(at, 1);
+    this.#pump();
+  }
+
+  #pump(): void {
+    if (this.#closed) return;
+    this.#decode();
+    this.#submit();
+  }
+
+  #decode(): void {
+    const { maxBatch, maxQueue } = this.#options;
+    const ahead = this.#entries.slice(0, Math.min(maxQueue, (mostBatches + 1) * maxBatch));
+    let preparing = ahead.filter(({ state }) => state === 'preparing').length;
+    const bytes = ahead.reduce((sum, { image }) => sum + (image?.data.byteLength ?? 0), 0);
+    for (const entry of ahead) {
+      if (preparing >= decoders || bytes > mostDecodedBytes) return;
+      if (entry.state !== 'waiting') continue;
+      entry.state = 'preparing';
+      preparing += 1;
+      void this.#prepare(entry);
+    }
+  }
+
+  async #prepare(entry: Entry): Promise<void> {
+    try {
+      const image = await entry.prepare(entry.stop.signal);
+      if (entry.state !== 'preparing') return;
+      entry.image = image;
+      entry.state = 'ready';
+      entry.readyAt = performance.now();
+      this.#pump();
+    } catch (error) {
+      entry.settle(toDdadError(error));
+      this.#leave(entry);
+    }
+  }
+
+  /** Sends what is ready, in order, when the engine has room. */
+  #submit(): void {
+    const { maxBatch, maxDelayMs } = this.#options;
+    for (;;) {
+      const first = this.#entries.findIndex(({ state }) => state !== 'ready');
+      const batch = this.#entries.slice(0, Math.min(maxBatch, first < 0 ? this.#entries.length : first));
+      const [head] = batch;
+      if (!head || this.#batches.size >= mostBatches) return;
+      if (batch.length < maxBatch) {
+        if (this.#batches.size > 0) return; // it may still become larger
+        const wait = head.readyAt + maxDelayMs - performance.now();
+        if (wait > 0) {
+          clearTimeout(this.#timer);
+          this.#timer = setTimeout(() => this.#pump(), Math.ceil(wait));
+          return;
+        }
+      }
+      this.#entries.splice(0, batch.length);
+      const work = this.#run(batch).then(() => {
+        this.#batches.delete(work);
+        this.#pump();
+      });
+      this.#batches.add(work);
+    }
+  }
+
+  async #run(batch: readonly Entry[]): Promise<void> {
+    this.#counts.batches += 1;
+    this.#batchSizes[batch.length - 1] = (this.#batchSizes[batch.length - 1] ?? 0) + 1;
+    const { CancelToken } = addon();
+    for (const entry of batch) {
+      entry.state = 'running';
+      entry.token = new CancelToken();
+      this.#running.add(entry);
+    }
+    const images = batch.map(({ image }) => image as NativeImage);
+    const tokens = batch.map(({ token }) => token as CancelToken);
+    for (const entry of batch) delete entry.image; // the engine has its own copy
+    try {
+      const results = await this.#native.scoreBatch(images, tokens);
+      for (const [i, entry] of batch.entries()) {
+        const result = results[i] as NativeScore | Error;
+        entry.settle(result instanceof Error ? toDdadError(result) : result);
+      }
+    } catch (error) {
+      for (const entry of batch) entry.settle(this.#closed ?? toDdadError(error));
+    }
+    for (const entry of batch) this.#running.delete(entry);
+  }
+}
