@@ -87,6 +87,14 @@ describe('ddad-native serve', () => {
     assert.deepEqual((await finished).code, 0);
   });
 
+  test('is ended by a crash, not kept spinning in a handler', async (t) => {
+    for (const signal of ['SIGSEGV', 'SIGFPE', 'SIGBUS', 'SIGILL', 'SIGABRT']) {
+      const { child, finished } = await serve(t);
+      child.kill(signal);
+      assert.equal((await finished).code, signal);
+    }
+  });
+
   test('says what is wrong with its command line, and does not start', async (t) => {
     const { url } = await serve(t);
     const { port } = new URL(url);
