@@ -115,9 +115,9 @@ export async function* calibrate(
       );
     await use(config);
     const some = files.filter((_, i) => i % folds === fold);
-    const keep = ({ score, map }: NativeScore): Scored => ({ score, range: mapRange(map) });
-    for await (const one of pass(some, false, keep)) {
-      scored.push(one);
+    const keep = ({ score, map }: NativeScore) => ({ score, map });
+    for await (const { score, map } of pass(some, false, keep)) {
+      scored.push({ score, range: await mapRange(map) });
       yield progress();
     }
   }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { type ModelConfig, pixelSize } from './config.js';
-import { DdadError, messageOf, throwIfAborted } from './errors.js';
+import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
 import { decodeImage, imageExtensions, isGrayFile, type Pixels, resizePixels } from './image.js';
 import { permutation, random, streams } from './random.js';
 import { mapAhead } from './read-ahead.js';
@@ -106,6 +106,12 @@ async function findProducts(
   dataset: string | readonly string[],
 ): Promise<{ products: ProductImages[]; others: string[] }> {
   if (typeof dataset !== 'string') {
+    const list: unknown = dataset; // callers without types give anything
+    const isPath = (file: unknown): boolean => typeof file === 'string';
+    if (!Array.isArray(list) || !list.every(isPath)) {
+      const got = kindOf(Array.isArray(list) ? list.find((file) => !isPath(file)) : list);
+      throw new DdadError('ERR_ARGUMENT', `fit: expected a folder or a list of image files, got ${got}`);
+    }
     if (dataset.length === 0) throw new DdadError('ERR_DATASET', 'expected a list of good images, got an empty one');
     return { products: [{ name: null, files: [...dataset].sort(byCodeUnit) }], others: [] };
   }
@@ -134,10 +140,12 @@ export async function findImages(dataset: string | readonly string[]): Promise<I
   for (const { name, files } of products) {
     if (name !== null) hash.update(`${name}\0\0\n`);
     for (const file of files) {
-      const { size } = await stat(file).catch((cause: unknown) => {
-        throw new DdadError('ERR_DATASET', `${file}: ${messageOf(cause)}`, { cause });
+      const at = await stat(file).catch((cause: NodeJS.ErrnoException) => {
+        const why = cause.code === 'ENOENT' ? 'no such file' : messageOf(cause);
+        throw new DdadError('ERR_DATASET', `${file}: ${why}`, { cause });
       });
-      hash.update(`${typeof dataset === 'string' ? path.basename(file) : file}\0${size}\n`);
+      if (at.isDirectory()) throw new DdadError('ERR_DATASET', `${file}: expected an image, got a folder`);
+      hash.update(`${typeof dataset === 'string' ? path.basename(file) : file}\0${at.size}\n`);
     }
   }
   return { files: products.flatMap(({ files }) => files), products, fingerprint: hash.digest('hex'), leftOut };

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { parseStoredConfig, type StoredConfig } from './config.js';
 import { type DeviceOptions, deviceOptions, parseOptions, type ScoringOptions, scoringOptions } from './options.js';
-import { atCaller, callSite, DdadError, toDdadError } from './errors.js';
+import { atCaller, callSite, DdadError, kindOf, modelError, optionError } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
 import type { ImageInput } from './image.js';
 import { addon, callNative, type NativeDetector, type NativeScore } from './native.js';
@@ -35,6 +35,7 @@ const heatmapOptions = z.strictObject({
   opacity: z.number().min(0).max(1).optional(),
   range: z.tuple([z.number(), z.number()]).optional(),
   limitInputPixels,
+  signal,
 });
 
 export interface LoadOptions extends DeviceOptions {
@@ -108,14 +109,13 @@ export class Detector {
   /** Loads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_DEVICE, ERR_OPTION, ERR_ABORTED. */
   static load(path: string, options: LoadOptions = {}): Promise<Detector> {
     return atCaller(async () => {
-      if (typeof path !== 'string') throw new DdadError('ERR_ARGUMENT', `expected a model's path, got ${typeof path}`);
+      if (typeof path !== 'string')
+        throw new DdadError('ERR_ARGUMENT', `load: expected a model's path, got ${kindOf(path)}`);
       const { device = 'auto', threads = 0, scoring = {}, ...given } = parseOptions(loadOptions, options);
       const engine = JSON.stringify({ device, threads });
       const native = await callNative(given.signal, (token) => addon().loadDetector(path, engine, token)).catch(
         (error: unknown) => {
-          const { code, message } = toDdadError(error);
-          // A configuration that came with the file is the file's fault.
-          throw code === 'ERR_CONFIG' ? new DdadError('ERR_MODEL_FORMAT', `${path}: ${message}`) : error;
+          throw modelError(error, path);
         },
       );
       try {
@@ -124,8 +124,7 @@ export class Detector {
         const config = scoredAs(stored, scoring);
         if (config !== stored) {
           await callNative(given.signal, () => native.setConfig(JSON.stringify(config))).catch((error: unknown) => {
-            const { code, message } = toDdadError(error);
-            throw code === 'ERR_CONFIG' ? new DdadError('ERR_OPTION', message) : error;
+            throw optionError(error);
           });
         }
         return new Detector(native, config, { ...given, threads });
@@ -192,6 +191,7 @@ export class Detector {
     const relocate = callSite();
     try {
       const { signal: outer, ...given } = parseOptions(scoreOptions, options);
+      checkList(images);
       const one = (image: ImageInput, inner: AbortSignal) => this.#score(image, { ...given, signal: inner });
       yield* mapAhead(images, one, { ahead: Math.max(4, 2 * this.#threads), signal: outer });
     } catch (error) {
@@ -238,7 +238,6 @@ export class Detector {
     const threshold = options.threshold !== undefined ? options.threshold : this.thresholdOf(options.product);
     const { width, height } = found;
     const map = { data: found.map, width, height };
-    const range = (): [number, number] => colourRange(product, map.data);
     return {
       image,
       score: found.score,
@@ -248,10 +247,18 @@ export class Detector {
       pixelMap: { data: found.pixelMap, width, height },
       featureMap: found.featureMap && { data: found.featureMap, width, height },
       heatmap: (given: HeatmapOptions = {}) =>
-        atCaller(() => {
+        atCaller(async () => {
           const checked = { limitInputPixels, ...parseOptions(heatmapOptions, given) };
-          return renderHeatmap(image, map, range(), checked);
+          return renderHeatmap(image, map, await colourRange(product, map.data), checked);
         }),
     };
   }
+}
+
+/** A path or an encoded image can be iterated too, but nobody means its letters or bytes. */
+function checkList(images: unknown): void {
+  const iterable = typeof images === 'object' && images !== null;
+  if (iterable && !(images instanceof Uint8Array) && (Symbol.iterator in images || Symbol.asyncIterator in images))
+    return;
+  throw new DdadError('ERR_ARGUMENT', `scoreAll: expected an iterable of images, got ${kindOf(images)}`);
 }

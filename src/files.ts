@@ -32,6 +32,10 @@ export function writeError(file: string, why: string, cause?: unknown): DdadErro
   return new DdadError('ERR_FILE_WRITE', `${file}: cannot be written: ${why}`, { cause });
 }
 
+export function readError(file: string, why: string, cause?: unknown): DdadError {
+  return new DdadError('ERR_FILE_READ', `${file}: cannot be read: ${why}`, { cause });
+}
+
 /** Runs a write; what the system refuses becomes ERR_FILE_WRITE with the file's name, and perhaps some advice. */
 export async function writing<T>(file: string, write: () => Promise<T>, advice = ''): Promise<T> {
   try {

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import sharp from 'sharp';
-import { DdadError, messageOf, throwIfAborted } from './errors.js';
+import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
+import { inSlices } from './slices.js';
 
 /**
  * Interleaved rows: 8 bits, 16 bits, or floats in 0..1 (rounded to 16 bits). Channels: 1 gray, 2 gray and alpha, 3 RGB,
@@ -54,9 +55,9 @@ async function encodedBytes(input: string | Uint8Array | ArrayBuffer): Promise<U
     return await readFile(input);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
-    const why =
-      code === 'ENOENT' ? 'no such file' : code === 'EISDIR' ? 'expected an image, got a folder' : messageOf(cause);
-    throw imageError(input, why, cause);
+    if (code === 'ENOENT') throw imageError(input, 'no such file', cause);
+    if (code === 'EISDIR') throw imageError(input, 'expected an image, got a folder', cause);
+    throw imageError(input, `cannot be read: ${messageOf(cause)}`, cause);
   }
 }
 
@@ -71,7 +72,11 @@ function isRaw(input: ImageInput): input is RawImage {
 }
 
 /** Checks pixels that a caller gave and returns them as 8 or 16 bits. */
-function checkRaw(input: RawImage, limit: number): Uint8Array | Uint16Array {
+async function checkRaw(
+  input: RawImage,
+  limit: number,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array | Uint16Array> {
   const { data, width, height, channels } = input;
   const name = 'the image';
   if (!Number.isInteger(width) || !Number.isInteger(height) || width < 1 || height < 1) {
@@ -84,18 +89,24 @@ function checkRaw(input: RawImage, limit: number): Uint8Array | Uint16Array {
     data instanceof Uint8ClampedArray ||
     data instanceof Uint16Array ||
     data instanceof Float32Array;
-  if (!known) throw imageError(name, 'expected data as Uint8Array, Uint16Array or Float32Array');
+  if (!known) {
+    const expected = 'expected data as Uint8Array, Uint16Array or Float32Array';
+    throw imageError(name, `${expected}, got ${kindOf(data)}`);
+  }
   if (data.length !== width * height * channels) {
     throw imageError(name, `expected ${width * height * channels} values of data, got ${data.length}`);
   }
   if (data instanceof Uint8ClampedArray) return new Uint8Array(data.buffer, data.byteOffset, data.length);
   if (!(data instanceof Float32Array)) return data;
   const deep = new Uint16Array(data.length);
-  for (let i = 0; i < data.length; i++) {
-    const value = data[i] as number;
-    if (!(value >= 0 && value <= 1)) throw imageError(name, `expected float pixels from 0 to 1, got ${value}`);
-    deep[i] = Math.round(value * 65535);
-  }
+  const convert = (from: number, to: number): void => {
+    for (let i = from; i < to; i++) {
+      const value = data[i] as number;
+      if (!(value >= 0 && value <= 1)) throw imageError(name, `expected float pixels from 0 to 1, got ${value}`);
+      deep[i] = Math.round(value * 65535);
+    }
+  };
+  await inSlices(data.length, convert, signal);
   return deep;
 }
 
@@ -137,14 +148,11 @@ export async function decodeImage(input: ImageInput, options: DecodeOptions): Pr
   const name = imageName(input);
   throwIfAborted(signal);
   if (input === null || (typeof input !== 'string' && typeof input !== 'object')) {
-    throw imageError(
-      name,
-      `expected a path, an encoded image or pixels, got ${input === null ? 'null' : typeof input}`,
-    );
+    throw imageError(name, `expected a path, an encoded image or pixels, got ${kindOf(input)}`);
   }
   try {
     if (isRaw(input)) {
-      const data = checkRaw(input, limit);
+      const data = await checkRaw(input, limit, signal);
       const raw = { width: input.width, height: input.height, channels: input.channels };
       const image = sharp(data, { raw, limitInputPixels: false }).removeAlpha();
       return await toPixels(image, channels, data instanceof Uint16Array);
@@ -175,4 +183,14 @@ export async function isGrayFile(file: string, limit = defaultPixelLimit): Promi
   } catch (error) {
     throw sharpError(error, file);
   }
+}
+
+/** 16 bits as 8. */
+export async function toBytes(deep: Uint16Array, signal?: AbortSignal): Promise<Uint8Array> {
+  const bytes = new Uint8Array(deep.length);
+  const convert = (from: number, to: number): void => {
+    for (let i = from; i < to; i++) bytes[i] = (deep[i] as number) / 257;
+  };
+  await inSlices(deep.length, convert, signal);
+  return bytes;
 }

@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises';
 import { type ModelConfig, parseModelConfig } from './config.js';
 import { DdadError, messageOf } from './errors.js';
+import { readError } from './files.js';
 
 /** No safetensors reader takes a longer header. */
 const maxHeaderBytes = 100_000_000;
@@ -20,18 +21,22 @@ async function readHeader(file: string): Promise<Record<string, unknown>> {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${why}`);
   };
   const handle = await open(file).catch((cause: unknown) => {
-    throw new DdadError('ERR_FILE_READ', `${file}: ${messageOf(cause)}`, { cause });
+    throw readError(file, messageOf(cause), cause);
   });
   try {
     const prefix = Buffer.alloc(8);
-    const { size } = await handle.stat();
+    const at = await handle.stat();
+    if (at.isDirectory()) throw readError(file, 'expected a file, found a folder');
+    const { size } = at;
     if (size < 8) broken(`expected at least 8 bytes, got ${size}`);
     await handle.read(prefix, 0, 8, 0);
     const length = prefix.readBigUInt64LE();
     if (length > BigInt(Math.min(size - 8, maxHeaderBytes))) broken(`its header of ${length} bytes does not fit`);
     const header = Buffer.alloc(Number(length));
     await handle.read(header, 0, header.length, 8);
-    return JSON.parse(header.toString('utf8')) as Record<string, unknown>;
+    const value = JSON.parse(header.toString('utf8')) as unknown;
+    if (typeof value !== 'object' || value === null) broken('expected a JSON object as its header');
+    return value as Record<string, unknown>;
   } catch (cause) {
     if (cause instanceof DdadError) throw cause;
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${messageOf(cause)}`, { cause });
@@ -44,7 +49,10 @@ async function readHeader(file: string): Promise<Record<string, unknown>> {
 export async function readCheckpoint(file: string): Promise<{ config: ModelConfig; state: CheckpointState }> {
   const metadata = (await readHeader(file))['__metadata__'] as Record<string, string> | undefined;
   if (metadata?.['format'] !== 'ddad-native') {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a file of ddad-native`);
+    throw new DdadError(
+      'ERR_MODEL_FORMAT',
+      `${file}: expected a checkpoint of ddad-native, got another safetensors file`,
+    );
   }
   if (metadata['kind'] !== 'checkpoint') {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a checkpoint, got a ${metadata['kind']}`);

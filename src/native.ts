@@ -139,11 +139,12 @@ let loaded: Addon | undefined;
 export function addon(): Addon {
   if (loaded) return loaded;
   const file = addonPath();
+  // DDAD_ADDON names a build of its own, for which neither command does anything.
+  const remedy = process.env['DDAD_ADDON']
+    ? 'DDAD_ADDON, which names it, has to be the path of a ddad.node'
+    : 'run "npm run build" in a clone, "npm rebuild ddad-native" where it is installed';
   if (!existsSync(file)) {
-    throw new DdadError(
-      'ERR_ADDON',
-      `the native addon is not built: expected ${file}; run "npm run build" in a clone, "npm rebuild ddad-native" where it is installed`,
-    );
+    throw new DdadError('ERR_ADDON', `the native addon is not built: expected ${file}; ${remedy}`);
   }
   try {
     // The OpenMP runtime reads this when the addon loads it. Its default is to spin at every barrier for milliseconds,
@@ -152,7 +153,9 @@ export function addon(): Addon {
     // eslint-disable-next-line @typescript-eslint/no-require-imports
     loaded = require(file) as Addon;
   } catch (error) {
-    throw new DdadError('ERR_ADDON', `the native addon ${file} does not load: ${messageOf(error)}`, { cause: error });
+    throw new DdadError('ERR_ADDON', `the native addon ${file} does not load: ${messageOf(error)}; ${remedy}`, {
+      cause: error,
+    });
   }
   return loaded;
 }

@@ -3,7 +3,7 @@ import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrat
 import { type BackboneTap, expandConfig, type ModelConfig, resumeOptions } from './config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from './options.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
-import { atCaller, callSite, DdadError, throwIfAborted } from './errors.js';
+import { atCaller, callSite, DdadError, modelError, optionError, throwIfAborted } from './errors.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer } from './native.js';
@@ -164,7 +164,16 @@ export class Trainer {
     const state = saved?.state ?? { step: 0, elapsedMs: 0, fingerprint, images: files.length };
     let log: MetricsLog | undefined;
     try {
-      await callNative(signal, (token) => native.open(token));
+      await callNative(signal, (token) => native.open(token)).catch((error: unknown) => {
+        throw resume === undefined ? optionError(error) : modelError(error, resume);
+      });
+      // Whether the model can be scored with is not to be found out after hours of training.
+      const early = await callNative(signal, () => native.toDetector(JSON.stringify(config))).catch(
+        (error: unknown) => {
+          throw optionError(error);
+        },
+      );
+      early.dispose();
       if (resume !== undefined) await callNative(signal, (token) => native.loadCheckpoint(resume, token));
       this.#memory = JSON.parse(native.memory()) as Record<string, number>;
       if (options.metrics !== undefined) log = await MetricsLog.open(options.metrics, state.step);

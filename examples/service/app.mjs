@@ -83,7 +83,7 @@ export async function createApp(detector, options = {}) {
       const { image, ...given } = await readRequest(request, { images, maxUpload });
       const start = performance.now();
       const result = await detector.score(image, { ...given, limitInputPixels: maxPixels, signal });
-      const overlay = prefersPng(request.headers.accept) ? await result.heatmap() : undefined;
+      const overlay = prefersPng(request.headers.accept) ? await result.heatmap({ signal }) : undefined;
       metrics.countScore(result, given.product, performance.now() - start);
       const { score, threshold, anomalous, map } = result;
       if (overlay === undefined) return { score, threshold, anomalous, width: map.width, height: map.height };

@@ -1,12 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { DdadError, messageOf } from '../errors.js';
+import { readError } from '../files.js';
 import { parse } from '../options.js';
 import { benchDocument, type BenchDocument, type Environment } from './types.js';
 
 /** A document that `bench --json` wrote. Throws ERR_FILE_READ, ERR_BASELINE. */
 export async function readBaseline(file: string): Promise<BenchDocument> {
   const text = await readFile(file, 'utf8').catch((cause: unknown) => {
-    throw new DdadError('ERR_FILE_READ', `${file}: ${messageOf(cause)}`, { cause });
+    throw readError(file, messageOf(cause), cause);
   });
   let value: unknown;
   try {

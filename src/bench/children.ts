@@ -36,7 +36,8 @@ export async function runTask(build: Build, task: Task, signal: AbortSignal): Pr
     if (signal.aborted) throw abortError(signal);
     if (!reply) {
       const why = complaint.trim().split('\n').slice(-3).join(' ');
-      throw new DdadError('ERR_INTERNAL', `${build.name}, ${task.suite}: the process ended with ${end}: ${why}`);
+      const said = why ? `: ${why}` : '';
+      throw new DdadError('ERR_INTERNAL', `${build.name}, ${task.suite}: the process ended with ${end}${said}`);
     }
     if (reply.protocol !== protocol) {
       const got = `got version ${reply.protocol}; use the same version of ddad-native, or give the build's addon`;

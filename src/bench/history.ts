@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { DdadError, messageOf } from '../errors.js';
+import { readError } from '../files.js';
 import { parse } from '../options.js';
 import { medianInterval, medianOf } from './statistics.js';
 import { benchDocument, type BenchDocument, type Measurement } from './types.js';
@@ -14,7 +15,7 @@ export async function readHistory(file: string): Promise<BenchDocument[]> {
     text = await readFile(file, 'utf8');
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw new DdadError('ERR_FILE_READ', `${file}: ${messageOf(cause)}`, { cause });
+    throw readError(file, messageOf(cause), cause);
   }
   const lines = text.split('\n').filter((line) => line.trim() !== '');
   return lines.flatMap((line, i) => {

@@ -51,6 +51,10 @@ function explain(message: string, args: readonly string[]): string {
   const command = args.find((word) => word in commands);
   const { usage = '<command>', flags = {} } = (command === undefined ? undefined : commands[command]) ?? {};
   if (message.startsWith('Not enough non-option arguments')) return `expected "ddad-native ${usage}"`;
+  const choice = /^Invalid values:\s+Argument: (.+), Given: (.+), Choices: (.+)$/.exec(message);
+  if (choice) return `--${choice[1]}: expected ${choice[3]}, got ${choice[2]}`;
+  const bare = /^Not enough arguments following: (.+)/.exec(message)?.[1];
+  if (bare !== undefined) return `--${bare}: expected a value, got nothing`;
   const missing = /^Missing required argument: (.+)/.exec(message)?.[1];
   if (missing !== undefined) return `expected --${missing}, which is required; see ddad-native ${command} --help`;
   const word = /^Unknown (?:argument|command)s?: ([^,]+)/.exec(message)?.[1];

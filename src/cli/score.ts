@@ -2,7 +2,7 @@ import { appendFile, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
 import { Detector, type ScoreResult } from '../detector.js';
-import { DdadError, toDdadError } from '../errors.js';
+import { DdadError, messageOf, toDdadError } from '../errors.js';
 import { imageExtensions } from '../image.js';
 import { mapAhead } from '../read-ahead.js';
 import type { Command } from './command.js';
@@ -34,7 +34,10 @@ export async function listImages(given: readonly string[]): Promise<Entry[]> {
       add(argument, path.basename(argument));
       continue;
     }
-    const found = (await readdir(argument, { recursive: true }))
+    const names = await readdir(argument, { recursive: true }).catch((cause: unknown) => {
+      throw new DdadError('ERR_DATASET', `${argument}: cannot be read: ${messageOf(cause)}`, { cause });
+    });
+    const found = names
       .filter((name) => imageExtensions.test(name) && !name.split(path.sep).some((part) => part.startsWith('.')))
       .sort((a, b) => (a < b ? -1 : 1));
     if (found.length === 0) throw new DdadError('ERR_DATASET', `${argument}: expected images, found none`);

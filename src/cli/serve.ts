@@ -46,10 +46,9 @@ export const serveCommand: Command<ServeArguments> = {
   work: serve,
 };
 
-function checkWhole(name: string, value: number | undefined, min: number, max = Infinity): void {
+function checkWhole(name: string, value: number | undefined, min: number, max: number): void {
   if (value === undefined || (Number.isInteger(value) && value >= min && value <= max)) return;
-  const range = max === Infinity ? `from ${min}` : `from ${min} to ${max}`;
-  throw new UsageError(`--${name}: expected a whole number ${range}, got "${value}"`);
+  throw new UsageError(`--${name}: expected a number from ${min} to ${max}, got "${value}"`);
 }
 
 /** What /healthz says of where the model computes. */
@@ -65,7 +64,7 @@ function describeDevice(name: string): Record<string, unknown> {
 async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number> {
   const { host, port, images, device = 'auto', threads, threshold, maxBatch, maxPixels, maxQueue = 64 } = argv;
   checkWhole('port', port, 0, 65_535);
-  checkWhole('max-pixels', maxPixels, 1);
+  checkWhole('max-pixels', maxPixels, 1, 10_000_000_000);
   const maxUpload = argv.maxUpload === undefined ? undefined : parseSize('max-upload', argv.maxUpload);
   if (images !== undefined && !(await isFolder(images))) {
     throw new UsageError(`--images: expected a folder, got "${images}"`);
@@ -83,7 +82,7 @@ async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number>
     logger: { level: 'error', stream: process.stderr },
   }).catch((error: NodeJS.ErrnoException) => {
     detector.dispose();
-    throw error.syscall === undefined ? error : new UsageError(`--host, --port: ${error.message}`);
+    throw error.syscall === undefined ? error : new UsageError(`--host, --port: cannot listen there: ${error.message}`);
   });
   if (argv.json) print(JSON.stringify({ address, model }));
   else log(`${model}: ready on ${address}`);

@@ -1,5 +1,5 @@
 import type { Options } from 'yargs';
-import { DdadError } from '../errors.js';
+import { toDdadError } from '../errors.js';
 
 /** A command line that cannot be run as it stands: exit status 2. */
 export class UsageError extends Error {
@@ -14,9 +14,9 @@ export const exitCodes = { done: 0, failed: 1, usage: 2, anomalies: 3, interrupt
 /** Which exit status an error ends with. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError) return exitCodes.usage;
-  if (error instanceof DdadError && error.code === 'ERR_OPTION') return exitCodes.usage;
-  if (error instanceof DdadError && error.code === 'ERR_ABORTED') return exitCodes.interrupted;
-  return exitCodes.failed;
+  const { code } = toDdadError(error);
+  if (code === 'ERR_OPTION') return exitCodes.usage;
+  return code === 'ERR_ABORTED' ? exitCodes.interrupted : exitCodes.failed;
 }
 
 const units: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { parseOptions } from '../options.js';
 import type { Detector, ScoreResult } from '../detector.js';
-import { atCaller, DdadError, throwIfAborted } from '../errors.js';
+import { atCaller, DdadError, kindOf, throwIfAborted } from '../errors.js';
 import { productOf } from '../products.js';
 import { mapAhead } from '../read-ahead.js';
 import { goodName, MetricsAccumulator } from './metrics.js';
@@ -70,7 +70,12 @@ export function evaluate(
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   return atCaller(async () => {
-    if (typeof dataset !== 'string') throw new DdadError('ERR_ARGUMENT', `expected a folder, got ${typeof dataset}`);
+    if (typeof (detector as Partial<EvaluatedDetector> | null)?.score !== 'function') {
+      throw new DdadError('ERR_ARGUMENT', `evaluate: expected a detector, got ${kindOf(detector)}`);
+    }
+    if (typeof dataset !== 'string') {
+      throw new DdadError('ERR_ARGUMENT', `evaluate: expected a folder, got ${kindOf(dataset)}`);
+    }
     return run(detector, dataset, parseOptions(evaluateOptions, options));
   });
 }

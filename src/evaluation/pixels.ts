@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { DdadError, throwIfAborted } from '../errors.js';
+import { inSlices } from '../slices.js';
 import { isNotFinite, keyOfBits, valueOfKey } from './keys.js';
 import { regionAreas } from './regions.js';
 import { RunMerge, RunWriter, type SortSpace } from './runs.js';
@@ -88,7 +89,8 @@ export class PixelFigures {
         continue;
       }
       const to = Math.min(bits.length, from + free);
-      this.#collect(image, bits, found.areas, from, to);
+      const start = from;
+      await inSlices(to - start, (a, b) => this.#collect(image, bits, found.areas, start + a, start + b));
       this.#negatives.mark(owner);
       this.#positives.mark(owner);
       from = to;

@@ -2,10 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { DdadError, messageOf } from '../errors.js';
-import { writing } from '../files.js';
+import { messageOf } from '../errors.js';
+import { readError, writing } from '../files.js';
 
 const bytesOf = (words: Uint32Array): Uint8Array => new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+
+const advice = '; the evaluation keeps the pixels there; TMPDIR names another folder';
 
 /**
  * A temporary file of 32-bit words. It has no name while it is in use, where the system allows it, so that it goes with
@@ -26,7 +28,7 @@ export class Spool {
   /** Throws ERR_FILE_WRITE. */
   static async create(folder: string = os.tmpdir()): Promise<Spool> {
     const name = path.join(folder, `ddad-${process.pid}-${randomUUID()}.tmp`);
-    const file = await writing(name, () => open(name, 'wx+', 0o600));
+    const file = await writing(name, () => open(name, 'wx+', 0o600), advice);
     const named = await unlink(name).then(
       () => false,
       () => true,
@@ -44,7 +46,7 @@ export class Spool {
         done += bytesWritten;
       }
     };
-    await writing(this.#path, write, '; the evaluation keeps the pixels there; TMPDIR names another folder');
+    await writing(this.#path, write, advice);
     this.#end += bytes.length;
     return start / 4;
   }
@@ -59,7 +61,7 @@ export class Spool {
         done += bytesRead;
       }
     } catch (cause) {
-      throw new DdadError('ERR_FILE_READ', `${this.#path}: ${messageOf(cause)}`, { cause });
+      throw readError(this.#path, messageOf(cause), cause);
     }
   }
 

@@ -2,6 +2,7 @@ import path from 'node:path';
 import { listing, productFolders } from '../dataset.js';
 import { DdadError } from '../errors.js';
 import { decodeImage, type DecodeOptions } from '../image.js';
+import { inSlices } from '../slices.js';
 import { goodName } from './metrics.js';
 
 /** An image below `test/`. */
@@ -122,11 +123,14 @@ export async function readMask(file: string, options: Omit<DecodeOptions, 'chann
   const white = pixels instanceof Uint16Array ? 65535 : 255;
   const data = new Uint8Array(width * height);
   let brightest = 0;
-  for (let i = 0; i < data.length; i++) {
-    const value = Math.max(pixels[3 * i] as number, pixels[3 * i + 1] as number, pixels[3 * i + 2] as number);
-    if (value > brightest) brightest = value;
-    data[i] = 2 * value > white ? 1 : 0;
-  }
+  const look = (from: number, to: number): void => {
+    for (let i = from; i < to; i++) {
+      const value = Math.max(pixels[3 * i] as number, pixels[3 * i + 1] as number, pixels[3 * i + 2] as number);
+      if (value > brightest) brightest = value;
+      data[i] = 2 * value > white ? 1 : 0;
+    }
+  };
+  await inSlices(data.length, look, options.signal);
   // Masks of 0 and 1 would silently be empty.
   if (brightest > 0 && 2 * brightest <= white) {
     throw new DdadError(

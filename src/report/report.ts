@@ -7,7 +7,7 @@ import { parseOptions } from '../options.js';
 import { DdadError } from '../errors.js';
 import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation } from '../evaluation/types.js';
-import { writing } from '../files.js';
+import { readError, writing } from '../files.js';
 import { mapRange } from '../heatmap.js';
 import {
   fromLine,
@@ -126,7 +126,7 @@ export class ReportWriter {
     for (const kind of mapKinds) {
       const map = entry.result[kind];
       const side = entry.image.defect === goodName ? 'good' : 'bad';
-      if (map) this.#ranges[kind][side].push(mapRange(map.data));
+      if (map) this.#ranges[kind][side].push(await mapRange(map.data));
     }
     this.#masks ||= stored.mask !== null;
     await writing(this.#file, () => part.appendFile(toLine(stored)));
@@ -150,7 +150,7 @@ export class ReportWriter {
         await out.appendFile(renderRow(entry.image, await picturesOf(entry, ranges, colours), columns));
         rows += 1;
       }
-      if (rows !== shown.length) throw new DdadError('ERR_FILE_READ', `${this.#part}: has changed while it was in use`);
+      if (rows !== shown.length) throw readError(this.#part, 'has changed while it was in use');
       await out.appendFile(after);
       await out.sync();
     } finally {

@@ -1,7 +1,7 @@
 import sharp from 'sharp';
 import { readMask } from '../evaluation/test-set.js';
 import type { ScoreMap } from '../heatmap.js';
-import { decodeImage, type ImageInput } from '../image.js';
+import { decodeImage, type ImageInput, toBytes } from '../image.js';
 
 /** A small picture as a data URI. */
 export interface Thumbnail {
@@ -35,7 +35,7 @@ const fitted = (image: sharp.Sharp): sharp.Sharp =>
 /** The image as the model sees it: upright, its first page, without alpha. */
 export async function photoThumbnail(input: ImageInput, limitInputPixels?: number): Promise<Thumbnail> {
   const { data, width, height, channels } = await decodeImage(input, { channels: 3, limitInputPixels });
-  const bytes = data instanceof Uint16Array ? Uint8Array.from(data, (value) => value / 257) : data;
+  const bytes = data instanceof Uint16Array ? await toBytes(data) : data;
   return encode(fitted(sharp(bytes, { raw: { width, height, channels }, limitInputPixels: false })), { quality: 75 });
 }
 

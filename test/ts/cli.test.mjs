@@ -97,7 +97,10 @@ test('usage errors: one line, exit status 2, the nearest known word', async () =
     [['train', parts, '--out', at('x'), '--steps', 'many'], /--steps: expected a number, got "many"/],
     [['train', parts, '--out', at('x'), '--steps', '1', '--steps', '2'], /--steps: given twice/],
     [['train', parts, '--out', at('x'), '--steps', '0'], /ERR_OPTION: option "steps"/],
-    [['train', parts, '--out', at('x'), '--preset', 'huge'], /"huge".*"nano", "lite", "base", "paper-256"/],
+    [
+      ['train', parts, '--out', at('x'), '--preset', 'huge'],
+      /--preset: expected "nano", "lite", "base", "paper-256", got "huge"/,
+    ],
     [['train', parts, '--out', at('x'), '--preset', 'nano', '--size', '33'], /option "size": expected a multiple of 4/],
     [['train', parts, '--out', at('x'), '--time-limit', '5 parsecs'], /--time-limit: expected a duration/],
     [['train', parts, '--out', at('x'), '--top-pixels', 'all'], /--top-pixels: expected a number/],
@@ -176,7 +179,7 @@ test('measured kernels are noted in the cache, read again, and can be switched o
   assert.equal(second.stdout, first.stdout, 'the same choices, the same bits');
   assert.equal(await readFile(file, 'utf8'), noted);
   const wrong = await run(['info'], { env: { DDAD_AUTOTUNE: 'maybe' } });
-  assertOneError(wrong, 1, /ERR_OPTION: DDAD_AUTOTUNE: expected on or off, got maybe/);
+  assertOneError(wrong, 2, /ERR_OPTION: DDAD_AUTOTUNE: expected on or off, got maybe/);
 });
 
 test('kill -9 leaves a checkpoint; resumed, the model has the bytes of a run never stopped', async () => {
@@ -240,7 +243,7 @@ function assertOneErrorLine({ code, stderr }, message) {
 
 test('a missing build is explained', async () => {
   const result = await run(['info'], { env: { DDAD_ADDON: at('nowhere.node') } });
-  assertOneError(result, 1, /ERR_ADDON: the native addon is not built: expected .*nowhere\.node; run "npm run build"/);
+  assertOneError(result, 1, /ERR_ADDON: the native addon is not built: expected .*nowhere\.node; DDAD_ADDON/);
 });
 
 test('a reader that leaves early is no failure', async () => {

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 
 export const root = fileURLToPath(new URL('../../', import.meta.url));
-const bin = path.join(root, 'bin', 'ddad-native.js');
+const ownBin = path.join(root, 'bin', 'ddad-native.js');
 
 /** A folder that is removed after the tests of the file. */
 export async function temporaryFolder() {
@@ -56,7 +56,7 @@ export async function makeDataset(folder, count = 10, width = 72, height = 66) {
 }
 
 /** Starts the command line; resolves to its exit status (or signal) and what it printed. */
-export function start(args, { env = {}, cwd } = {}) {
+export function start(args, { env = {}, cwd, bin = ownBin } = {}) {
   const child = spawn(process.execPath, [bin, ...args], { cwd, env: { ...process.env, ...env } });
   const output = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr']) {

@@ -92,7 +92,7 @@ test('what the model cannot do is refused by name', async () => {
     [{ scales: [7] }, /"scales": expected some of those that the model is calibrated for \(5, 50, 100\), got 7/],
     [{ scales: [5, 5] }, /"scales": a noise scale is given twice/],
     [{ scales: [1000], normalization: 'none' }, /"scoring\.scales/],
-    [{ scales: [250], normalization: 'none' }, /score\.scales: expected integers from 0 to 249, got 250/, respaced],
+    [{ scales: [250], normalization: 'none' }, /option "scales": expected integers from 0 to 249, got 250/, respaced],
     [{ kind: 'rgb', normalization: 'per-image' }, /"normalization": the reconstruction error has no per-image/],
     [{ kind: 'colour' }, /"scoring.kind"/],
     [{ alpha: 2 }, /"scoring.alpha"/],

@@ -1,0 +1,70 @@
+// What provokes the errors of the command line and of baselines: by code, then by the message as docs/errors.md has it.
+import history from '../../dist/bench/history.js';
+import { at, changed, cli, file, good, json, model, parts, plain } from './error-kit.mjs';
+import { run } from './helpers.mjs';
+
+const train = (...more) => cli(['train', parts, '--out', at('never.safetensors'), ...more]);
+const score = (...more) => cli(['score', model, good, ...more]);
+
+export const usage = {
+  ERR_USAGE: {
+    'expected a command: <commands>; see ddad-native --help': () => cli([]),
+    'unknown command "<word>"': () => cli(['trian']),
+    'unknown option "--<word>"': () => train('--stps', '3'),
+    'unexpected argument "<word>"; expected "ddad-native <usage>"': () => train('more'),
+    'expected "ddad-native <usage>"': () => cli(['score', model]),
+    'expected --<option>, which is required; see ddad-native <command> --help': () => cli(['train', parts]),
+    '--<option>: given twice': () => train('--steps', '1', '--steps', '2'),
+    '--<option>: expected a value, got nothing': [() => score('--threshold'), () => score('--out', '')],
+    '--<option>: expected <choices>, got "<word>"': () => train('--preset', 'huge'),
+    '--<option>: expected a number, got "<text>"': () => train('--steps', 'many'),
+    '--<option>: expected numbers such as 5,50,100, got "<text>"': () => train('--scales', '5;50'),
+    '--<option>: expected a duration such as 30s, 5m or 1h30m, got "<text>"': () => train('--time-limit', '5 parsecs'),
+    '--top-pixels: expected a number such as 64 or a share such as 50%, got "<text>"': () =>
+      train('--top-pixels', 'all'),
+    '--limit-report: expected a number of images, got "<text>"': () =>
+      cli(['evaluate', model, parts, '--limit-report', '1.5']),
+    '--fail-on-anomaly: the model has no threshold; give one with --threshold': async () =>
+      cli(['score', await changed(plain, ({ config }) => (config.threshold = null)), good, '--fail-on-anomaly']),
+    'suite: expected <suites>, got "<word>"': () => cli(['bench', 'opps']),
+    '--<option>: expected a number from <n> to <n>, got "<text>"': () => cli(['bench', 'ops', '--rounds', '0']),
+    '--max-regression: expected a percentage such as 5%, got "<text>"': () =>
+      cli(['bench', 'ops', '--max-regression', 'much']),
+    '--<option>: expected a size such as 50MB, got "<text>"': [
+      () => cli(['serve', model, '--max-upload', 'much']),
+      () => cli(['serve', model, '--max-upload', '0']),
+    ],
+    '--images: expected a folder, got "<text>"': () => cli(['serve', model, '--images', model]),
+    // An address for documentation, which no machine has.
+    '--host, --port: cannot listen there: <reason>': () => cli(['serve', model, '--host', '203.0.113.7']),
+  },
+};
+
+const quick = ['--quick', '--threads', '1', '--rounds', '1'];
+const measured = at('measured.json');
+await run(['bench', 'unet', ...quick, '--json', measured]);
+const document = await json(measured);
+const compared = async (value, suite = 'unet') => {
+  const baseline = await file(typeof value === 'string' ? value : JSON.stringify(value), 'json');
+  await cli(['bench', suite, ...quick, '--compare', baseline]);
+};
+
+export const baseline = {
+  ERR_BASELINE: {
+    '<file>: expected measurements written by "bench --json", got <what>': [
+      () => compared(''),
+      () => compared('ops 3'),
+    ],
+    '<file>: expected measurements of format version 1, got <version>': () =>
+      compared({ ...document, formatVersion: 2 }),
+    '<file>: not measurements of "bench --json": <reason>': () => compared({ score: 1 }),
+    '<file>: was measured elsewhere: expected <what>, got <what> (--force compares nevertheless)': () =>
+      compared({ ...document, processor: 'Z80' }),
+    '<file>: line <n> is not JSON': async () => history.readHistory(await file('{\n{}\n')),
+    '<file>: line <n>: <reason>': async () => history.readHistory(await file('{}\n')),
+    'expected measurements of <suites>, got those of <suites>': async () => {
+      const measurements = document.measurements.map((one) => ({ ...one, name: `other ${one.name}` }));
+      await compared({ ...document, measurements });
+    },
+  },
+};

@@ -1,0 +1,87 @@
+// docs/errors.md against the package: every row is provoked, and what is provoked has a row.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { test } from 'node:test';
+import errors from '../../dist/errors.js';
+import { calls, options } from './error-cases-calls.mjs';
+import { baseline, usage } from './error-cases-cli.mjs';
+import { dataset, disk, image, modelFile } from './error-cases-files.mjs';
+import { root } from './helpers.mjs';
+
+const cases = { ...usage, ...options, ...calls, ...image, ...dataset, ...modelFile, ...disk, ...baseline };
+
+/** Rows that no test here provokes, by code and message, and why. */
+const unprovoked = {
+  'ERR_MEMORY out of memory': 'where it comes from small blocks the system kills the process first',
+  'ERR_MEMORY a buffer would be larger than memory': 'the arguments are bounded before a buffer could be as large',
+  'ERR_BUSY expected at most <n> calls waiting (maxQueue), got one more': 'its test is with those of the queue',
+};
+
+const text = await readFile(path.join(root, 'docs', 'errors.md'), 'utf8');
+
+/** The rows of the page: code, message, cause, remedy, and whether a test provokes it. */
+function readRows() {
+  const rows = [];
+  let code;
+  for (const line of text.split('\n')) {
+    code = /^## `?(ERR_[A-Z_]+)`?/.exec(line)?.[1] ?? (line.startsWith('## ') ? undefined : code);
+    const cells = line
+      .split(/(?<!\\)\|/)
+      .slice(1, -1)
+      .map((cell) => cell.trim());
+    const message = /^`(.+)`$/.exec(cells[0] ?? '')?.[1];
+    if (code === undefined || message === undefined) continue;
+    rows.push({ code, message: message.replaceAll('\\|', '|'), cells });
+  }
+  return rows;
+}
+
+/** A message of the page as a pattern: `<what>` stands for anything, and a suggestion may follow. */
+const patternOf = (message) => {
+  const parts = message.split(/<[^<>]+>/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  return new RegExp(`^${parts.join('[\\s\\S]+')}(; did you mean ".+"\\?)?$`);
+};
+
+const rows = readRows();
+const key = ({ code, message }) => `${code} ${message}`;
+
+test('the page has a table for every code, and no other', () => {
+  const documented = [...new Set(rows.map(({ code }) => code))];
+  assert.deepEqual(documented.sort(), [...errors.errorCodes, 'ERR_USAGE'].sort());
+});
+
+test('every row has a cause and a remedy, is there once, and tells whether it is provoked', () => {
+  for (const row of rows) {
+    assert.equal(row.cells.length, 4, key(row));
+    for (const cell of row.cells) assert.ok(cell, key(row));
+    assert.equal(row.cells[3], key(row) in unprovoked ? 'no' : 'yes', key(row));
+  }
+  assert.deepEqual(rows.map(key), [...new Set(rows.map(key))]);
+});
+
+test('rows and provocations belong together', () => {
+  const provoked = Object.entries(cases).flatMap(([code, own]) =>
+    Object.keys(own).map((message) => key({ code, message })),
+  );
+  assert.deepEqual(rows.map(key).sort(), [...provoked, ...Object.keys(unprovoked)].sort());
+});
+
+for (const [code, own] of Object.entries(cases)) {
+  test(`${code} is what its rows say`, async (t) => {
+    for (const [message, given] of Object.entries(own)) {
+      await t.test(message, async () => {
+        for (const provoke of [given].flat()) {
+          let error;
+          try {
+            await provoke();
+          } catch (thrown) {
+            error = thrown;
+          }
+          assert.ok(error, 'nothing was thrown');
+          assert.deepEqual([error.code, patternOf(message).test(error.message)], [code, true], error.stack);
+        }
+      });
+    }
+  });
+}
