@@ -139,7 +139,9 @@ export function checkLayers(root) {
   const { dependencies } = JSON.parse(read('package.json'));
   const native = filesOf(root, 'native', /\.(cpp|h|cu|cuh)$/);
   const source = filesOf(root, 'src', /\.ts$/);
-  const others = ['test', 'bench', 'scripts', 'bin'].flatMap((at) => filesOf(root, at, /\.(cpp|h|js|mjs|ts|py)$/));
+  const others = ['test', 'bench', 'scripts', 'bin', 'examples'].flatMap((at) =>
+    filesOf(root, at, /\.(cpp|h|js|mjs|ts|py)$/),
+  );
   return [
     ...native.flatMap((file) => checkNativeFile(root, file, read(file))),
     ...source.flatMap((file) => checkSourceFile(file, read(file), Object.keys(dependencies))),

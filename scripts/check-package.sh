@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Packs the package, installs the tarball in an empty folder, and uses it from there: both entries and the command.
+# Packs the package, installs the tarball in an empty folder, and uses it from there: both entries, the service, the command.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=$(mktemp -d)
@@ -11,4 +11,5 @@ npm init --yes > /dev/null
 npm install --no-audit --no-fund ./ddad-native-*.tgz
 node -e "const { Detector } = require('ddad-native'); if (typeof Detector.load !== 'function') process.exit(1);"
 node --input-type=module -e "import { Trainer } from 'ddad-native'; if (typeof Trainer !== 'function') process.exit(1);"
+node -e "import('./node_modules/ddad-native/examples/service/start.mjs').catch(() => process.exit(1))"
 npx --no-install ddad-native info --json

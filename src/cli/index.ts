@@ -8,6 +8,7 @@ import { evaluateCommand } from './evaluate.js';
 import { infoCommand } from './info.js';
 import { log } from './output.js';
 import { scoreCommand } from './score.js';
+import { serveCommand } from './serve.js';
 import { trainCommand } from './train.js';
 import { exitCodeOf, exitCodes, UsageError } from './usage.js';
 import { verifyCommand } from './verify.js';
@@ -16,6 +17,7 @@ const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   train: trainCommand,
   score: scoreCommand,
   evaluate: evaluateCommand,
+  serve: serveCommand,
   verify: verifyCommand,
   bench: benchCommand,
   info: infoCommand,
@@ -85,6 +87,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .command(toModule(trainCommand, context))
     .command(toModule(scoreCommand, context))
     .command(toModule(evaluateCommand, context))
+    .command(toModule(serveCommand, context))
     .command(toModule(verifyCommand, context))
     .command(toModule(benchCommand, context))
     .command(toModule(infoCommand, context))

@@ -34,6 +34,16 @@ export function parseDuration(name: string, text: string): number {
   return total;
 }
 
+const sizes: Record<string, number> = { '': 1, B: 1, KB: 1e3, MB: 1e6, GB: 1e9 };
+
+/** `50MB`, `500 kB`, `1000000` in bytes. */
+export function parseSize(name: string, text: string): number {
+  const [, value, unit = ''] = /^(\d+(?:\.\d+)?)\s*([kMG]?B)?$/i.exec(text) ?? [];
+  const bytes = Math.round(Number(value) * (sizes[unit.toUpperCase()] as number));
+  if (!(bytes > 0)) throw new UsageError(`--${name}: expected a size such as 50MB, got "${text}"`);
+  return bytes;
+}
+
 /** `64` (pixels) or `50%` (of the pixels). */
 export function parseTopPixels(text: string): { count: number } | { share: number } {
   const found = /^(\d+(?:\.\d+)?)(%?)$/.exec(text);

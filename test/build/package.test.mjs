@@ -33,6 +33,14 @@ test('the package has all that its own build needs', () => {
   assert.ok(files.includes('scripts/onednn.txt'));
 });
 
+test('the package has the service that its command starts and that users copy', () => {
+  const folder = path.join(root, 'examples', 'service');
+  const service = fs.readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const names = service.map(({ parentPath, name }) => path.relative(root, path.join(parentPath, name)));
+  assert.ok(names.includes(path.join('examples', 'service', 'start.mjs')));
+  for (const name of names) assert.ok(files.includes(name.split(path.sep).join('/')), name);
+});
+
 test('the package has neither tests nor data nor anything that was built for this machine', () => {
   const unwanted = files.filter((file) => /^(test|bench|build|build-debug|node_modules|src|shared|\.)|\.node$/.test(file));
   assert.deepEqual(unwanted, []);

@@ -30,6 +30,13 @@ export const usage = {
     '--<option>: expected a number from <n> to <n>, got "<text>"': () => cli(['bench', 'ops', '--rounds', '0']),
     '--max-regression: expected a percentage such as 5%, got "<text>"': () =>
       cli(['bench', 'ops', '--max-regression', 'much']),
+    '--<option>: expected a size such as 50MB, got "<text>"': [
+      () => cli(['serve', model, '--max-upload', 'much']),
+      () => cli(['serve', model, '--max-upload', '0']),
+    ],
+    '--images: expected a folder, got "<text>"': () => cli(['serve', model, '--images', model]),
+    // An address for documentation, which no machine has.
+    '--host, --port: cannot listen there: <reason>': () => cli(['serve', model, '--host', '203.0.113.7']),
   },
 };
 

@@ -1,31 +1,12 @@
 /* global document, getComputedStyle, innerHeight, requestAnimationFrame -- of the page */
-// A report in a real browser: Chromium, found through CHROMIUM or the PATH; without one the tests are skipped. Leaves
-// screenshots and a print in test-output/, or in the folder that DDAD_TEST_OUTPUT names.
+// A report in a real browser. Leaves screenshots and a print.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import path from 'node:path';
-import { after, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { chromium } from 'playwright-core';
-import { root, temporaryFolder } from './helpers.mjs';
+import { desktop, faults, launch, output, phone, skip } from './browser-helpers.mjs';
+import { temporaryFolder } from './helpers.mjs';
 import { hostile, makeReport } from './report-helpers.mjs';
-
-const output = process.env.DDAD_TEST_OUTPUT || path.join(root, 'test-output');
-const axe = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
-
-function findChromium() {
-  if (process.env.CHROMIUM) return process.env.CHROMIUM;
-  const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'];
-  const folders = (process.env.PATH ?? '').split(path.delimiter);
-  return folders.flatMap((folder) => names.map((name) => path.join(folder, name))).find((file) => existsSync(file));
-}
-
-const executablePath = findChromium();
-const skip = executablePath ? false : 'no Chromium: set CHROMIUM, or install one, such as the Debian package chromium';
-const desktop = { viewport: { width: 1360, height: 900 } };
-const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 
 describe('a report in a browser', { skip }, async () => {
   if (skip) return;
@@ -35,11 +16,7 @@ describe('a report in a browser', { skip }, async () => {
     defects: ['crack', 'stain'],
   });
   const bad = await makeReport(path.join(folder, 'hostile'), { images: 12, defects: hostile, model: hostile[0] });
-  await mkdir(output, { recursive: true });
-  // A container's root cannot use the sandbox; the page is our own.
-  const args = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
-  const browser = await chromium.launch({ executablePath, args });
-  after(() => browser.close());
+  const browser = await launch();
   const { scores } = evaluation;
 
   /** Opens a report without a network; what the page asks for and complains about is collected. */
@@ -183,10 +160,7 @@ describe('a report in a browser', { skip }, async () => {
   ]) {
     test(`has no fault that axe finds on ${name}`, async () => {
       const { page, close } = await open(options, report);
-      await page.evaluate(await readFile(axe, 'utf8'));
-      const { violations } = await page.evaluate(() => globalThis.axe.run());
-      const found = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes[0].html.slice(0, 200)}`);
-      assert.deepEqual(found, []);
+      assert.deepEqual(await faults(page), []);
       await close();
     });
   }

@@ -1,0 +1,42 @@
+// Images that clients name by path, below a folder that the operator has opened to them.
+import { open, realpath } from 'node:fs/promises';
+import path from 'node:path';
+import { ServiceError } from './errors.mjs';
+
+/** Whether a path is that of something below a folder; both absolute. */
+function isBelow(folder, file) {
+  const way = path.relative(folder, file);
+  return way !== '' && way !== '..' && !way.startsWith(`..${path.sep}`) && !path.isAbsolute(way);
+}
+
+/** The bytes of an image below the folder. No message says where the folder is. */
+export async function readImageFile(folder, given, maxBytes) {
+  if (folder === undefined) {
+    throw new ServiceError('ERR_FORBIDDEN', 'images by path are refused unless the service is started with --images');
+  }
+  if (typeof given !== 'string' || given === '' || given.includes('\0')) {
+    throw new ServiceError('ERR_REQUEST', 'path: expected the path of an image below the folder of images');
+  }
+  const outside = new ServiceError('ERR_FORBIDDEN', 'path: leads out of the folder of images');
+  const missing = new ServiceError('ERR_NOT_FOUND', `path: there is no image "${given}"`);
+  // First by its words, so that no answer tells whether something outside exists; then by where links lead.
+  const named = path.resolve(folder, given);
+  if (path.isAbsolute(given) || !isBelow(path.resolve(folder), named)) throw outside;
+  const [root, file] = await Promise.all([realpath(folder), realpath(named)]).catch(() => {
+    throw missing;
+  });
+  if (!isBelow(root, file)) throw outside;
+  const handle = await open(file).catch(() => {
+    throw missing;
+  });
+  try {
+    const found = await handle.stat();
+    if (!found.isFile()) throw missing;
+    if (found.size > maxBytes) {
+      throw new ServiceError('ERR_TOO_LARGE', `expected at most ${maxBytes} bytes, got ${found.size}`);
+    }
+    return await handle.readFile();
+  } finally {
+    await handle.close();
+  }
+}

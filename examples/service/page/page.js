@@ -1,0 +1,123 @@
+// Sends the picture that is dropped, chosen or pasted to the service, and shows its answer.
+const at = (id) => document.getElementById(id);
+const parts = { progress: at('progress'), error: at('error'), result: at('result') };
+const verdicts = { good: '✓ Good', anomalous: '✕ Anomalous', none: 'No verdict: the model has no threshold' };
+let limits;
+let running;
+let last;
+let urls = [];
+
+/** Shows one part of the page and hides the others. */
+function show(state) {
+  document.body.dataset.state = state;
+  for (const [name, part] of Object.entries(parts)) part.hidden = name !== state;
+}
+
+function showError(title, text) {
+  at('status').textContent = '';
+  at('error-title').textContent = title;
+  at('error-text').textContent = text;
+  show('error');
+}
+
+const megabytes = (bytes) => `${Number((bytes / 1e6).toPrecision(3))}\u00a0MB`;
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
+const short = (number) => String(Number(Number(number).toPrecision(4)));
+
+/** Shows what came back: the overlay, and in its headers the figures. */
+function showResult(file, headers, overlay) {
+  for (const url of urls) URL.revokeObjectURL(url);
+  const [original, covered] = (urls = [file, overlay].map((blob) => URL.createObjectURL(blob)));
+  const [score, threshold, verdict] = ['score', 'threshold', 'verdict'].map((name) => headers.get(`ddad-${name}`));
+  at('verdict').dataset.verdict = verdict;
+  at('verdict').textContent = verdicts[verdict];
+  at('score').textContent = short(score);
+  at('threshold-row').hidden = threshold === null;
+  at('threshold').textContent = threshold === null ? '' : short(threshold);
+  at('name').textContent = file.name;
+  Object.assign(at('save'), { href: covered, download: `${file.name.replace(/\.[^.]+$/, '')}.heatmap.png` });
+  const picture = at('picture');
+  const draw = () => {
+    const covers = at('overlay').checked;
+    picture.src = covers ? covered : original;
+    picture.alt = covers ? `${file.name}, coloured where it differs from good pictures` : file.name;
+  };
+  at('overlay').checked = true;
+  at('overlay').onchange = draw;
+  // A browser does not show all formats that the service reads.
+  const probe = new Image();
+  at('toggle').hidden = true;
+  probe.onload = () => (at('toggle').hidden = false);
+  probe.src = original;
+  draw();
+  show('result');
+  const limit = threshold === null ? '' : `, threshold ${short(threshold)}`;
+  at('status').textContent = `${file.name}: ${verdicts[verdict].replace(/^\W+/, '')}, score ${short(score)}${limit}`;
+}
+
+/** What a refusal says; something between here and the service may have answered in its place. */
+const reasonOf = (response) =>
+  response.json().then(
+    ({ message }) => message,
+    () => `the answer was ${response.status} ${response.statusText}`,
+  );
+
+async function score(file) {
+  last = file;
+  running?.abort();
+  const { signal } = (running = new AbortController());
+  const title = `${file.name} could not be scored`;
+  if (limits && file.size > limits.bytes) {
+    return showError(title, `It has ${megabytes(file.size)}; at most ${megabytes(limits.bytes)} are allowed.`);
+  }
+  at('progress-text').textContent = at('status').textContent = `Scoring ${file.name}…`;
+  show('progress');
+  const body = new FormData();
+  if (at('product').value) body.append('product', at('product').value);
+  body.append('image', file);
+  try {
+    const response = await fetch('score', { method: 'POST', body, headers: { accept: 'image/png' }, signal });
+    if (response.ok) showResult(file, response.headers, await response.blob());
+    else showError(title, sentence((await reasonOf(response)).replace(/^the image: /, '')));
+  } catch {
+    if (!signal.aborted) showError(title, 'The service cannot be reached, or went away before it answered.');
+  }
+}
+
+function take(files) {
+  if (files.length === 1) void score(files[0]);
+  else if (files.length > 1) showError('One picture at a time, please', `${files.length} files were dropped.`);
+}
+
+at('file').addEventListener('change', ({ target }) => {
+  take([...target.files]);
+  target.value = ''; // so that the same picture can be chosen again
+});
+addEventListener('paste', ({ clipboardData }) => take([...clipboardData.files]));
+addEventListener('dragover', (event) => {
+  event.preventDefault();
+  document.body.classList.add('dragging');
+});
+addEventListener('dragleave', ({ relatedTarget }) => {
+  if (relatedTarget === null) document.body.classList.remove('dragging');
+});
+addEventListener('drop', (event) => {
+  event.preventDefault();
+  document.body.classList.remove('dragging');
+  take([...event.dataTransfer.files]);
+});
+
+at('product').addEventListener('change', () => {
+  if (last) void score(last);
+});
+
+const response = await fetch('healthz').catch(() => undefined);
+if (response?.ok) {
+  const { model, products, limits: given } = await response.json();
+  limits = given;
+  at('model').textContent = model;
+  document.title = `Find defects: ${model}`;
+  at('limits').textContent += `, up to ${megabytes(limits.bytes)}`;
+  at('product').append(...(products ?? []).map((name) => new Option(name)));
+  at('product-row').hidden = !products;
+}

@@ -1,0 +1,17 @@
+// node server.mjs model.safetensors [folder of images]
+import path from 'node:path';
+import { Detector } from 'ddad-native';
+import { startService } from './start.mjs';
+
+const [model, images] = process.argv.slice(2);
+if (model === undefined) throw new Error('expected a model file');
+
+const detector = await Detector.load(model, { maxQueue: 64, whenFull: 'reject' });
+const address = await startService(detector, {
+  host: process.env.HOST ?? '127.0.0.1',
+  port: Number(process.env.PORT ?? 8080),
+  model: path.basename(model),
+  images,
+  logger: { level: 'error' },
+});
+console.error(`${model}: ready on ${address}`);
