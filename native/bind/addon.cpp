@@ -1,9 +1,15 @@
 // The module: what require('ddad.node') returns. src/native.ts describes it in TypeScript.
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <utility>
 
 #include "backbone/efficientnet.h"
 #include "bind/arguments.h"
 #include "bind/cancel_token.h"
+#include "bind/compute_thread.h"
 #include "bind/detector_binding.h"
 #include "bind/env_data.h"
 #include "bind/errors.h"
@@ -56,7 +62,23 @@ Napi::Value backboneTaps(const Napi::CallbackInfo& call) {
   });
 }
 
+/// process.exit() and uncaught errors end in exit() without a word to the addon's environments, and destructors of
+/// libraries that the compute thread uses follow. A worker's own exit stops its calls alone (EnvData).
+void stopWhenProcessExits(Napi::Env env) {
+#ifdef __linux__
+  if (static_cast<pid_t>(syscall(SYS_gettid)) != getpid()) return;
+#endif
+  const Napi::Value global = env.Global().Get("process");
+  if (!global.IsObject()) return;
+  const auto process = global.As<Napi::Object>();
+  const Napi::Value once = process.Get("once");
+  if (!once.IsFunction()) return;
+  const auto stop = Napi::Function::New(env, [](const Napi::CallbackInfo&) { ComputeThread::instance().stopForExit(); });
+  once.As<Napi::Function>().Call(process, {Napi::String::New(env, "exit"), stop});
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  stopWhenProcessExits(env);
   EnvData& data = EnvData::create(env);
   const Napi::Function detector = NativeDetector::define(env);
   if (napi_create_reference(env, detector, 1, &data.detectorClass) != napi_ok) throw Napi::Error::New(env);

@@ -103,10 +103,13 @@ void ComputeThread::waitUntilLeft(const ComputeTask* task) {
 
 void ComputeThread::start() {
   keepLoaded();
-  // process.exit() ends in exit(), without a word to the addon's environments, and destructors of oneDNN and OpenMP
-  // follow: stop before them. What is registered later runs earlier, so oneDNN's cache has to exist first.
+  // exit() runs the destructors of oneDNN and OpenMP: stop before them. Mostly the exit event of `process` has done so;
+  // this is for those who call exit() without it. What is registered later runs earlier, so oneDNN's cache and settings
+  // have to exist first.
   int capacity = 0;
   dnnl_get_primitive_cache_capacity(&capacity);
+  dnnl_get_effective_cpu_isa();
+  dnnl_get_cpu_isa_hints();
   process_ = getpid();
   std::atexit([] { instance().stopForExit(); });
   const BlockedSignals blocked;
@@ -144,7 +147,7 @@ void ComputeThread::loop() {
 
 void ComputeThread::stopForExit() {
   std::unique_lock lock(mutex_);
-  if (getpid() != process_) return;
+  if (!started_ || getpid() != process_) return;
   exiting_ = true;
   if (running_) running_->stop();
   left_.wait_for(lock, kExitWait, [this] { return !running_; });

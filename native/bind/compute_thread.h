@@ -37,6 +37,9 @@ class ComputeThread {
   /// Takes a task that has not begun out of the queue; true when it was there, and then it never runs.
   bool remove(const ComputeTask* task);
 
+  /// Ends the running task and begins no other: the process is exiting.
+  void stopForExit();
+
   /// Returns once `task` is not running. Cancel it first, or this takes as long as the task does.
   void waitUntilLeft(const ComputeTask* task);
 
@@ -44,7 +47,6 @@ class ComputeThread {
   ComputeThread() = default;
   void start();
   void loop();
-  void stopForExit();
 
   std::mutex mutex_;
   std::condition_variable wake_;  // a task has come
