@@ -40,17 +40,22 @@ export function form(bytes, fields = {}, name = 'image') {
   return data;
 }
 
-/** An upload of which the first half is sent; `finish` sends the rest and resolves to status and JSON. */
+/**
+ * An upload of which the first half is sent, on a connection that could be used again; `finish` sends the rest and
+ * resolves to status, headers and JSON.
+ */
 export async function halfUpload(url, bytes, fields) {
   const encoded = new Response(form(bytes, fields));
   const body = Buffer.from(await encoded.arrayBuffer());
   const headers = { 'content-type': encoded.headers.get('content-type'), 'content-length': body.length };
-  const request = http.request(`${url}/score`, { method: 'POST', headers, agent: false });
+  const agent = new http.Agent({ keepAlive: true });
+  const request = http.request(`${url}/score`, { method: 'POST', headers, agent });
   const answered = new Promise((resolve, reject) => {
     request.on('error', reject).on('response', (response) => {
       let text = '';
       response.setEncoding('utf8').on('data', (part) => (text += part));
-      response.on('error', reject).on('end', () => resolve({ status: response.statusCode, body: JSON.parse(text) }));
+      const { statusCode: status, headers } = response;
+      response.on('error', reject).on('end', () => resolve({ status, headers, body: JSON.parse(text) }));
     });
   });
   answered.catch(() => undefined); // looked at later, or not at all

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import http from 'node:http';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { Detector, Trainer } from '../../dist/index.js';
@@ -240,6 +242,17 @@ test('uploads beyond the limit are refused, announced or not', async (t) => {
   assert.equal((await upload(good)).status, 200);
 });
 
+test('an upload that announces too much is refused before it comes', async (t) => {
+  const { url } = await startApp(t, shared);
+  const headers = { 'content-type': 'multipart/form-data; boundary=b', 'content-length': 10 ** 12 };
+  const request = http.request(`${url}/score`, { method: 'POST', headers, agent: false });
+  request.on('error', () => undefined); // of the connection, which is given up below
+  request.flushHeaders();
+  const [response] = await once(request, 'response');
+  assert.equal(response.statusCode, 413);
+  request.destroy();
+});
+
 test('a unified model is told the product', async (t) => {
   const products = await makeProducts(at('products'), { nut: 5, bolt: 5 });
   await trainTiny({ Trainer }, products, at('all.safetensors'));
@@ -302,11 +315,18 @@ test('what does not fit into the queue is to come back later', async (t) => {
   const controller = new AbortController();
   const { signal } = controller;
   const occupied = () => detector.stats().running + detector.stats().queued;
-  // The engine takes more than one batch, so that it never waits for the next.
-  for (let asked = 1; detector.stats().queued === 0; asked++) {
+  // The engine takes more than one batch, so that it never waits for the next: as many as go, and one that has to wait.
+  let taken = true;
+  for (let asked = 1; taken; asked++) {
     fetch(`${url}/score`, { method: 'POST', body: form(large), signal }).catch(() => undefined);
     await until(() => occupied() === asked);
+    const atTheEngine = until(() => detector.stats().running === asked, 5000);
+    taken = await atTheEngine.then(
+      () => true,
+      () => false,
+    );
   }
+  assert.equal(detector.stats().queued, 1);
   const { running } = detector.stats();
   const answer = await upload(good);
   assert.deepEqual(refusal(answer), [503, 'ERR_BUSY']);
@@ -357,7 +377,7 @@ test('metrics are in the format of Prometheus, and right', async (t) => {
   }
   assert.equal(value('ddad_score_seconds_count'), 3);
   assert.ok(value('ddad_score_seconds_sum') > 0);
-  assert.equal(value('ddad_images_total', { outcome: 'scored' }), 3);
+  for (const read of [value, await metrics()]) assert.equal(read('ddad_images_total', { outcome: 'scored' }), 3);
   const { batchSizes } = detector.stats();
   batchSizes.forEach((count, i) => assert.equal(value('ddad_batches_total', { size: String(i + 1) }), count));
   assert.equal(
@@ -421,7 +441,8 @@ test('a shutdown finishes what has begun and refuses what comes', async (t) => {
     /^HTTP\/1.1 503 [^]*\r\nretry-after: [^]*{"code":"ERR_CLOSING","message":"[^"]+"}$/i,
   );
   assert.equal(closed, false);
-  const { status, body } = await begun.finish();
+  const { status, headers, body } = await begun.finish();
+  assert.equal(headers.connection, 'close');
   assert.deepEqual([status, body.score], [200, (await shared.score(bad)).score]);
   await closing;
 });
