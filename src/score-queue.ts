@@ -67,7 +67,8 @@ export class ScoreQueue {
   #timer: NodeJS.Timeout | undefined;
   readonly #counts = { scored: 0, failed: 0, aborted: 0, refused: 0, batches: 0 };
   readonly #batchSizes: number[] = [];
-  readonly #latency = createHistogram(); // of microseconds
+  // Of microseconds, up to an hour; with the defaults it would take a third of a megabyte.
+  readonly #latency = createHistogram({ lowest: 1, highest: 3_600_000_000, figures: 2 });
 
   constructor(native: Pick<NativeDetector, 'scoreBatch'>, options: QueueOptions) {
     this.#native = native;
@@ -107,7 +108,7 @@ export class ScoreQueue {
       throw outcome;
     }
     this.#counts.scored += 1;
-    this.#latency.record(Math.max(1, Math.round(1000 * (performance.now() - start))));
+    this.#latency.record(Math.min(3_600_000_000, Math.max(1, Math.round(1000 * (performance.now() - start)))));
     return outcome;
   }
 
