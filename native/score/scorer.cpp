@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "backbone/stored_features.h"
+#include "file/json_fields.h"
 #include "ops/parameters.h"
 #include "score/pixels.h"
 #include "score/residual_memory.h"
@@ -125,7 +126,7 @@ nlohmann::json parseModelConfig(const SafetensorsFile& file) {
   if (text("formatVersion") != "1")
     refuse("expected format version 1, got \"" + text("formatVersion").substr(0, 20) + "\"");
   if (text("kind") != "model") refuse("expected a model, got a " + text("kind").substr(0, 20));
-  nlohmann::json config = nlohmann::json::parse(text("config"), nullptr, false);
+  nlohmann::json config = parseJson(text("config"));
   if (!config.is_object()) refuse("expected a configuration in the metadata");
   return config;
 }
@@ -361,7 +362,9 @@ std::unique_ptr<Scorer> Scorer::load(std::shared_ptr<Device> device, const std::
   const SafetensorsFile file = SafetensorsFile::open(path);
   std::unique_ptr<ScorerImpl> impl;
   try {
-    impl = std::make_unique<ScorerImpl>(std::move(device), parseModelConfig(file));
+    nlohmann::json config = parseModelConfig(file);
+    checkParameters(buildUNet(UNetConfig::fromJson(requireObject(config, "unet"))).graph, file, "");
+    impl = std::make_unique<ScorerImpl>(std::move(device), std::move(config));
   } catch (const Error& e) {
     if (e.code() != "ERR_CONFIG") throw;
     throw Error("ERR_MODEL_FORMAT", path + ": its configuration is not valid: " + e.what());
