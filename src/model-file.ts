@@ -15,7 +15,12 @@ export interface CheckpointState {
   images: number;
 }
 
-async function readHeader(file: string): Promise<Record<string, unknown>> {
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
+
+const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
+
+/** The strings that a file carries beside its tensors; empty when it has none. */
+async function readMetadata(file: string): Promise<Record<string, unknown>> {
   const broken = (why: string): never => {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${why}`);
   };
@@ -31,7 +36,10 @@ async function readHeader(file: string): Promise<Record<string, unknown>> {
     if (length > BigInt(Math.min(size - 8, maxHeaderBytes))) broken(`its header of ${length} bytes does not fit`);
     const header = Buffer.alloc(Number(length));
     await handle.read(header, 0, header.length, 8);
-    return JSON.parse(header.toString('utf8')) as Record<string, unknown>;
+    const parsed: unknown = JSON.parse(header.toString('utf8'));
+    if (!isObject(parsed)) return broken('its header is not an object');
+    const metadata = parsed['__metadata__'];
+    return isObject(metadata) ? metadata : {};
   } catch (cause) {
     if (cause instanceof DdadError) throw cause;
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${messageOf(cause)}`, { cause });
@@ -42,14 +50,14 @@ async function readHeader(file: string): Promise<Record<string, unknown>> {
 
 /** The configuration and position of a checkpoint, read from its header alone. */
 export async function readCheckpoint(file: string): Promise<{ config: ModelConfig; state: CheckpointState }> {
-  const metadata = (await readHeader(file))['__metadata__'] as Record<string, string> | undefined;
-  if (metadata?.['format'] !== 'ddad-native') {
+  const metadata = await readMetadata(file);
+  if (metadata['format'] !== 'ddad-native') {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a file of ddad-native`);
   }
   if (metadata['kind'] !== 'checkpoint') {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a checkpoint, got a ${metadata['kind']}`);
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a checkpoint, got a ${textOf(metadata['kind'])}`);
   }
-  const config = parseModelConfig(metadata['config'] ?? '', file);
+  const config = parseModelConfig(textOf(metadata['config']), file);
   const state = config['checkpoint'] as CheckpointState | undefined;
   if (typeof state?.step !== 'number' || typeof state.fingerprint !== 'string') {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: the checkpoint does not say where its run stands`);
