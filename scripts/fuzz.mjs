@@ -25,6 +25,8 @@ const natives = {
   choices: { length: 1024, share: 0.5 },
   verify: { length: 16384, share: 0.1 },
 };
+/** A corpus in the repository holds so much, the smallest inputs first. */
+const keptBytes = 40_000;
 const scripts = { binding: 0.1, images: 0.05 };
 
 function options(args) {
@@ -159,9 +161,12 @@ function merge(target) {
   const before = new Set(fs.readdirSync(known));
   const quiet = { env: environment(target), stdio: 'ignore' };
   if (status(program, ['-merge=1', ...limits, known, added], quiet) !== 0) fail(`${target}: merging failed`);
+  const size = (name) => fs.statSync(path.join(known, name)).size;
   const gained = fs.readdirSync(known).filter((name) => !before.has(name));
-  for (const name of gained) fs.copyFileSync(path.join(known, name), path.join(kept, name));
-  process.stdout.write(`${target}: ${gained.length} inputs kept\n`);
+  let bytes = fs.readdirSync(kept).reduce((sum, name) => sum + size(name), 0);
+  const room = gained.sort((a, b) => size(a) - size(b)).filter((name) => (bytes += size(name)) <= keptBytes);
+  for (const name of room) fs.copyFileSync(path.join(known, name), path.join(kept, name));
+  process.stdout.write(`${target}: ${room.length} of ${gained.length} inputs kept\n`);
 }
 
 /** Whether the compiler is there with what libFuzzer needs. */

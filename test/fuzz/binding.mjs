@@ -18,7 +18,7 @@ const self = fileURLToPath(import.meta.url);
 const root = path.resolve(path.dirname(self), '..', '..');
 const settleMs = 60_000;
 const growthLimit = 150 << 20;
-const workerEvery = 5000;
+const workerEvery = 1000;
 const codes = new Set(
   'ABORTED ARGUMENT CONFIG DEVICE DISPOSED FILE_READ FILE_WRITE IMAGE MEMORY MODEL_FORMAT NUMERIC OPTION'
     .split(' ')
