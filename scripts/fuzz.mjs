@@ -25,7 +25,8 @@ const natives = {
   choices: { length: 1024, share: 0.5 },
   verify: { length: 16384, share: 0.1 },
 };
-/** A corpus in the repository holds so much, the smallest inputs first. */
+/** What merging leaves in a corpus of the repository: so many inputs, of all sizes, and bytes. */
+const keptInputs = 60;
 const keptBytes = 40_000;
 const scripts = { binding: 0.1, images: 0.05 };
 
@@ -163,8 +164,13 @@ function merge(target) {
   if (status(program, ['-merge=1', ...limits, known, added], quiet) !== 0) fail(`${target}: merging failed`);
   const size = (name) => fs.statSync(path.join(known, name)).size;
   const gained = fs.readdirSync(known).filter((name) => !before.has(name));
-  let bytes = fs.readdirSync(kept).reduce((sum, name) => sum + size(name), 0);
-  const room = gained.sort((a, b) => size(a) - size(b)).filter((name) => (bytes += size(name)) <= keptBytes);
+  const old = fs.readdirSync(kept);
+  let bytes = old.reduce((sum, name) => sum + size(name), 0);
+  const step = Math.max(1, gained.length / Math.max(1, keptInputs - old.length));
+  const spread = gained
+    .sort((a, b) => size(a) - size(b))
+    .filter((_, i) => Math.floor(i / step) > Math.floor((i - 1) / step));
+  const room = old.length < keptInputs ? spread.filter((name) => (bytes += size(name)) <= keptBytes) : [];
   for (const name of room) fs.copyFileSync(path.join(known, name), path.join(kept, name));
   process.stdout.write(`${target}: ${room.length} of ${gained.length} inputs kept\n`);
 }

@@ -138,8 +138,7 @@ TEST_CASE("golden files without samples, channels or images are refused") {
   std::vector<std::pair<std::string, std::vector<int64_t>>> tensors = {
       {"x0", {1, 1, 0, 16, 16}}, {"noise", {1, 1, 0, 16, 16}}, {"t", {1, 1}}};
   const UNet net = buildUNet(UNetConfig::fromJson(unet));
-  for (const ParamSpec& p : net.graph.params())
-    tensors.push_back({"param." + p.name, p.shape});
+  for (const ParamSpec& p : net.graph.params()) tensors.push_back({"param." + p.name, p.shape});
   CHECK(codeOfGolden(folder, train, tensors) == "ERR_MODEL_FORMAT");  // read past the end of the images once
   train["steps"] = 1e300;
   CHECK(codeOfGolden(folder, train, tensors) == "ERR_CONFIG");
