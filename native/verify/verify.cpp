@@ -60,6 +60,11 @@ nlohmann::json verifyFile(Device& device, const std::string& goldenPath, const s
     kind->verify(context);
   } catch (const nlohmann::json::exception& error) {
     throw Error("ERR_MODEL_FORMAT", goldenPath + ": its spec lacks something: " + error.what());
+  } catch (const Error& error) {
+    // the engine's complaint about a configuration, an argument or numbers, all of which are the file's
+    for (const char* code : {"ERR_CONFIG", "ERR_ARGUMENT", "ERR_NUMERIC"})
+      if (error.code() == code) throw Error("ERR_MODEL_FORMAT", goldenPath + ": " + error.what());
+    throw;
   }
   bool ok = false;
   result["tensors"] = comparison.finish(&ok);

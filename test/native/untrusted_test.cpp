@@ -141,7 +141,7 @@ TEST_CASE("golden files without samples, channels or images are refused") {
   for (const ParamSpec& p : net.graph.params()) tensors.push_back({"param." + p.name, p.shape});
   CHECK(codeOfGolden(folder, train, tensors) == "ERR_MODEL_FORMAT");  // read past the end of the images once
   train["steps"] = 1e300;
-  CHECK(codeOfGolden(folder, train, tensors) == "ERR_CONFIG");
+  CHECK(codeOfGolden(folder, train, tensors) == "ERR_MODEL_FORMAT");
 }
 
 TEST_CASE("a backbone without outputs or with impossible statistics is refused") {

@@ -19,7 +19,7 @@ void run(std::string_view input) {
   if (!written) backbone.set(tinyBackboneFile());
   written = true;
   openInput(file, input);
-  mayFail({"ERR_MODEL_FORMAT", "ERR_CONFIG", "ERR_ARGUMENT", "ERR_NUMERIC"},
+  mayFail({"ERR_MODEL_FORMAT", "ERR_MEMORY"},
           [&] { verifyFile(*device, file.path(), backbone.path(), Cancel()).dump(); });
 }
 
