@@ -14,6 +14,10 @@ file(GLOB_RECURSE DDAD_TEST_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/test/n
 if(NOT DDAD_TEST_SOURCES)
   return()
 endif()
+# The fuzz targets replay their corpora; mutating and libFuzzer's side are for ddad_fuzz.
+file(GLOB DDAD_FUZZ_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/test/fuzz/native/*.cpp)
+list(FILTER DDAD_FUZZ_SOURCES EXCLUDE REGEX "/(main|mutate)\\.cpp$")
+list(APPEND DDAD_TEST_SOURCES ${DDAD_FUZZ_SOURCES})
 add_executable(ddad_native_tests ${DDAD_EXTRA} ${DDAD_TEST_SOURCES})
 target_link_libraries(ddad_native_tests PRIVATE ddad_options ddad_engine)
 target_include_directories(ddad_native_tests PRIVATE ${CMAKE_SOURCE_DIR}/test/native)

@@ -16,7 +16,12 @@ export interface CheckpointState {
   images: number;
 }
 
-async function readHeader(file: string): Promise<Record<string, unknown>> {
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
+
+const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
+
+/** The strings that a file carries beside its tensors; empty when it has none. */
+async function readMetadata(file: string): Promise<Record<string, unknown>> {
   const broken = (why: string): never => {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${why}`);
   };
@@ -34,9 +39,10 @@ async function readHeader(file: string): Promise<Record<string, unknown>> {
     if (length > BigInt(Math.min(size - 8, maxHeaderBytes))) broken(`its header of ${length} bytes does not fit`);
     const header = Buffer.alloc(Number(length));
     await handle.read(header, 0, header.length, 8);
-    const value = JSON.parse(header.toString('utf8')) as unknown;
-    if (typeof value !== 'object' || value === null) broken('expected a JSON object as its header');
-    return value as Record<string, unknown>;
+    const value: unknown = JSON.parse(header.toString('utf8'));
+    if (!isObject(value)) return broken('expected a JSON object as its header');
+    const metadata = value['__metadata__'];
+    return isObject(metadata) ? metadata : {};
   } catch (cause) {
     if (cause instanceof DdadError) throw cause;
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${messageOf(cause)}`, { cause });
@@ -47,17 +53,17 @@ async function readHeader(file: string): Promise<Record<string, unknown>> {
 
 /** The configuration and position of a checkpoint, read from its header alone. */
 export async function readCheckpoint(file: string): Promise<{ config: ModelConfig; state: CheckpointState }> {
-  const metadata = (await readHeader(file))['__metadata__'] as Record<string, string> | undefined;
-  if (metadata?.['format'] !== 'ddad-native') {
+  const metadata = await readMetadata(file);
+  if (metadata['format'] !== 'ddad-native') {
     throw new DdadError(
       'ERR_MODEL_FORMAT',
       `${file}: expected a checkpoint of ddad-native, got another safetensors file`,
     );
   }
   if (metadata['kind'] !== 'checkpoint') {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a checkpoint, got a ${metadata['kind']}`);
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a checkpoint, got a ${textOf(metadata['kind'])}`);
   }
-  const config = parseModelConfig(metadata['config'] ?? '', file);
+  const config = parseModelConfig(textOf(metadata['config']), file);
   const state = config['checkpoint'] as CheckpointState | undefined;
   if (typeof state?.step !== 'number' || typeof state.fingerprint !== 'string') {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: the checkpoint does not say where its run stands`);

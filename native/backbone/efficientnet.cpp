@@ -1,5 +1,6 @@
 #include "backbone/efficientnet.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -28,7 +29,7 @@ class Folder {
 
   const std::vector<int64_t>& shape(const std::string& conv) const {
     const auto& shape = file_.get(prefix_ + conv + ".weight").shape;
-    if (shape.size() != 4)
+    if (shape.size() != 4 || shape[0] < 1)
       throw Error("ERR_MODEL_FORMAT",
                   file_.path() + ": " + prefix_ + conv + ".weight: expected [out, in, k, k], got " + shapeText(shape));
     return shape;
@@ -54,6 +55,10 @@ class Folder {
         weight[o * perOutput + k] = static_cast<float>(static_cast<double>(weight[o * perOutput + k]) * scale);
       bias[o] = static_cast<float>(static_cast<double>(beta[i]) - static_cast<double>(mean[i]) * scale);
     }
+    // a negative variance, or one that is next to nothing
+    const auto finite = [](float v) { return std::isfinite(v); };
+    if (!std::all_of(weight, weight + out * perOutput, finite) || !std::all_of(bias, bias + out, finite))
+      throw Error("ERR_MODEL_FORMAT", file_.path() + ": " + norm + ": expected statistics that leave weights finite");
   }
 
  private:

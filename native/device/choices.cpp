@@ -8,9 +8,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "device/info.h"
+#include "file/json_fields.h"
 #include "tensor/error.h"
 
 namespace ddad {
@@ -23,8 +25,9 @@ constexpr int kFormatVersion = 1;
 
 /// The whole document; an empty one where there is none or it is damaged.
 json readDocument(const std::string& path) {
-  std::ifstream file(path);
-  json document = json::parse(file, nullptr, false);
+  std::ifstream file(path, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  json document = parseJson(text);
   if (!document.is_object() || !document.contains("formatVersion") || document["formatVersion"] != kFormatVersion ||
       !document.contains("processors") || !document["processors"].is_object())
     document = {{"formatVersion", kFormatVersion}, {"processors", json::object()}};

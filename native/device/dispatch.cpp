@@ -9,7 +9,7 @@ namespace ddad {
 namespace {
 
 Isa detect() {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(DDAD_BASELINE_ONLY)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))

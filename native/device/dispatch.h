@@ -24,7 +24,7 @@ const char* isaName(Isa isa);
   namespace avx512 {                       \
   RET NAME ARGS;                           \
   }
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(DDAD_BASELINE_ONLY)
 #define DDAD_DISPATCH(NAME)                                 \
   (::ddad::cpuIsa() == ::ddad::Isa::kAvx512 ? &avx512::NAME \
    : ::ddad::cpuIsa() == ::ddad::Isa::kAvx2 ? &avx2::NAME   \

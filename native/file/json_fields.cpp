@@ -9,6 +9,26 @@ namespace {
 
 using nlohmann::json;
 
+constexpr int kMaxDepth = 100;  // more than the binding takes, so what is written can be read
+
+/// By its brackets alone; right for every text that is JSON.
+bool tooDeep(std::string_view text) {
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted && c == '\\')
+      ++i;
+    else if (c == '"')
+      quoted = !quoted;
+    else if (!quoted && (c == '[' || c == '{') && ++depth > kMaxDepth)
+      return true;
+    else if (!quoted && (c == ']' || c == '}'))
+      --depth;
+  }
+  return false;
+}
+
 const json* find(const json& j, const char* name) {
   if (!j.is_object()) return nullptr;
   const auto it = j.find(name);
@@ -31,6 +51,10 @@ int64_t checkedInteger(const json* value, const char* name, int64_t low, int64_t
 }
 
 }  // namespace
+
+json parseJson(std::string_view text) {
+  return tooDeep(text) ? json(json::value_t::discarded) : json::parse(text, nullptr, false);
+}
 
 const json& requireObject(const json& j, const char* name) {
   const json* value = find(j, name);

@@ -2,10 +2,15 @@
 // Fields of a configuration, checked: every failure names the field, what was expected and what came.
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "nlohmann/json.hpp"
 
 namespace ddad {
+
+/// JSON that came in a file; discarded where it is none, or nests deeper than any configuration does: copying,
+/// comparing and writing a document recurse, so that depth costs stack.
+nlohmann::json parseJson(std::string_view text);
 
 /// The object at `name`; throws ERR_CONFIG where it is missing or no object.
 const nlohmann::json& requireObject(const nlohmann::json& json, const char* name);

@@ -259,11 +259,18 @@ std::vector<int32_t> SafetensorsFile::ints(const std::string& name) const {
   return values;
 }
 
-void SafetensorsFile::readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const {
+const TensorEntry& SafetensorsFile::checkShape(const std::string& name, std::span<const int64_t> shape) const {
   const TensorEntry& tensor = get(name);
   if (!std::equal(shape.begin(), shape.end(), tensor.shape.begin(), tensor.shape.end())) {
-    fail("tensor " + quoteName(name) + ": expected " + shapeText(shape) + ", got " + shapeText(tensor.shape));
+    const std::string got =
+        tensor.shape.size() > 16 ? std::to_string(tensor.shape.size()) + " dimensions" : shapeText(tensor.shape);
+    fail("tensor " + quoteName(name) + ": expected " + shapeText(shape) + ", got " + got);
   }
+  return tensor;
+}
+
+void SafetensorsFile::readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const {
+  const TensorEntry& tensor = checkShape(name, shape);
   if (!readReals(tensor, out)) fail(notReal(tensor));
   const float* end = out + tensor.count();
   const float* bad = std::find_if(static_cast<const float*>(out), end, [](float v) { return !std::isfinite(v); });

@@ -64,6 +64,9 @@ class SafetensorsFile {
   /// The tensor of that name. Throws ERR_MODEL_FORMAT, naming file and tensor, when there is none.
   const TensorEntry& get(const std::string& name) const;
 
+  /// The tensor of that name and exactly this shape. Throws ERR_MODEL_FORMAT, naming file and tensor.
+  const TensorEntry& checkShape(const std::string& name, std::span<const int64_t> shape) const;
+
   /// All elements of an F64, F32, F16 or BF16 tensor; F64 is rounded. Keeps NaN and infinities. Throws ERR_MODEL_FORMAT
   /// for a missing tensor or another element type.
   std::vector<float> floats(const std::string& name) const;

@@ -2,6 +2,10 @@
 
 namespace ddad {
 
+void checkParameters(const Graph& graph, const SafetensorsFile& file, const std::string& prefix) {
+  for (const ParamSpec& p : graph.params()) file.checkShape(prefix + p.name, p.shape);
+}
+
 void readParameters(const Graph& graph, const SafetensorsFile& file, const std::string& prefix, float* block) {
   for (const ParamSpec& p : graph.params()) file.readFloats(prefix + p.name, p.shape, block + p.offset);
 }

@@ -7,10 +7,22 @@
 namespace ddad {
 namespace {
 
+constexpr int64_t kMostFloats = int64_t{1} << 40;  // of a tensor: sums over all ops and their scratch fit 64 bits
+
 Shape shapeOf(const TensorSpec& spec, const PlanOptions& options) {
-  if (spec.level == TensorSpec::kVector) return {options.batch, 1, 1, spec.channels};
-  const int64_t unit = int64_t{1} << spec.level;
-  return {options.batch, (options.height + unit - 1) / unit, (options.width + unit - 1) / unit, spec.channels};
+  Shape shape{options.batch, 1, 1, spec.channels};
+  if (spec.level != TensorSpec::kVector) {
+    const int64_t unit = int64_t{1} << spec.level;
+    shape.h = (options.height - 1) / unit + 1;
+    shape.w = (options.width - 1) / unit + 1;
+  }
+  int64_t floats = shape.n;
+  for (int64_t extent : {shape.h, shape.w, shape.c})
+    if (__builtin_mul_overflow(floats, extent, &floats)) floats = kMostFloats + 1;
+  if (floats > kMostFloats)
+    throw Error("ERR_MEMORY", "no memory holds " + spec.name + " for a batch of " + std::to_string(options.batch) +
+                                  " at " + std::to_string(options.height) + " x " + std::to_string(options.width));
+  return shape;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backbone/stored_features.h"
+#include "file/json_fields.h"
 #include "ops/parameters.h"
 #include "tensor/error.h"
 
@@ -24,7 +25,7 @@ nlohmann::json parseModelConfig(const SafetensorsFile& file) {
   if (text("formatVersion") != "1")
     refuse("expected format version 1, got \"" + text("formatVersion").substr(0, 20) + "\"");
   if (text("kind") != "model") refuse("expected a model, got a " + text("kind").substr(0, 20));
-  nlohmann::json config = nlohmann::json::parse(text("config"), nullptr, false);
+  nlohmann::json config = parseJson(text("config"));
   if (!config.is_object()) refuse("expected a configuration in the metadata");
   return config;
 }
@@ -67,7 +68,10 @@ std::unique_ptr<ScoreModel> ScoreModel::load(const std::string& path) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   std::unique_ptr<ScoreModel> model;
   try {
-    model = std::make_unique<ScoreModel>(parseModelConfig(file));
+    nlohmann::json config = parseModelConfig(file);
+    // Before anything is allocated for it: a configuration may ask for far more than the file has.
+    checkParameters(buildUNet(UNetConfig::fromJson(requireObject(config, "unet"))).graph, file, "");
+    model = std::make_unique<ScoreModel>(std::move(config));
   } catch (const Error& e) {
     if (e.code() != "ERR_CONFIG") throw;
     throw Error("ERR_MODEL_FORMAT", path + ": its configuration is not valid: " + e.what());

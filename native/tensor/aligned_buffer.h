@@ -10,6 +10,7 @@
 #include <string>
 
 #include "tensor/error.h"
+#include "tensor/memory_limit.h"
 
 namespace ddad {
 
@@ -21,6 +22,7 @@ class AlignedBuffer {
   /// Allocates `count` zeroed floats; throws Error("ERR_MEMORY") when the system has none.
   explicit AlignedBuffer(int64_t count) : count_(count) {
     if (count <= 0) return;
+    requireMemory(count);
     const bool large = static_cast<size_t>(count) * sizeof(float) >= 2 * kHugePage;
     const size_t unit = large ? kHugePage : 64;
     const auto bytes = (static_cast<size_t>(count) * sizeof(float) + unit - 1) / unit * unit;

@@ -7,6 +7,7 @@
 #include "backbone/features.h"
 #include "backbone/stored_features.h"
 #include "device/parallel.h"
+#include "file/json_fields.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
 #include "ops/parameters.h"
@@ -123,9 +124,10 @@ class TrainerImpl {
     const std::string step = text("step");
     if (step.empty() || step.size() > 15 || step.find_first_not_of("0123456789") != std::string::npos)
       refuse("expected a step number in the metadata, got \"" + step.substr(0, 20) + "\"");
-    nlohmann::json config = nlohmann::json::parse(text("config"), nullptr, false);
+    nlohmann::json config = parseJson(text("config"));
     if (!config.is_object()) refuse("expected a configuration in the metadata");
-    // read everything before anything is replaced
+    // read everything before anything is replaced, and look at what is there before memory is taken
+    for (const char* prefix : {"model.", "ema.", "adam_m.", "adam_v."}) checkParameters(net_.graph, file, prefix);
     const int64_t n = net_.graph.parameterFloats();
     AlignedBuffer values(n), ema(n), m(n), v(n);
     readParameters(net_.graph, file, "model.", values.data());

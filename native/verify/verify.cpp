@@ -1,5 +1,6 @@
 #include "verify/verify.h"
 
+#include "file/json_fields.h"
 #include "file/safetensors.h"
 #include "tensor/error.h"
 #include "verify/compare.h"
@@ -27,7 +28,7 @@ nlohmann::json readSpec(const SafetensorsFile& file) {
   const auto entry = file.metadata().find("spec");
   if (entry == file.metadata().end())
     throw Error("ERR_MODEL_FORMAT", file.path() + ": expected a golden file with a spec in its metadata, got none");
-  const nlohmann::json spec = nlohmann::json::parse(entry->second, nullptr, false);
+  const nlohmann::json spec = parseJson(entry->second);
   if (!spec.is_object() || !spec.contains("kind") || !spec["kind"].is_string())
     throw Error("ERR_MODEL_FORMAT", file.path() + ": expected the spec to be a JSON object with a kind, got " +
                                         entry->second.substr(0, 80));
@@ -59,6 +60,11 @@ nlohmann::json verifyFile(Device& device, const std::string& goldenPath, const s
     kind->verify(context);
   } catch (const nlohmann::json::exception& error) {
     throw Error("ERR_MODEL_FORMAT", goldenPath + ": its spec lacks something: " + error.what());
+  } catch (const Error& error) {
+    // the engine's complaint about a configuration, an argument or numbers, all of which are the file's
+    for (const char* code : {"ERR_CONFIG", "ERR_ARGUMENT", "ERR_NUMERIC"})
+      if (error.code() == code) throw Error("ERR_MODEL_FORMAT", goldenPath + ": " + error.what());
+    throw;
   }
   bool ok = false;
   result["tensors"] = comparison.finish(&ok);

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "device/device.h"
+#include "file/json_fields.h"
 #include "file/safetensors.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
@@ -24,7 +25,7 @@ class DiffusionCheck {
     const nlohmann::json& spec = context.spec;
     const nlohmann::json respacing = spec.value("respacing", nlohmann::json());
     schedule_ =
-        makeSchedule(spec.at("schedule"), spec.at("diffusionSteps"),
+        makeSchedule(spec.at("schedule"), static_cast<int>(integerField(spec, "diffusionSteps", 2, 100000)),
                      respacing.is_null() ? std::nullopt : std::optional<std::string>(respacing.get<std::string>()));
     const std::string loss = spec.at("loss");
     if (loss != "mse" && loss != "rescaled_mse")
@@ -34,7 +35,7 @@ class DiffusionCheck {
       throw Error("ERR_MODEL_FORMAT", context.file.path() + ": expected a learned variance (learnSigma)");
 
     shape_ = context.file.get("x0").shape;
-    if (shape_.size() != 4)
+    if (shape_.size() != 4 || *std::ranges::min_element(shape_) < 1)
       throw Error("ERR_MODEL_FORMAT", context.file.path() + ": x0: expected [N, C, H, W], got " + shapeText(shape_));
     batch_ = {shape_[0], shape_[2] * shape_[3], static_cast<int>(shape_[1])};
     x0_ = images("x0", shape_[1]);

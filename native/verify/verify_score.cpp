@@ -64,6 +64,7 @@ void verifyScore(VerifyContext& context) {
     file.readFloats("feature_std", shape, features.std.data());
   }
   const UNet net = buildUNet(config.unet);
+  checkParameters(net.graph, file, "param.");
   ParameterBlock parameters{AlignedBuffer(net.graph.parameterFloats()), AlignedBuffer()};
   readParameters(net.graph, file, "param.", parameters.values.data());
 

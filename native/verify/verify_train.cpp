@@ -1,9 +1,11 @@
 // Golden files of kind "train": losses, gradient norms, and how far the weights and their average moved.
 #include <algorithm>
 
+#include "file/json_fields.h"
 #include "ops/parameters.h"
 #include "tensor/aligned_buffer.h"
 #include "train/trainer.h"
+#include "unet/unet.h"
 #include "verify/compare.h"
 #include "verify/verify.h"
 
@@ -41,10 +43,14 @@ void verifyTrain(VerifyContext& context) {
   for (const char* name : {"x0", "noise", "t", "y", "param.*"}) compare.input(name);
 
   const std::vector<int64_t> shape = file.get("x0").shape;  // [steps, batch, C, H, W]
-  const int64_t steps = spec.at("steps"), batch = spec.at("batch");
-  if (shape.size() != 5 || shape[0] != steps || shape[1] != batch || shape[3] != shape[4])
+  const int64_t steps = integerField(spec, "steps", 1, 1 << 20), batch = integerField(spec, "batch", 1, 4096);
+  const UNetConfig unet = UNetConfig::fromJson(spec.at("config"));
+  if (shape.size() != 5 || shape[0] != steps || shape[1] != batch || shape[2] != unet.inChannels || shape[3] < 1 ||
+      shape[3] != shape[4])
     throw Error("ERR_MODEL_FORMAT", file.path() + ": x0: expected [" + std::to_string(steps) + ", " +
-                                        std::to_string(batch) + ", C, size, size], got " + shapeText(shape));
+                                        std::to_string(batch) + ", " + std::to_string(unet.inChannels) +
+                                        ", size, size], got " + shapeText(shape));
+  checkParameters(buildUNet(unet).graph, file, "param.");
   Trainer trainer(openDevice("cpu", context.device.threads()), trainerConfig(spec, shape[3]));
   const Graph& graph = trainer.graph();
   AlignedBuffer start(graph.parameterFloats());

@@ -21,6 +21,7 @@ void verifyUnet(VerifyContext& context) {
   const Graph& graph = net.graph;
   for (const char* name : {"x", "t", "y", "dout", "param.*"}) compare.input(name);
 
+  checkParameters(graph, file, "param.");
   ParameterBlock block{AlignedBuffer(graph.parameterFloats()), AlignedBuffer(graph.parameterFloats())};
   readParameters(graph, file, "param.", block.values.data());
   const std::vector<int64_t> shape = file.get("x").shape;
