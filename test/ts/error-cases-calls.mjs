@@ -140,7 +140,9 @@ export const calls = {
       Detector.load(model, { device: 'cuda' }),
   },
   ERR_MEMORY: {
-    'cannot allocate <n> MiB of memory': () => fit({ preset: 'paper-256', size: 2048, batchSize: 1024, unet: {} }),
+    'cannot allocate <n> MiB of memory, of which <n> MiB are free': () => fit({ size: 1024, batchSize: 1024 }),
+    'no memory holds <tensor> for a batch of <n> at <n> x <n>': () =>
+      fit({ preset: 'paper-256', size: 2048, batchSize: 1024, unet: {} }),
   },
   ERR_NUMERIC: {
     "the network's output is not finite: the model's weights are damaged or diverged": async () => {

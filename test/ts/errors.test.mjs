@@ -14,6 +14,7 @@ const cases = { ...usage, ...options, ...calls, ...image, ...dataset, ...modelFi
 /** Rows that no test here provokes, by code and message, and why. */
 const unprovoked = {
   'ERR_MEMORY out of memory': 'where it comes from small blocks the system kills the process first',
+  'ERR_MEMORY cannot allocate <n> MiB of memory': 'what is not free is refused before the system is asked',
   'ERR_MEMORY no memory for a map of <n> pixels': 'the size of an image is bounded, so only the system can refuse it',
   'ERR_MEMORY a buffer would be larger than memory': 'the arguments are bounded before a buffer could be as large',
 };
