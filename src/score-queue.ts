@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events';
+import { availableParallelism } from 'node:os';
 import { createHistogram } from 'node:perf_hooks';
 import { abortError, DdadError, throwIfAborted, toDdadError } from './errors.js';
 import { addon, type CancelToken, type NativeDetector, type NativeImage, type NativeScore } from './native.js';
@@ -45,8 +46,8 @@ interface Entry {
   settle: (outcome: NativeScore | DdadError) => void;
 }
 
-/** Images decoded at once: as many as libuv has threads, by default. */
-const decoders = 4;
+/** Images decoded at once: as many as libuv has threads by default, but no more than processors, to spare JavaScript's. */
+const decoders = Math.min(4, availableParallelism());
 /** Memory of decoded images that wait; one may always. */
 const mostDecodedBytes = 256 * 2 ** 20;
 /** Batches at the engine: one that it works on, and a full one, so that it never waits for JavaScript. */

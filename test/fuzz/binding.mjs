@@ -40,6 +40,7 @@ const methods = {
   setConfig: ['detector', values.config],
   setMemory: ['detector', values.label, values.floats, values.count],
   score: ['detector', values.image, token],
+  scoreBatch: ['detector', values.images, values.tokens],
   save: ['detector', values.savePath, values.config, token],
   memory: ['detector'],
   dispose: ['detector'],
@@ -52,7 +53,7 @@ const methods = {
   trainerMemory: ['trainer'],
   trainerDispose: ['trainer'],
 };
-const weights = { score: 6, step: 3, setConfig: 2, dispose: 1 };
+const weights = { score: 6, scoreBatch: 6, step: 3, setConfig: 2, dispose: 1 };
 const receivers = {
   detector: ['detector', 'featureDetector', 'freshDetector', 'disposedDetector'],
   trainer: ['trainer', 'featureTrainer', 'freshTrainer', 'closedTrainer', 'disposedTrainer'],

@@ -121,6 +121,16 @@ export const image = mostly(
     .map(([fields, trap]) => ['image', fields, trap]),
 );
 
+/** Arrays, one of whose elements has a getter now and then. */
+const list = (element) =>
+  mostly(
+    fc
+      .tuple(fc.array(element, { minLength: 1, maxLength: 4 }), fc.option(behaviour, { freq: 4 }))
+      .map(([elements, trap]) => ['list', elements, trap]),
+  );
+export const images = list(image);
+export const tokens = list(token);
+
 // Changes that the engine must refuse or take without asking for more than a little memory.
 const change = fc.tuple(
   fc.constantFrom('unet', 'diffusion', 'input', 'score', 'training', 'features', 'calibration'),
@@ -249,6 +259,14 @@ export function maker(world) {
       return made;
     }
     if (kind === 'object') return world[value];
+    if (kind === 'list') {
+      const made = value.map(make);
+      const get = () => {
+        if (more === 'shrink') made.length = 1;
+        return act(more, made);
+      };
+      return more === null ? made : Object.defineProperty(made, made.length - 1, { get, configurable: true });
+    }
     if (kind === 'config') return makeConfig(description);
     if (kind === 'path') return world.path(value);
     if (kind === 'backbone') return JSON.stringify({ threads: 1, backbone: world.path('backbone') });
