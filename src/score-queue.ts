@@ -53,6 +53,9 @@ const mostDecodedBytes = 256 * 2 ** 20;
 /** Batches at the engine: one that it works on, and a full one, so that it never waits for JavaScript. */
 const mostBatches = 2;
 
+/** An error for one more caller, whose stack it will show. */
+const copyOf = ({ code, message, cause }: DdadError): DdadError => new DdadError(code, message, { cause });
+
 /**
  * Brings the calls of a detector to its engine: first come, first served; decoded ahead while the engine works, in
  * batches of what is ready. Detectors take turns at the engine, batch by batch.
@@ -82,7 +85,7 @@ export class ScoreQueue {
    * throw.
    */
   async add(prepare: Prepare, signal?: AbortSignal): Promise<NativeScore> {
-    if (this.#closed) throw this.#closed;
+    if (this.#closed) throw copyOf(this.#closed);
     throwIfAborted(signal);
     if (signal) setMaxListeners(0, signal); // one signal may stop any number of calls
     const { maxQueue, whenFull } = this.#options;
@@ -117,7 +120,7 @@ export class ScoreQueue {
   close(error: DdadError): void {
     this.#closed ??= error;
     clearTimeout(this.#timer);
-    for (const entry of [...this.#entries, ...this.#running]) this.#drop(entry, this.#closed);
+    for (const entry of [...this.#entries, ...this.#running]) this.#drop(entry, copyOf(this.#closed));
   }
 
   /** Resolves when nothing is at the engine any more. */
@@ -231,7 +234,7 @@ export class ScoreQueue {
         entry.settle(result instanceof Error ? toDdadError(result) : result);
       }
     } catch (error) {
-      for (const entry of batch) entry.settle(this.#closed ?? toDdadError(error));
+      for (const entry of batch) entry.settle(copyOf(this.#closed ?? toDdadError(error)));
     }
     for (const entry of batch) this.#running.delete(entry);
   }
