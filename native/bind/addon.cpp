@@ -73,7 +73,8 @@ void stopWhenProcessExits(Napi::Env env) {
   const auto process = global.As<Napi::Object>();
   const Napi::Value once = process.Get("once");
   if (!once.IsFunction()) return;
-  const auto stop = Napi::Function::New(env, [](const Napi::CallbackInfo&) { ComputeThread::instance().stopForExit(); });
+  const auto stop =
+      Napi::Function::New(env, [](const Napi::CallbackInfo&) { ComputeThread::instance().stopForExit(); });
   once.As<Napi::Function>().Call(process, {Napi::String::New(env, "exit"), stop});
 }
 

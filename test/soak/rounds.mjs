@@ -106,4 +106,6 @@ try {
 } finally {
   await model.remove();
 }
-console.log(JSON.stringify({ rounds, seed: Number(values.seed), ...done, addon: path.basename(process.env.DDAD_ADDON ?? '') }));
+console.log(
+  JSON.stringify({ rounds, seed: Number(values.seed), ...done, addon: path.basename(process.env.DDAD_ADDON ?? '') }),
+);
