@@ -133,11 +133,18 @@ export function addonPath(): string {
   return path.resolve(process.env['DDAD_ADDON'] || builtAddon(packageRoot));
 }
 
+/** Throws ERR_OPTION for what is no priority; the compute thread reads the variable when it starts. */
+function checkNice(nice: string | undefined): void {
+  if (nice === undefined || /^1?[0-9]$/.test(nice)) return;
+  throw new DdadError('ERR_OPTION', `DDAD_NICE: expected 0 to 19, got ${nice}`);
+}
+
 let loaded: Addon | undefined;
 
 /** The native addon, loaded at its first use. Throws ERR_ADDON when it has not been built. */
 export function addon(): Addon {
   if (loaded) return loaded;
+  checkNice(process.env['DDAD_NICE']);
   const file = addonPath();
   // DDAD_ADDON names a build of its own, for which neither command does anything.
   const remedy = process.env['DDAD_ADDON']

@@ -4,9 +4,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import sharp from 'sharp';
+import { answerRequests, sessionOptions } from './answer.mjs';
 import { quantile } from './stats.mjs';
 
 const [side, folder] = process.argv.slice(2);
@@ -23,13 +23,7 @@ async function detector({ model, threads, maxBatch, concurrent }) {
 /** The peer: what one writes with sharp and onnxruntime-node, a run for each image. */
 async function session({ graph, size, threads }) {
   const ort = require('onnxruntime-node');
-  const loaded = await ort.InferenceSession.create(graph, {
-    executionProviders: ['cpu'],
-    graphOptimizationLevel: 'all',
-    intraOpNumThreads: threads,
-    interOpNumThreads: 1,
-    executionMode: 'sequential',
-  });
+  const loaded = await ort.InferenceSession.create(graph, sessionOptions(threads));
   const pixels = size * size;
   return async (bytes) => {
     const image = sharp(bytes, { autoOrient: true }).resize(size, size, { fit: 'fill' });
@@ -112,16 +106,5 @@ async function load({ seconds, concurrent }) {
   };
 }
 
-const handlers = { setup, load };
-for await (const line of createInterface({ input: process.stdin })) {
-  const message = JSON.parse(line);
-  if (message.op === 'quit') break;
-  let reply;
-  try {
-    reply = await handlers[message.op](message);
-  } catch (error) {
-    reply = { error: error.message }; // the other side decides what a failure means
-  }
-  process.stdout.write(`${JSON.stringify(reply)}\n`);
-}
+await answerRequests({ setup, load });
 process.exit(0); // also where a request is still out

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
+import { answerRequests, sessionOptions } from './answer.mjs';
 import { readTensors } from './safetensors.mjs';
 
 const [folder, graphName] = process.argv.slice(2);
@@ -14,15 +14,7 @@ let work;
 
 async function setup({ workload, preset, size, images, threads, graphs }) {
   if (workload !== 'score') throw new Error(`workload: expected score, got ${workload}`);
-  const options = {
-    executionProviders: ['cpu'],
-    graphOptimizationLevel: 'all',
-    intraOpNumThreads: threads,
-    interOpNumThreads: 1,
-    executionMode: 'sequential',
-    enableCpuMemArena: true,
-    enableMemPattern: true,
-  };
+  const options = sessionOptions(threads);
   const shape = [images, preset.inChannels, size, size];
   const x0 = Float32Array.from({ length: shape.reduce((product, n) => product * n, 1) }, () => Math.random() * 2 - 1);
   // The path, so that the weights never pass through JavaScript; the input's memory is read in place.
@@ -68,15 +60,4 @@ function rss() {
   return { peakKb: field('VmHWM'), currentKb: field('VmRSS') };
 }
 
-const handlers = { setup, output, run, rss };
-for await (const line of createInterface({ input: process.stdin })) {
-  const message = JSON.parse(line);
-  if (message.op === 'quit') break;
-  let reply;
-  try {
-    reply = await handlers[message.op](message);
-  } catch (error) {
-    reply = { error: error.message }; // the other side decides what a failure means
-  }
-  process.stdout.write(`${JSON.stringify(reply)}\n`);
-}
+await answerRequests({ setup, output, run, rss });

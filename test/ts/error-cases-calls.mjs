@@ -289,6 +289,7 @@ export const options = {
       () => cli(['info'], { env: { DDAD_AUTOTUNE: 'maybe' } }),
       () => cli(['score', model, good], { env: { DDAD_CONV: 'fast' } }),
       () => cli(['info'], { env: { DDAD_MAX_CPU_ISA: 'mmx' } }),
+      () => cli(['info'], { env: { DDAD_NICE: '-5' } }),
     ],
   },
 };
