@@ -72,9 +72,9 @@ export interface ScoreResult {
   anomalous: boolean | null;
   /** Where the image differs from good ones, at the image's own size. */
   map: ScoreMap;
-  /** The pixel-level score alone (9), normalised. */
+  /** The pixel-level score alone (9), normalised; where the map is just that, the same memory. */
   pixelMap: ScoreMap;
-  /** The feature-level score alone (10), normalised; null where the model has none. */
+  /** The feature-level score alone (10), normalised, likewise; null where the model has none. */
   featureMap: ScoreMap | null;
   /** An overlay as a PNG. Reads the image again, which must still be there, unchanged. */
   heatmap(options?: HeatmapOptions): Promise<Buffer>;

@@ -117,6 +117,8 @@ export interface Addon {
    */
   profile?(what: ProfileKind, config: string, options: string, token: CancelToken): Promise<string>;
   verify(path: string, options: string, token: CancelToken): Promise<string>;
+  /** Frees the memory behind a view that fills its buffer, long before it is collected. */
+  release(view: ArrayBufferView): void;
 }
 
 /** The folder that holds package.json. */

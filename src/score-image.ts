@@ -1,6 +1,6 @@
 import { pixelSize, type StoredConfig } from './config.js';
 import { decodeImage, type ImageInput, resizePixels } from './image.js';
-import { callNative, type NativeDetector, type NativeImage, type NativeScore } from './native.js';
+import { addon, callNative, type NativeDetector, type NativeImage, type NativeScore } from './native.js';
 
 export interface PrepareOptions {
   limitInputPixels?: number | undefined;
@@ -23,6 +23,7 @@ export async function prepareImage(
   const { label, residuals, signal, limitInputPixels } = options;
   const pixels = await decodeImage(image, { channels: input.channels, limitInputPixels, signal });
   const seen = input.mode === 'resize' ? await resizePixels(pixels, pixelSize(config)) : pixels;
+  if (seen !== pixels) addon().release(pixels.data);
   const own = options.networkSize ? {} : { outWidth: pixels.width, outHeight: pixels.height };
   return { ...seen, ...own, ...(label === undefined ? {} : { label }), ...(residuals ? { residuals } : {}) };
 }

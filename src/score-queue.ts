@@ -226,9 +226,11 @@ export class ScoreQueue {
     }
     const images = batch.map(({ image }) => image as NativeImage);
     const tokens = batch.map(({ token }) => token as CancelToken);
-    for (const entry of batch) delete entry.image; // the engine has its own copy
+    for (const entry of batch) delete entry.image;
     try {
-      const results = await this.#native.scoreBatch(images, tokens);
+      const scored = this.#native.scoreBatch(images, tokens);
+      for (const { data } of images) addon().release(data); // the engine has its own copy
+      const results = await scored;
       for (const [i, entry] of batch.entries()) {
         const result = results[i] as NativeScore | Error;
         entry.settle(result instanceof Error ? toDdadError(result) : result);

@@ -24,6 +24,7 @@ Decodes and scores camera images one at a time and then many at once, with ddad-
 reports throughput, latency, the delay of JavaScript's event loop, memory, and requests without or with two answers.
 
   --seconds N       how long the load lasts; one at a time a fifth of it, at least 5 (300)
+  --image WxH       size of the camera's images (2448x2048)
   --concurrent N    requests in flight (200)
   --threads N       threads of each side (2)
   --max-batch N     images that ddad-native scores together (its own default)
@@ -38,6 +39,7 @@ function parseCommandLine() {
     ({ values } = parseArgs({
       options: {
         seconds: { type: 'string', default: '300' },
+        image: { type: 'string', default: '2448x2048' },
         concurrent: { type: 'string', default: '200' },
         threads: { type: 'string', default: '2' },
         'max-batch': { type: 'string' },
@@ -56,11 +58,14 @@ function parseCommandLine() {
     if (!/^[1-9]\d{0,4}$/.test(text)) throw new UsageError(`--${name}: expected a positive whole number, got ${text}`);
     return Number(text);
   };
+  const image = /^([1-9]\d{1,4})x([1-9]\d{1,4})$/.exec(values.image)?.slice(1).map(Number);
+  if (!image) throw new UsageError(`--image: expected a size such as 1280x960, got ${values.image}`);
   const sides = values.sides.split(',');
   for (const name of sides)
     if (![ours, peer].includes(name)) throw new UsageError(`--sides: expected ${ours}, ${peer}, got ${name}`);
   return {
     ...values,
+    image,
     sides,
     seconds: whole('seconds'),
     concurrent: whole('concurrent'),
@@ -78,7 +83,7 @@ function workload() {
 }
 
 /** Photographs of a texture as a camera makes them, each with another grain and another spot. */
-async function writeImages(folder, count = 8, width = 1280, height = 960) {
+async function writeImages(folder, [width, height], count = 8) {
   mkdirSync(folder);
   for (let n = 0; n < count; n++) {
     const data = Buffer.alloc(3 * width * height);
@@ -164,12 +169,12 @@ async function main() {
   writeFileSync(join(folder, 'plan.json'), JSON.stringify({ models: [{ path: model, config }], inputs: [], graphs }));
   if (!runScript(python, workerEnvironment(), 'make_inputs.py', join(folder, 'plan.json')))
     throw new Error('make_inputs.py failed');
-  await writeImages(images);
+  await writeImages(images, options.image);
 
   const { threads, concurrent, seconds, maxBatch } = options;
   const report = {
     ...{ seconds, concurrent, threads, maxBatch: maxBatch ?? null },
-    image: '1280x960, PNG and JPEG',
+    image: `${options.image.join('x')}, PNG and JPEG`,
     processor: cpus()[0].model,
     processors: cpus().length,
     loadAverage: loadavg()[0],
@@ -183,7 +188,8 @@ async function main() {
     report.sides[name] = await runSide(name, { model, graph, images, size, threads, maxBatch, concurrent }, options);
 
   const found = Object.entries(report.sides);
-  console.log(`${report.processor}, ${threads} threads, ${concurrent} requests at once for ${seconds} s\n`);
+  const load = `${concurrent} requests at once for ${seconds} s`;
+  console.log(`${report.processor}, ${threads} threads, images of ${report.image}, ${load}\n`);
   console.log(
     table([
       ['', ...found.map(([, { engine }]) => engine)],

@@ -62,6 +62,25 @@ Napi::Value backboneTaps(const Napi::CallbackInfo& call) {
   });
 }
 
+/// release(view): undefined. Lets go of the memory behind a typed array that fills its buffer, which V8 would do at its
+/// next collection, and so collects the more often the larger images are.
+Napi::Value release(const Napi::CallbackInfo& call) {
+  return callSync(call.Env(), [&]() -> Napi::Value {
+    const auto refuse = [&] { throwArgument("release: view", "a typed array", describe(call[0])); };
+    if (!call[0].IsTypedArray()) refuse();
+    const auto view = call[0].As<Napi::TypedArray>();
+    napi_value buffer = nullptr;
+    size_t bytes = 0;
+    if (napi_get_typedarray_info(call.Env(), view, nullptr, nullptr, nullptr, &buffer, nullptr) != napi_ok) refuse();
+    bool plain = false;  // a shared buffer is none
+    napi_is_arraybuffer(call.Env(), buffer, &plain);
+    if (!plain || napi_get_arraybuffer_info(call.Env(), buffer, nullptr, &bytes) != napi_ok)
+      return call.Env().Undefined();
+    if (bytes == view.ByteLength()) napi_detach_arraybuffer(call.Env(), buffer);  // refused where it cannot be: no harm
+    return call.Env().Undefined();
+  });
+}
+
 /// process.exit() and uncaught errors end in exit() without a word to the addon's environments, and destructors of
 /// libraries that the compute thread uses follow. A worker's own exit stops its calls alone (EnvData).
 void stopWhenProcessExits(Napi::Env env) {
@@ -89,6 +108,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("info", Napi::Function::New<info>(env, "info"));
   exports.Set("loadDetector", Napi::Function::New<loadDetector>(env, "loadDetector"));
   exports.Set("profile", Napi::Function::New<profile>(env, "profile"));
+  exports.Set("release", Napi::Function::New<release>(env, "release"));
   exports.Set("verify", Napi::Function::New<verify>(env, "verify"));
   return exports;
 }

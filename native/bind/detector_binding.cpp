@@ -119,15 +119,29 @@ class Map {
   size_t length_;
 };
 
+/// Those of an image. Where the map is one of the scores alone, it stands for that one too: maps are large.
 struct Maps {
-  Maps(Napi::Env env, const ScoreRequest& request, bool hasFeatures, std::vector<napi_ref>& held)
-      : map(env, lengthOf(request), held), pixelMap(env, lengthOf(request), held) {
-    if (hasFeatures) featureMap.emplace(env, lengthOf(request), held);
+  Maps(Napi::Env env, const ScoreRequest& request, const DetectorResource& detector, std::vector<napi_ref>& held)
+      : hasFeatures(detector.hasFeatures), map(env, lengthOf(request), held) {
+    const MapSource source = detector.mapSource;
+    if (source != MapSource::kPixel) pixelMap.emplace(env, lengthOf(request), held);
+    if (hasFeatures && source != MapSource::kFeature) featureMap.emplace(env, lengthOf(request), held);
   }
   void setIn(ScoreRequest& request) const {
+    request.shareMaps = true;
     request.map = map.data();
-    request.pixelMap = pixelMap.data();
+    request.pixelMap = pixelMap ? pixelMap->data() : nullptr;
     request.featureMap = featureMap ? featureMap->data() : nullptr;
+  }
+  void put(Napi::Env env, const ScoreResult& result, Napi::Object object) const {
+    const Napi::Value judged = map.take(env);
+    // `own`: what came of it where there was no room, which a configuration set meanwhile can lead to.
+    const auto value = [&](const std::optional<Map>& room, const std::vector<float>& own) {
+      return room ? room->take(env) : own.empty() ? judged : toFloats(env, own);
+    };
+    object.Set("map", judged);
+    object.Set("pixelMap", value(pixelMap, result.pixelMap));
+    object.Set("featureMap", hasFeatures ? value(featureMap, result.featureMap) : env.Null());
   }
   static size_t lengthOf(const ScoreRequest& request) {
     const int width = request.outWidth > 0 ? request.outWidth : request.width;
@@ -135,8 +149,9 @@ struct Maps {
     return static_cast<size_t>(width) * static_cast<size_t>(height);
   }
 
-  Map map, pixelMap;
-  std::optional<Map> featureMap;
+  bool hasFeatures;
+  Map map;
+  std::optional<Map> pixelMap, featureMap;
 };
 
 /// The images of a call, and what becomes of each.
@@ -156,15 +171,13 @@ Napi::Value toObject(Napi::Env env, const ScoreResult::Statistics& statistics) {
 
 Napi::Value toObject(Napi::Env env, const ScoreResult& result, const Maps& maps) {
   auto object = Napi::Object::New(env);
-  object.Set("map", maps.map.take(env));
-  object.Set("pixelMap", maps.pixelMap.take(env));
-  object.Set("featureMap", maps.featureMap ? maps.featureMap->take(env) : env.Null());
+  maps.put(env, result, object);
   object.Set("width", result.width);
   object.Set("height", result.height);
   object.Set("score", result.score);
   object.Set("pixel", toObject(env, result.pixel));
   object.Set("rgb", result.rgb.elements == 0 ? env.Null() : toObject(env, result.rgb));
-  object.Set("feature", maps.featureMap ? toObject(env, result.feature) : env.Null());
+  object.Set("feature", maps.hasFeatures ? toObject(env, result.feature) : env.Null());
   object.Set("memory", result.memory.elements == 0 ? env.Null() : toObject(env, result.memory));
   object.Set("residuals", toFloats(env, result.residuals));
   return object;
@@ -181,13 +194,13 @@ Napi::Value toValue(Napi::Env env, const ScoreJob& job, const Maps& maps) {
 }
 
 /// The images of a call, copied, with room for their maps.
-std::shared_ptr<Batch> makeBatch(const std::vector<Napi::Value>& images, bool hasFeatures, const Parts& parts,
-                                 std::vector<napi_ref>& held) {
+std::shared_ptr<Batch> makeBatch(const std::vector<Napi::Value>& images, const DetectorResource& detector,
+                                 const Parts& parts, std::vector<napi_ref>& held) {
   auto batch = std::make_shared<Batch>();
   for (const Napi::Value& image : images) batch->images.push_back(copyImage(image));
   for (size_t i = 0; i < images.size(); ++i) {
     ScoreRequest& request = batch->images[i].request;
-    batch->maps.emplace_back(images[i].Env(), request, hasFeatures, held);
+    batch->maps.emplace_back(images[i].Env(), request, detector, held);
     batch->maps.back().setIn(request);
     batch->jobs.push_back({request, &(*parts)[i], {}, nullptr});
   }
@@ -200,6 +213,7 @@ DetectorResource::DetectorResource(std::unique_ptr<Scorer> from)
     : Resource("detector"),
       scorer(std::move(from)),
       hasFeatures(scorer->config().contains("features") && !scorer->config()["features"].is_null()) {
+  mapSource = scorer->mapSource();
   publishConfig(scorer->config());
   publish();
 }
@@ -265,6 +279,7 @@ Napi::Value NativeDetector::setConfig(const Napi::CallbackInfo& info) {
         .submit(deferred, resource_, nullptr, [self = resource_, config = std::move(config)](const Cancel&) -> ToValue {
           self->scorer->setConfig(config);
           self->publishConfig(self->scorer->config());
+          self->mapSource = self->scorer->mapSource();
           return toUndefined;
         });
   });
@@ -295,7 +310,7 @@ void NativeDetector::submitBatch(Napi::Env env, napi_deferred deferred, const st
   std::shared_ptr<Batch> batch;
   try {
     resource_->checkAlive();
-    batch = makeBatch(images, resource_->hasFeatures, parts, held);
+    batch = makeBatch(images, *resource_, parts, held);
   } catch (...) {
     for (const napi_ref reference : held) napi_delete_reference(env, reference);
     throw;

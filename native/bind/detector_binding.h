@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -17,6 +18,7 @@ class DetectorResource final : public Resource {
 
   std::unique_ptr<Scorer> scorer;  // compute thread only
   const bool hasFeatures;
+  std::atomic<MapSource> mapSource;  // any thread; as last configured
 };
 
 /// JavaScript's NativeDetector; see NativeDetector in src/native.ts.

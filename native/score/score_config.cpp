@@ -142,4 +142,11 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
   return c;
 }
 
+MapSource ScoreConfig::source() const {
+  if (kind == ScoreKind::kFeature) return MapSource::kFeature;
+  if (kind != ScoreKind::kEnsemble || !features) return MapSource::kPixel;
+  if (normalization == Normalization::kPerImage) return MapSource::kBoth;
+  return alpha == 1 ? MapSource::kPixel : alpha == 0 ? MapSource::kFeature : MapSource::kBoth;
+}
+
 }  // namespace ddad

@@ -16,6 +16,9 @@ enum class Normalization { kNone, kCalibration, kPerImage };
 /// What an image is judged by: the ensemble (11), one of its two scores alone, or the error of the reconstruction.
 enum class ScoreKind { kEnsemble, kPixel, kFeature, kRgb };
 
+/// Which of the two scores the map of an image shows alone, if it does.
+enum class MapSource { kBoth, kPixel, kFeature };
+
 /// Mean and standard deviation of a score at each place of a good image, on a coarse grid over the whole of it.
 struct PositionGrid {
   std::vector<float> mean, std;
@@ -43,6 +46,8 @@ struct ScoreConfig {
   double topShare = 0;
   uint64_t seed = 0;
   int64_t tile = 256, overlap = 32;  // larger images are scored in tiles: attention costs the square
+
+  MapSource source() const;
 
   /// Throws ERR_CONFIG naming the field, what was expected and what came.
   static ScoreConfig fromJson(const nlohmann::json& config);

@@ -160,14 +160,21 @@ void ScoreLane::combine(const ScoreRequest& request, Gathered& all, ScoreResult&
   result.pixelMap = all.pixel.take();
   if (config.kind != ScoreKind::kRgb) normalisePlaces(config.pixelGrid, request, result.pixelMap);
   gaussianBlur(device_->threads(), result.pixelMap, request.width, request.height, config.smoothing);
-  result.map = result.pixelMap;
+  const MapSource source = config.source();
+  const auto judgeBy = [&](std::vector<float>& map, const float* to) {
+    result.map = request.shareMaps && to == nullptr ? std::move(map) : map;
+  };
+  if (source == MapSource::kPixel) judgeBy(result.pixelMap, request.pixelMap);
   if (!model_.features()) return;
   result.featureMap = all.feature.take();
   normalisePlaces(config.featureGrid, request, result.featureMap);
   if (config.memoryWeight > 0) mixDistances(config, all.distance.take(), result.featureMap);
   gaussianBlur(device_->threads(), result.featureMap, request.width, request.height, config.smoothing);
-  if (config.kind == ScoreKind::kEnsemble) combineMaps(config, result.map, result.featureMap);
-  if (config.kind == ScoreKind::kFeature) result.map = result.featureMap;
+  if (source == MapSource::kFeature) judgeBy(result.featureMap, request.featureMap);
+  if (source == MapSource::kBoth) {
+    result.map = result.pixelMap;
+    combineMaps(config, result.map, result.featureMap);
+  }
 }
 
 ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) {

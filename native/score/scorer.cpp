@@ -98,6 +98,7 @@ Scorer::Scorer(std::shared_ptr<Device> device, const nlohmann::json& config, con
 Scorer::~Scorer() = default;
 
 const nlohmann::json& Scorer::config() const { return impl_->model_->json(); }
+MapSource Scorer::mapSource() const { return impl_->model_->config().source(); }
 void Scorer::setConfig(const nlohmann::json& config) { impl_->setConfig(config); }
 void Scorer::setMemory(int label, const std::vector<float>& residuals, int64_t count) {
   const FeatureSource* features = impl_->model_->features();

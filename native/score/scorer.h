@@ -8,6 +8,7 @@
 
 #include "device/device.h"
 #include "nlohmann/json.hpp"
+#include "score/score_config.h"
 #include "tensor/cancel.h"
 
 namespace ddad {
@@ -22,6 +23,7 @@ struct ScoreRequest {
   int outWidth = 0, outHeight = 0;  // size of the map; 0: the image's own
   int label = -1;                   // class of a conditional model
   bool residuals = false;           // whether the result carries those of the features
+  bool shareMaps = false;           // leaves out what is the same as the map (Scorer::mapSource) and has no place
   /// Where the maps of the result go, each of its size; where null, into the result itself.
   float *map = nullptr, *pixelMap = nullptr, *featureMap = nullptr;
 };
@@ -67,6 +69,7 @@ class Scorer {
   ~Scorer();
 
   const nlohmann::json& config() const;
+  MapSource mapSource() const;
   /// Replaces the configuration; the network itself must be the same (ERR_CONFIG otherwise). Where it has "products"
   /// and "perProduct", images of each label are scored with the calibration of that product.
   void setConfig(const nlohmann::json& config);

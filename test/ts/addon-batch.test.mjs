@@ -48,7 +48,37 @@ test("maps are JavaScript's own: they can be transferred", async (t) => {
   const moved = structuredClone(map, { transfer: [map.buffer] });
   assert.deepEqual(moved, copy);
   assert.equal(map.length, 0);
-  assert.equal(pixelMap.length, 60_000);
+  assert.equal(pixelMap.length, 0, 'without features both are one');
+});
+
+test('a configuration set while images wait leaves every map as it should be', async (t) => {
+  const detector = await openDetector(t);
+  const { map } = await detector.score(picture(1), token());
+  const outputs = JSON.parse(configOf());
+  outputs.score.kind = 'rgb';
+  const set = detector.setConfig(JSON.stringify(outputs)); // the image below finds it in place
+  const late = await detector.score(picture(1), token());
+  await set;
+  assert.notDeepEqual(late.map, map);
+  assert.deepEqual(late.pixelMap, late.map);
+});
+
+test('release lets go of memory that a view fills, and of no other', () => {
+  const whole = new Uint16Array(1000);
+  const part = new Uint8Array(whole.buffer, 0, 10);
+  addon.release(part);
+  assert.equal(whole.length, 1000);
+  addon.release(whole);
+  assert.equal(whole.length, 0);
+  addon.release(whole);
+  const shared = new Uint8Array(new SharedArrayBuffer(8));
+  addon.release(shared);
+  assert.equal(shared.length, 8);
+  const wasm = new Uint8Array(new WebAssembly.Memory({ initial: 1 }).buffer);
+  addon.release(wasm);
+  assert.equal(wasm.length, 65_536);
+  for (const bad of [undefined, 5, new ArrayBuffer(8), {}])
+    assert.throws(() => addon.release(bad), { code: 'ERR_ARGUMENT', message: /release: view: expected a typed array/ });
 });
 
 test('one image of a batch is cancelled, or all of them, or before it began', async (t) => {
