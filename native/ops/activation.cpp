@@ -28,7 +28,7 @@ bool gradientReadsArgument(Activation activation) { return activation == Activat
 
 void activationGradient(int threads, Activation activation, const float* kept, const float* dy, float* dx, int64_t n) {
   const auto silu = DDAD_DISPATCH(siluBackward);
-  const auto relu6 = DDAD_DISPATCH(relu6Backward);
+  const auto relu6 = DDAD_DISPATCH(relu6Gradient);
   parallelFor(threads, (n + kPiece - 1) / kPiece, [&](int64_t i) {
     const int64_t at = i * kPiece, count = std::min(kPiece, n - at);
     switch (activation) {

@@ -39,7 +39,7 @@ class DirectConv : public Op {
   }
 
   const char* kernelName() const override { return "direct"; }
-  bool backwardReadsInput(int i) const override { return i < attr().sources; }
+  bool backwardReadsInput(int i) const override { return context_.paramGradient && i < attr().sources; }
   bool mayOverwrite(int i) const override { return attr().residual && i == attr().sources; }
   bool gradientPassesThrough(int i) const override { return attr().residual && i == attr().sources; }
   double flops() const override {

@@ -22,6 +22,7 @@ class DepthwiseConv : public Op {
 
   double flops() const override { return 2.0 * static_cast<double>(context_.out.size() * taps_); }
   int64_t packedFloats() const override { return taps_ * channels_; }
+  bool backwardReadsInput(int) const override { return context_.paramGradient; }
   bool backwardReadsOutput() const override { return activated() && !keepsArgument(); }
   int64_t savedFloats() const override { return keepsArgument() ? context_.out.size() : 0; }
   int64_t backwardWorkspaceFloats() const override {
