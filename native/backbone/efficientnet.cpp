@@ -120,8 +120,7 @@ class Builder {
     const Activation activation = net_.style.activation;
     const std::string own = "_blocks." + std::to_string(index) + ".";
     TensorId h = x;
-    if (!names.expand.empty())
-      h = conv({names.expand, names.expandNorm, own + "_expand_conv"}, h, 1, 1, activation);
+    if (!names.expand.empty()) h = conv({names.expand, names.expandNorm, own + "_expand_conv"}, h, 1, 1, activation);
     h = conv({names.depthwise, names.depthwiseNorm, own + "_depthwise_conv"}, h, kernel, stride, activation, -1, true);
     if (!names.reduce.empty())
       h = squeezeExcite({names.reduce, "", own + "_se_reduce"}, {names.excite, "", own + "_se_expand"}, own + "_se", h);

@@ -1,5 +1,6 @@
 #pragma once
-// EfficientNet (Lite0 to Lite4, B0 to B7) as an op list: the pretrained features f(x_0) of the feature-level score (10).
+// EfficientNet (Lite0 to Lite4, B0 to B7) as an op list: the pretrained features f(x_0) of the feature-level score
+// (10).
 #include <string>
 #include <vector>
 
@@ -29,8 +30,8 @@ struct Backbone {
 
 /// Reads the weights in the names of efficientnet_pytorch or of timm, each after `prefix` (the depth, the widths and
 /// whether blocks have squeeze-excite are those of the file, the rest is readStyle's), up to the tap at `maxStride`;
-/// batch norms are folded here unless the file has them folded. Throws ERR_MODEL_FORMAT where a tensor is missing or has
-/// another shape than its neighbours imply.
+/// batch norms are folded here unless the file has them folded. Throws ERR_MODEL_FORMAT where a tensor is missing or
+/// has another shape than its neighbours imply.
 Backbone loadBackbone(const TensorSource& file, const std::string& prefix = "", int64_t maxStride = 16);
 
 }  // namespace ddad

@@ -60,9 +60,10 @@ class Finder {
         }
         // in blocks that do not expand, conv_pw is the projection, and the norms count from there
         const bool expands = has(block + "conv_pwl"), squeezes = has(block + "se.conv_reduce");
-        dict_.blocks.push_back({expands ? at + "conv_pw" : "", at + "bn1", at + "conv_dw", at + (expands ? "bn2" : "bn1"),
-                                squeezes ? at + "se.conv_reduce" : "", at + "se.conv_expand",
-                                at + (expands ? "conv_pwl" : "conv_pw"), at + (expands ? "bn3" : "bn2"), stage});
+        dict_.blocks.push_back({expands ? at + "conv_pw" : "", at + "bn1", at + "conv_dw",
+                                at + (expands ? "bn2" : "bn1"), squeezes ? at + "se.conv_reduce" : "",
+                                at + "se.conv_expand", at + (expands ? "conv_pwl" : "conv_pw"),
+                                at + (expands ? "bn3" : "bn2"), stage});
       }
   }
 

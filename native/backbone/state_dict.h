@@ -32,8 +32,8 @@ struct StateDict {
 /// family's names.
 StateDict findStateDict(const TensorSource& file, const std::string& prefix);
 
-/// How a convolution of stride 2 pads an image of even size: as TensorFlow's SAME, the odd row and column of zeros after
-/// the image, or alike on both sides.
+/// How a convolution of stride 2 pads an image of even size: as TensorFlow's SAME, the odd row and column of zeros
+/// after the image, or alike on both sides.
 enum class Padding { kSame, kSymmetric };
 
 struct BackboneStyle {

@@ -52,8 +52,8 @@ std::vector<float> fixtureImages() {
     for (int y = 0; y < 32; ++y)
       for (int x = 0; x < 32; ++x)
         for (int c = 0; c < 3; ++c)
-          images.push_back(
-              (static_cast<float>(((y * 31 + x * 17 + c * 53 + n * 101 + x * y) * 29) % 251) - 127.0f) / 128.0f);
+          images.push_back((static_cast<float>(((y * 31 + x * 17 + c * 53 + n * 101 + x * y) * 29) % 251) - 127.0f) /
+                           128.0f);
   return images;
 }
 

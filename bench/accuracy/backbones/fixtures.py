@@ -1,4 +1,4 @@
-"""Narrow EfficientNets with random weights and what the public implementations compute: the fixtures of the native tests.
+"""Narrow EfficientNets with random weights and what the public implementations compute: fixtures of the native tests.
 
 python fixtures.py ../../../test/native/fixtures
 """

@@ -65,7 +65,7 @@ def network_input(images):
 
 @torch.no_grad()
 def randomise(model, seed):
-    """Random weights; statistics near those that the layers then have on noise, so that values keep a size of about 1."""
+    """Random weights; statistics near those that the layers have on noise, so that values keep a size of about 1."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor, std):
