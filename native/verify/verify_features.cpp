@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "backbone/efficientnet.h"
+#include "file/safetensors.h"
 #include "ops/plan.h"
 #include "verify/compare.h"
 #include "verify/verify.h"

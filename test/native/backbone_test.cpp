@@ -1,5 +1,5 @@
 // State dicts of the public EfficientNet implementations, narrow ones with random weights: what these compute, and the
-// way of such a backbone through models and checkpoints. bench/accuracy/backbones has what made the fixtures.
+// way of such a backbone through models and checkpoints. bench/backbones has what made the fixtures.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

@@ -1,6 +1,6 @@
 """Narrow EfficientNets with random weights and what the public implementations compute: fixtures of the native tests.
 
-python fixtures.py ../../../test/native/fixtures
+python fixtures.py ../../test/native/fixtures
 """
 
 import sys

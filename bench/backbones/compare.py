@@ -13,7 +13,7 @@ from pathlib import Path
 from models import full_size, network_input, pixels, randomise, taps
 from safetensors.torch import save_file
 
-CLI = Path(__file__).resolve().parents[3] / "bin" / "ddad-native.js"
+CLI = Path(__file__).resolve().parents[2] / "bin" / "ddad-native.js"
 SAMPLES, HEIGHT, WIDTH = 2, 64, 96
 # float32 sums of up to 2 304 products, 38 blocks deep: each side is off by some 1e-6 of its values.
 TOLERANCE = 2e-5
