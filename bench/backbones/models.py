@@ -14,7 +14,7 @@ from timm.models import efficientnet as timm_efficientnet
 from torch import nn
 
 # What a file of timm's tf_* models has to say of itself: nothing in the weights does.
-TF_METADATA = {"padding": "same"}
+TF_METADATA = {"paddingMode": "same"}
 
 
 def full_size():

@@ -89,10 +89,10 @@ BackboneStyle readStyle(const TensorSource& file, const std::string& prefix, con
     return it->second == first;
   };
   BackboneStyle style;
-  const bool same = isFirst("padding", kSame, kSymmetric, dict.family != StateDictFamily::kTimm);
+  const bool same = isFirst("paddingMode", kSame, kSymmetric, dict.family != StateDictFamily::kTimm);
   style.padding = same ? Padding::kSame : Padding::kSymmetric;
   style.activation =
-      isFirst("activation", kRelu6Name, kSwishName, !dict.squeezes()) ? Activation::kRelu6 : Activation::kSilu;
+      isFirst("activationFunction", kRelu6Name, kSwishName, !dict.squeezes()) ? Activation::kRelu6 : Activation::kSilu;
   style.batchNormEps = same ? 1e-3 : 1e-5;
   const auto eps = file.metadata().find(prefix + "batchNormEps");
   if (eps == file.metadata().end()) return style;
@@ -103,8 +103,8 @@ BackboneStyle readStyle(const TensorSource& file, const std::string& prefix, con
 }
 
 void appendStyle(const BackboneStyle& style, const std::string& prefix, std::map<std::string, std::string>& metadata) {
-  metadata[prefix + "padding"] = style.padding == Padding::kSame ? kSame : kSymmetric;
-  metadata[prefix + "activation"] = style.activation == Activation::kSilu ? kSwishName : kRelu6Name;
+  metadata[prefix + "paddingMode"] = style.padding == Padding::kSame ? kSame : kSymmetric;
+  metadata[prefix + "activationFunction"] = style.activation == Activation::kSilu ? kSwishName : kRelu6Name;
 }
 
 }  // namespace ddad

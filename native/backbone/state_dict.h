@@ -42,10 +42,10 @@ struct BackboneStyle {
   double batchNormEps = 1e-3;
 };
 
-/// Reads `padding` (same, symmetric), `activation` (relu6, swish) and `batchNormEps` from the file's metadata, each
-/// after `prefix`. Where it has none: padding is symmetric in timm's names, same otherwise; the activation is swish
-/// with squeeze-excite, relu6 without; epsilon is 1e-5 with symmetric padding, 1e-3 with same. Throws ERR_MODEL_FORMAT
-/// for other values.
+/// Reads `paddingMode` (same, symmetric), `activationFunction` (relu6, swish) and `batchNormEps` from the file's
+/// metadata, each after `prefix`. Where it has none: padding is symmetric in timm's names, same otherwise; the
+/// activation is swish with squeeze-excite, relu6 without; epsilon is 1e-5 with symmetric padding, 1e-3 with same.
+/// Throws ERR_MODEL_FORMAT for other values.
 BackboneStyle readStyle(const TensorSource& file, const std::string& prefix, const StateDict& dict);
 
 /// Adds what readStyle needs to know of a network whose batch norms are folded.

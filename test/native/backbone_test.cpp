@@ -113,10 +113,12 @@ TEST_CASE("state dicts of the public implementations give their features") {
     const char *fixture, *expected;
     Metadata metadata;
   };
-  const Metadata same = {{"padding", "same"}};
+  const Metadata same = {{"paddingMode", "same"}};
   const Row rows[] = {
       {"efficientnet-pytorch", "same", {}},
-      {"efficientnet-pytorch", "same", {{"activation", "swish"}, {"batchNormEps", "1e-3"}, {"padding", "same"}}},
+      {"efficientnet-pytorch",
+       "same",
+       {{"activationFunction", "swish"}, {"batchNormEps", "1e-3"}, {"paddingMode", "same"}}},
       {"efficientnet-lite-pytorch", "same", {}},
       {"efficientnet-timm", "symmetric", {}},
       {"efficientnet-timm", "same", same},
@@ -133,9 +135,9 @@ TEST_CASE("state dicts of the public implementations give their features") {
 
 TEST_CASE("padding, activation and epsilon of another family give other features") {
   CHECK(worstError(Restyled("efficientnet-timm", {}), "same") > 0.05);
-  CHECK(worstError(Restyled("efficientnet-pytorch", {{"padding", "symmetric"}}), "same") > 0.05);
-  CHECK(worstError(Restyled("efficientnet-pytorch", {{"activation", "relu6"}}), "same") > 0.05);
-  CHECK(worstError(Restyled("efficientnet-lite-pytorch", {{"activation", "swish"}}), "same") > 0.05);
+  CHECK(worstError(Restyled("efficientnet-pytorch", {{"paddingMode", "symmetric"}}), "same") > 0.05);
+  CHECK(worstError(Restyled("efficientnet-pytorch", {{"activationFunction", "relu6"}}), "same") > 0.05);
+  CHECK(worstError(Restyled("efficientnet-lite-pytorch", {{"activationFunction", "swish"}}), "same") > 0.05);
   CHECK(worstError(Restyled("efficientnet-timm", {{"batchNormEps", "1e-3"}}), "symmetric") > 1e-4);
 }
 
@@ -143,8 +145,10 @@ TEST_CASE("metadata that say nothing known are refused") {
   const auto load = [](const Metadata& metadata) {
     return [metadata] { loadBackbone(Restyled("efficientnet-pytorch", metadata)); };
   };
-  checkError("ERR_MODEL_FORMAT", {"padding: expected same or symmetric, got valid"}, load({{"padding", "valid"}}));
-  checkError("ERR_MODEL_FORMAT", {"activation: expected relu6 or swish, got gelu"}, load({{"activation", "gelu"}}));
+  checkError("ERR_MODEL_FORMAT", {"paddingMode: expected same or symmetric, got valid"},
+             load({{"paddingMode", "valid"}}));
+  checkError("ERR_MODEL_FORMAT", {"activationFunction: expected relu6 or swish, got gelu"},
+             load({{"activationFunction", "gelu"}}));
   for (const char* eps : {"0", "1", "nan", "small", ""})
     checkError("ERR_MODEL_FORMAT", {"batchNormEps: expected a number between 0 and 1"}, load({{"batchNormEps", eps}}));
 }
@@ -176,7 +180,7 @@ TEST_CASE("features with squeeze-excite come back from a file as they were") {
   std::vector<TensorToWrite> tensors;
   Metadata metadata;
   appendFeatures(source, tensors, metadata);
-  CHECK(metadata == Metadata{{"backbone.padding", "symmetric"}, {"backbone.activation", "swish"}});
+  CHECK(metadata == Metadata{{"backbone.paddingMode", "symmetric"}, {"backbone.activationFunction", "swish"}});
   writeSafetensors(folder / "stored", metadata, tensors);
   FeatureSource back = readFeatures(SafetensorsFile::open(folder / "stored"), {{2, 4, 8}}), copy = copyFeatures(source);
   const auto features = featuresOf(source);
@@ -184,7 +188,7 @@ TEST_CASE("features with squeeze-excite come back from a file as they were") {
   CHECK(featuresOf(copy) == features);
 
   // into a source of another style, whose plans would compute something else
-  writeSafetensors(folder / "other", {{"backbone.padding", "same"}}, tensors);
+  writeSafetensors(folder / "other", {{"backbone.paddingMode", "same"}}, tensors);
   CHECK(codeOf([&] { readFeatures(SafetensorsFile::open(folder / "other"), {{2, 4, 8}}, back); }) ==
         "ERR_MODEL_FORMAT");
   CHECK(featuresOf(back) == features);
@@ -216,8 +220,8 @@ TEST_CASE("a model and its checkpoints carry a backbone with squeeze-excite") {
   // the same weights in another style are another backbone
   SafetensorsFile stored = SafetensorsFile::open(folder / "model");
   Metadata metadata = stored.metadata();
-  CHECK(metadata.at("backbone.padding") == "symmetric");
-  metadata["backbone.padding"] = "same";
+  CHECK(metadata.at("backbone.paddingMode") == "symmetric");
+  metadata["backbone.paddingMode"] = "same";
   std::vector<TensorToWrite> tensors;
   for (const TensorEntry& t : stored.tensors()) tensors.push_back({t.name, t.dtype, t.shape, t.data});
   writeSafetensors(folder / "restyled", metadata, tensors);

@@ -21,8 +21,8 @@ const json = async (...args) => {
 test('a model carries a backbone with squeeze-excite', async () => {
   await json('train', parts, '--out', model, ...tinyFlags, '--backbone', backbone, '--steps', '4');
   const { header } = await readSafetensors(model);
-  assert.equal(header.__metadata__['backbone.padding'], 'symmetric');
-  assert.equal(header.__metadata__['backbone.activation'], 'swish');
+  assert.equal(header.__metadata__['backbone.paddingMode'], 'symmetric');
+  assert.equal(header.__metadata__['backbone.activationFunction'], 'swish');
   assert.ok('backbone._blocks.1._se_reduce.weight' in header);
   assert.ok(!Object.keys(header).some((name) => name.includes('running_mean')), 'batch norms are folded');
   const info = await json('info', model);

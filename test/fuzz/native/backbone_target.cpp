@@ -61,7 +61,7 @@ std::vector<SeedTensor> timmBackbone() {
 
 std::vector<std::string> seeds() {
   return {seedFile({}, tinyBackbone("", true)), seedFile({{"batchNormEps", "0.001"}}, tinyBackbone("", false)),
-          seedFile({{"padding", "same"}, {"activation", "swish"}}, timmBackbone())};
+          seedFile({{"paddingMode", "same"}, {"activationFunction", "swish"}}, timmBackbone())};
 }
 
 const Registered registered({"backbone", Format::kSafetensors, run, seeds});
