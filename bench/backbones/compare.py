@@ -1,5 +1,5 @@
-"""Every EfficientNet of the public implementations at full size, with random weights and in float64, against
-`ddad-native verify`.
+"""Features of every EfficientNet of the public implementations at full size, with random weights, against
+`ddad-native verify`; the reference is in float64.
 
 python compare.py [PART OF A NAME ...]
 """
