@@ -34,6 +34,8 @@ const char* kindName(OpKind kind) {
       return "upsample";
     case OpKind::kAvgPool:
       return "pool";
+    case OpKind::kSqueezeExcite:
+      return "squeeze-excite";
   }
   return "op";
 }
