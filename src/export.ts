@@ -2,7 +2,7 @@ import { realpath } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import type { StoredConfig } from './config.js';
-import { atCaller, DdadError, kindOf, modelError } from './errors.js';
+import { atCaller, DdadError, kindOf, modelError, optionError } from './errors.js';
 import { checkWritable } from './files.js';
 import { readStoredConfig } from './model-file.js';
 import { addon, callNative, type CancelToken } from './native.js';
@@ -96,14 +96,14 @@ async function checkOutput(model: string, out: string): Promise<void> {
 }
 
 async function written<T>(
-  model: string,
   given: AbortSignal | undefined,
   run: (token: CancelToken) => Promise<string>,
+  blame: (error: unknown) => DdadError,
 ): Promise<T> {
   try {
     return JSON.parse(await callNative(given, run)) as T;
   } catch (error) {
-    throw modelError(error, model);
+    throw blame(error);
   }
 }
 
@@ -144,7 +144,10 @@ export function exportOnnx(model: string, out: string, options: OnnxExportOption
     const given = parseOptions(onnxOptions, options);
     await checkOutput(model, out);
     const engine = JSON.stringify(await engineOptions(model, given));
-    return written<OnnxExport>(model, given.signal, (token) => addon().exportOnnx(model, out, engine, token));
+    const run = (token: CancelToken): Promise<string> => addon().exportOnnx(model, out, engine, token);
+    return written<OnnxExport>(given.signal, run, (error) =>
+      given.scale === undefined ? modelError(error, model) : optionError(error),
+    );
   });
 }
 
@@ -161,6 +164,7 @@ export function exportSafetensors(
     const given = parseOptions(safetensorsOptions, options);
     await checkOutput(model, out);
     const engine = JSON.stringify({ head: given.head ?? true });
-    return written<SafetensorsExport>(model, given.signal, (token) => addon().exportWeights(model, out, engine, token));
+    const run = (token: CancelToken): Promise<string> => addon().exportWeights(model, out, engine, token);
+    return written<SafetensorsExport>(given.signal, run, (error) => modelError(error, model));
   });
 }

@@ -197,8 +197,10 @@ void appendNetwork(OnnxModel& model, const OnnxNetwork& network, std::vector<Onn
   values.resize(network.graph->tensors().size());
   for (const OpRecord& record : network.graph->ops()) {
     const Mapping* mapping = find(record.kind);
-    if (!mapping)
-      throw Error("ERR_INTERNAL", record.name + ": the op " + opKindName(record.kind) + " has no ONNX mapping");
+    if (!mapping) {
+      const char* kind = opKindName(record.kind);
+      throw Error("ERR_INTERNAL", record.name + ": the op " + (kind ? kind : "without a name") + " has no ONNX mapping");
+    }
     model.scope(network.prefix + record.name);
     values[static_cast<size_t>(record.output)] = mapping->write(OpCall(model, network, record, values));
   }

@@ -23,7 +23,8 @@ ScoreSetup openScoreSetup(const ExportSource& source, const OnnxOptions& options
   const std::vector<ScoreConfig> configs = readScoreConfigs(json);
   const int64_t classes = configs[0].unet.numClasses;
   if (options.label < 0 || options.label >= std::max<int64_t>(classes, 1))
-    throw Error("ERR_ARGUMENT", "label: expected one of the model's classes, got " + std::to_string(options.label));
+    throw Error("ERR_ARGUMENT", "label: expected 0 to " + std::to_string(std::max<int64_t>(classes, 1) - 1) + ", got " +
+                                    std::to_string(options.label));
 
   ScoreSetup setup;
   setup.label = options.label;
