@@ -42,11 +42,12 @@ Napi::Value submit(const Napi::CallbackInfo& call, const std::string& name, F pr
     auto work = prepare(expectJson(call[2], name + ": options"));
     CancelToken& token = expectToken(call[3], name + ": token");
     EnvData::of(call.Env())
-        .submit(deferred, nullptr, &token,
-                [path = std::move(path), out = std::move(out), work = std::move(work)](const Cancel& cancel) -> ToValue {
-                  std::string written = toText(work(path, out, cancel));
-                  return [written = std::move(written)](Napi::Env env) { return Napi::String::New(env, written); };
-                });
+        .submit(
+            deferred, nullptr, &token,
+            [path = std::move(path), out = std::move(out), work = std::move(work)](const Cancel& cancel) -> ToValue {
+              std::string written = toText(work(path, out, cancel));
+              return [written = std::move(written)](Napi::Env env) { return Napi::String::New(env, written); };
+            });
   });
 }
 

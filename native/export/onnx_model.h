@@ -71,9 +71,9 @@ class OnnxModel {
     std::string path;
     int64_t bytes;
   };
-  /// Writes the model to `path`; large tensors go to `path`.data beside it, where `external` says so or protobuf's limit
-  /// of 2 GiB for a file asks for it. Each file takes the place of an older one as a whole. Throws ERR_FILE_WRITE, what
-  /// the weights' readers throw, and ERR_ABORTED.
+  /// Writes the model to `path`; large tensors go to `path`.data beside it, where `external` says so or protobuf's
+  /// limit of 2 GiB for a file asks for it. Each file takes the place of an older one as a whole. Throws
+  /// ERR_FILE_WRITE, what the weights' readers throw, and ERR_ABORTED.
   std::vector<File> write(const std::string& path, bool external, const Cancel& cancel) const;
 
  private:

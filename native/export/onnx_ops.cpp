@@ -105,8 +105,8 @@ OnnxValue groupNorm(const OpCall& op) {
   const auto each = [&](float value) {
     return m.constant(std::vector<float>(static_cast<size_t>(groups), value), {groups});
   };
-  OnnxValue y = m.node("InstanceNormalization", {op.reshape(x, {0, groups, -1}), each(1), each(0)},
-                       {{"epsilon", op.attr.eps}});
+  OnnxValue y =
+      m.node("InstanceNormalization", {op.reshape(x, {0, groups, -1}), each(1), each(0)}, {{"epsilon", op.attr.eps}});
   y = m.node("Mul", {op.spatial(y, x), op.param(0, {c, 1, 1})});
   y = m.node("Add", {y, op.param(1, {c, 1, 1})});
   if (op.attr.embedding == EmbeddingMode::kScaleShift) {
@@ -128,8 +128,7 @@ OnnxValue timestepEmbedding(const OpCall& op) {
   std::vector<float> table;
   for (const int t : op.timesteps())
     for (int64_t i = 0; i < c; ++i) {
-      const double frequency =
-          std::exp(-std::log(10000.0) * static_cast<double>(i % half) / static_cast<double>(half));
+      const double frequency = std::exp(-std::log(10000.0) * static_cast<double>(i % half) / static_cast<double>(half));
       const double angle = static_cast<double>(t) * frequency;
       table.push_back(i >= 2 * half ? 0.0f : static_cast<float>(i < half ? std::cos(angle) : std::sin(angle)));
     }
@@ -199,7 +198,8 @@ void appendNetwork(OnnxModel& model, const OnnxNetwork& network, std::vector<Onn
     const Mapping* mapping = find(record.kind);
     if (!mapping) {
       const char* kind = opKindName(record.kind);
-      throw Error("ERR_INTERNAL", record.name + ": the op " + (kind ? kind : "without a name") + " has no ONNX mapping");
+      throw Error("ERR_INTERNAL",
+                  record.name + ": the op " + (kind ? kind : "without a name") + " has no ONNX mapping");
     }
     model.scope(network.prefix + record.name);
     values[static_cast<size_t>(record.output)] = mapping->write(OpCall(model, network, record, values));

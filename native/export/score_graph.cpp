@@ -32,10 +32,10 @@ class Builder {
   void build() {
     const std::string sizes = "in the range of images from -1 to 1: pixel / 127.5 - 1";
     x0_ = m_.input({"x0", false, {"batch", channels_, s_.imageHeight(), s_.imageWidth()}, "the image, " + sizes});
-    reduced_ = s_.scale == 1 ? x0_
-                             : m_.node("AveragePool", {x0_},
-                                       {{"kernel_shape", Ints{s_.scale, s_.scale}},
-                                        {"strides", Ints{s_.scale, s_.scale}}});
+    reduced_ = s_.scale == 1
+                   ? x0_
+                   : m_.node("AveragePool", {x0_},
+                             {{"kernel_shape", Ints{s_.scale, s_.scale}}, {"strides", Ints{s_.scale, s_.scale}}});
     noise_ = noise();
     runNetwork();
     const OnnxValue pixelMap = pixelScore();
@@ -66,7 +66,7 @@ class Builder {
     shape[0] = scales_;
     return m_.constant(std::move(values), std::move(shape));
   }
-  OnnxValue coefficient(float StepCoefficients::*field) {
+  OnnxValue coefficient(float StepCoefficients::* field) {
     return perScale(5, [&](size_t s) { return steps_[s].*field; });
   }
 
@@ -79,7 +79,8 @@ class Builder {
   }
   /// A map [N, height, width] at the image's size.
   OnnxValue enlarge(const OnnxValue& map, int64_t height, int64_t width) {
-    const OnnxValue large = resize(reshape(map, {-1, 1, height, width}), height, width, s_.imageHeight(), s_.imageWidth());
+    const OnnxValue large =
+        resize(reshape(map, {-1, 1, height, width}), height, width, s_.imageHeight(), s_.imageWidth());
     return reshape(large, {-1, s_.imageHeight(), s_.imageWidth()});
   }
 
@@ -175,8 +176,8 @@ class Builder {
     const auto count = static_cast<double>(channels_ * s_.height * s_.width);
     const OnnxValue centre = mean(elements, all, true), deviation = sub(elements, centre);
     const OnnxValue std = m_.node("Sqrt", {mul(sum(mul(deviation, deviation), all, true), 1 / (count - 1))});
-    const OnnxValue inverse = m_.node("Where", {m_.node("Greater", {std, m_.scalar(0)}),
-                                                m_.node("Reciprocal", {std}), m_.scalar(0)});
+    const OnnxValue inverse =
+        m_.node("Where", {m_.node("Greater", {std, m_.scalar(0)}), m_.node("Reciprocal", {std}), m_.scalar(0)});
     const auto flat = [&](const OnnxValue& x) { return reshape(x, {scales_, -1, 1, 1}); };
     return mean(mul(sub(kl, flat(centre)), flat(inverse)), {0});
   }
@@ -277,10 +278,9 @@ class Builder {
   /// The distance [N, h / 4, w / 4] of pooled residuals to the nearest of good images (score/residual_memory.h).
   OnnxValue nearestResidual(const OnnxValue& difference) {
     const int64_t f = s_.features->channels(), count = static_cast<int64_t>(s_.residuals.size()) / f;
-    const OnnxValue pooled = m_.node("AveragePool", {mean(difference, {0})},
-                                     {{"kernel_shape", Ints{3, 3}},
-                                      {"pads", Ints{1, 1, 1, 1}},
-                                      {"count_include_pad", int64_t{1}}});
+    const OnnxValue pooled =
+        m_.node("AveragePool", {mean(difference, {0})},
+                {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{1, 1, 1, 1}}, {"count_include_pad", int64_t{1}}});
     const OnnxValue rows = reshape(transpose(pooled, {0, 2, 3, 1}), {-1, f});
     std::vector<OnnxValue> nearest;
     for (int64_t first = 0; first < count; first += kMemoryBlock) {
@@ -288,8 +288,7 @@ class Builder {
       const float* from = s_.residuals.data() + first * f;
       std::vector<float> squares;
       for (int64_t i = 0; i < n; ++i)
-        squares.push_back(static_cast<float>(
-            std::inner_product(from + i * f, from + (i + 1) * f, from + i * f, 0.0)));
+        squares.push_back(static_cast<float>(std::inner_product(from + i * f, from + (i + 1) * f, from + i * f, 0.0)));
       const OnnxValue block = m_.weight("residual_memory." + std::to_string(first), {n, f},
                                         [from, n, f](float* to) { std::copy_n(from, n * f, to); });
       // |a - b|^2 = |a|^2 + (|b|^2 - 2 a b)
@@ -313,12 +312,13 @@ class Builder {
     }
     outputMap("map", "what the image is judged by", map);
     const int64_t pixels = s_.imageHeight() * s_.imageWidth();
-    const int64_t wanted =
-        c_.topCount > 0 ? c_.topCount : std::lround(c_.topShare * static_cast<double>(pixels));
+    const int64_t wanted = c_.topCount > 0 ? c_.topCount : std::lround(c_.topShare * static_cast<double>(pixels));
     const int64_t top = std::clamp<int64_t>(wanted, 1, pixels);
     const auto largest = m_.nodes("TopK", {reshape(map, {-1, pixels}), m_.integers({top})}, 2, {{"axis", int64_t{1}}});
-    m_.output({"score", false, {"batch"}, "the image score: the mean of the " + std::to_string(top) +
-                                              " largest values of the map"},
+    m_.output({"score",
+               false,
+               {"batch"},
+               "the image score: the mean of the " + std::to_string(top) + " largest values of the map"},
               mean(largest[0], {1}));
   }
 

@@ -33,8 +33,8 @@ ScoreSetup openScoreSetup(const ExportSource& source, const OnnxOptions& options
 ///      -> backbone; fhat -> featureError [N, S, h / 4, w / 4] -> featureMap [N, H, W]
 ///      -> map [N, H, W] -> score [N]
 ///
-/// with S noise scales, h and w what the network sees. noise [N, S C, h, w] is an input or the engine's own, a constant.
-/// `source` and `setup` must outlive the model.
+/// with S noise scales, h and w what the network sees. noise [N, S C, h, w] is an input or the engine's own, a
+/// constant. `source` and `setup` must outlive the model.
 void buildScoreGraph(OnnxModel& model, const ExportSource& source, const ScoreSetup& setup);
 
 }  // namespace ddad

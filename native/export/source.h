@@ -1,5 +1,6 @@
 #pragma once
-// The file that is exported, a model or a training checkpoint: its configuration at once, its tensors as they are wanted.
+// The file that is exported, a model or a training checkpoint: its configuration at once, its tensors as they are
+// wanted.
 #include <string>
 
 #include "export/onnx_ops.h"

@@ -107,9 +107,9 @@ struct TensorToWrite {
 /// `path` under a temporary name, synced and renamed, so `path` holds either its old content or the whole new one, also
 /// after a crash. A symbolic link at `path` is replaced, not followed. Without `commit` nothing remains.
 ///
-/// Throws ERR_FILE_WRITE, with the system's reason, when writing fails; an old file is then untouched (but for a failure
-/// to sync the folder, which comes after the rename). Throws ERR_ARGUMENT for duplicate or reserved names, text that is
-/// not UTF-8, bad shapes, or a header that the reader would refuse.
+/// Throws ERR_FILE_WRITE, with the system's reason, when writing fails; an old file is then untouched (but for a
+/// failure to sync the folder, which comes after the rename). Throws ERR_ARGUMENT for duplicate or reserved names, text
+/// that is not UTF-8, bad shapes, or a header that the reader would refuse.
 class SafetensorsWriter {
  public:
   /// Writes the header; the `data` of `tensors` are not looked at.

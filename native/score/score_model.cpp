@@ -40,7 +40,8 @@ void ScoreModel::save(const std::string& path, const nlohmann::json& config) con
   if (features_) appendFeatures(*features_, tensors);
   for (size_t label = 0; label < memories_.size(); ++label) {
     const ResidualMemory& m = memories_[label];
-    if (m.count() > 0) tensors.push_back({memoryName(static_cast<int>(label)), DType::kF32, {m.count(), m.channels()}, m.rows()});
+    if (m.count() > 0)
+      tensors.push_back({memoryName(static_cast<int>(label)), DType::kF32, {m.count(), m.channels()}, m.rows()});
   }
   writeSafetensors(
       path, {{"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}}, tensors);

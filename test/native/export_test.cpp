@@ -59,13 +59,12 @@ TEST_SUITE("export") {
   TEST_CASE("protobuf fields") {
     Protobuf inner, p;
     inner.text(1, "ab");
-    p.integer(1, 300);   // the varint of the format's description: ac 02
-    p.integer(2, -1);    // ten bytes
+    p.integer(1, 300);  // the varint of the format's description: ac 02
+    p.integer(2, -1);   // ten bytes
     p.number(2, 1.0f);
     p.message(16, inner);  // a tag of two bytes
-    const std::string expected =
-        std::string("\x08\xac\x02") + "\x10" + std::string(9, '\xff') + "\x01" +
-        std::string("\x15\x00\x00\x80\x3f", 5) + std::string("\x82\x01\x04\x0a\x02", 5) + "ab";
+    const std::string expected = std::string("\x08\xac\x02") + "\x10" + std::string(9, '\xff') + "\x01" +
+                                 std::string("\x15\x00\x00\x80\x3f", 5) + std::string("\x82\x01\x04\x0a\x02", 5) + "ab";
     CHECK(p.bytes() == expected);
   }
 
