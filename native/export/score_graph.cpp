@@ -32,10 +32,11 @@ class Builder {
   void build() {
     const std::string sizes = "in the range of images from -1 to 1: pixel / 127.5 - 1";
     x0_ = m_.input({"x0", false, {"batch", channels_, s_.imageHeight(), s_.imageWidth()}, "the image, " + sizes});
-    reduced_ = s_.scale == 1
-                   ? x0_
-                   : m_.node("AveragePool", {x0_},
-                             {{"kernel_shape", Ints{s_.scale, s_.scale}}, {"strides", Ints{s_.scale, s_.scale}}});
+    reduced_ = x0_;
+    if (s_.scale > 1) {
+      const Ints cell = {s_.scale, s_.scale};
+      reduced_ = m_.node("AveragePool", {x0_}, {{"kernel_shape", cell}, {"strides", cell}});
+    }
     noise_ = noise();
     runNetwork();
     const OnnxValue pixelMap = pixelScore();
