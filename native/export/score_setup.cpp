@@ -20,6 +20,8 @@ ScoreSetup openScoreSetup(const ExportSource& source, const OnnxOptions& options
   if (source.isCheckpoint())
     refuse("graph", "score needs a model, which is calibrated; of a checkpoint there is the graph unet");
   const nlohmann::json& json = options.config.is_null() ? source.config() : options.config;
+  if (json.value("unet", nlohmann::json()) != source.config().at("unet"))
+    throw Error("ERR_CONFIG", "unet: expected the network that the model has; its structure cannot change");
   const std::vector<ScoreConfig> configs = readScoreConfigs(json);
   const int64_t classes = configs[0].unet.numClasses;
   if (options.label < 0 || options.label >= std::max<int64_t>(classes, 1))
