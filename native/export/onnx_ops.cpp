@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/op_kind.h"
 #include "tensor/error.h"
 
 namespace ddad {

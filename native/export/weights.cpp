@@ -7,6 +7,7 @@
 #include "backbone/stored_features.h"
 #include "export/export.h"
 #include "export/source.h"
+#include "file/safetensors_writer.h"
 
 namespace ddad {
 namespace {

@@ -12,8 +12,6 @@
 
 namespace ddad {
 
-class ReplacementFile;
-
 /// Element types of the format that this package knows.
 enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU64, kU32, kU16, kU8, kBool };
 
@@ -103,35 +101,13 @@ struct TensorToWrite {
   const void* data = nullptr;
 };
 
-/// Writes a safetensors file piece by piece, for tensors that are not in memory as a whole. The file is written beside
+/// Writes a safetensors file, tensors in the given order; equal arguments give equal bytes. The file is written beside
 /// `path` under a temporary name, synced and renamed, so `path` holds either its old content or the whole new one, also
-/// after a crash. A symbolic link at `path` is replaced, not followed. Without `commit` nothing remains.
+/// after a crash. A symbolic link at `path` is replaced, not followed.
 ///
-/// Throws ERR_FILE_WRITE, with the system's reason, when writing fails; an old file is then untouched (but for a
-/// failure to sync the folder, which comes after the rename). Throws ERR_ARGUMENT for duplicate or reserved names, text
-/// that is not UTF-8, bad shapes, or a header that the reader would refuse.
-class SafetensorsWriter {
- public:
-  /// Writes the header; the `data` of `tensors` are not looked at.
-  SafetensorsWriter(const std::string& path, const std::map<std::string, std::string>& metadata,
-                    const std::vector<TensorToWrite>& tensors);
-  ~SafetensorsWriter();
-  SafetensorsWriter(const SafetensorsWriter&) = delete;
-  SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
-
-  /// Appends data of the tensors, in their order and without gaps.
-  void write(const void* data, size_t bytes);
-  /// Puts the file in its place. Throws ERR_ARGUMENT when data are missing, or came in excess.
-  void commit();
-
- private:
-  std::string path_;
-  int64_t missing_ = 0;  // bytes of data
-  std::unique_ptr<ReplacementFile> file_;
-};
-
-/// Writes a safetensors file with SafetensorsWriter, tensors in the given order; equal arguments give equal bytes.
-/// Throws ERR_ARGUMENT for missing data, too.
+/// Throws ERR_FILE_WRITE, with the system's reason, when writing fails; the temporary file is then gone and an old file
+/// untouched (but for a failure to sync the folder, which comes after the rename). Throws ERR_ARGUMENT for duplicate or
+/// reserved names, text that is not UTF-8, bad shapes, missing data, or a header that the reader would refuse.
 void writeSafetensors(const std::string& path, const std::map<std::string, std::string>& metadata,
                       const std::vector<TensorToWrite>& tensors);
 

@@ -3,8 +3,8 @@
 #include <unordered_set>
 
 #include "file/replacement_file.h"
-#include "file/safetensors.h"
 #include "file/safetensors_header.h"
+#include "file/safetensors_writer.h"
 #include "nlohmann/json.hpp"
 #include "tensor/error.h"
 

@@ -44,9 +44,6 @@ enum class OpKind {
   kAvgPool,            // 2x2
 };
 
-/// A word for the kind ("conv"); null for a number that is no kind.
-const char* opKindName(OpKind kind);
-
 enum class EmbeddingMode { kNone, kScaleShift, kAdd };
 enum class Activation { kNone, kSilu, kRelu6 };
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/op_kind.h"
 #include "ops/plan.h"
 #include "profile/profile.h"
 #include "unet/initialize.h"

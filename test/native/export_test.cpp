@@ -10,6 +10,7 @@
 #include "export/protobuf.h"
 #include "file_helpers.h"
 #include "op_cases.h"
+#include "ops/op_kind.h"
 
 using namespace ddad;
 
