@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { types } from 'node:util';
 import { z } from 'zod';
 import { parseStoredConfig, type StoredConfig } from './config.js';
 import { type DeviceOptions, deviceOptions, parseOptions, type ScoringOptions, scoringOptions } from './options.js';
@@ -258,7 +259,6 @@ export class Detector {
 /** A path or an encoded image can be iterated too, but nobody means its letters or bytes. */
 function checkList(images: unknown): void {
   const iterable = typeof images === 'object' && images !== null;
-  if (iterable && !(images instanceof Uint8Array) && (Symbol.iterator in images || Symbol.asyncIterator in images))
-    return;
+  if (iterable && !types.isUint8Array(images) && (Symbol.iterator in images || Symbol.asyncIterator in images)) return;
   throw new DdadError('ERR_ARGUMENT', `scoreAll: expected an iterable of images, got ${kindOf(images)}`);
 }

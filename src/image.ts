@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { types } from 'node:util';
 import sharp from 'sharp';
 import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
 import { inSlices } from './slices.js';
@@ -50,7 +51,7 @@ function imageError(name: string, why: string, cause?: unknown): DdadError {
 }
 
 async function encodedBytes(input: string | Uint8Array | ArrayBuffer): Promise<Uint8Array> {
-  if (typeof input !== 'string') return input instanceof ArrayBuffer ? new Uint8Array(input) : input;
+  if (typeof input !== 'string') return types.isArrayBuffer(input) ? new Uint8Array(input) : bytesOf(input);
   try {
     return await readFile(input);
   } catch (cause) {
@@ -68,7 +69,18 @@ function checkLimit(width: number, height: number, limit: number, name: string):
 }
 
 function isRaw(input: ImageInput): input is RawImage {
-  return !(input instanceof Uint8Array) && !(input instanceof ArrayBuffer) && typeof input !== 'string';
+  return !types.isUint8Array(input) && !types.isArrayBuffer(input) && typeof input !== 'string';
+}
+
+/** A view of this context over the same memory: arrays of other contexts (vm, test runners) are no instances of ours. */
+const bytesOf = ({ buffer, byteOffset, length }: Uint8Array | Uint8ClampedArray): Uint8Array =>
+  new Uint8Array(buffer, byteOffset, length);
+
+function viewOf(data: unknown): Uint8Array | Uint16Array | Float32Array | undefined {
+  if (types.isUint8Array(data) || types.isUint8ClampedArray(data)) return bytesOf(data);
+  if (types.isUint16Array(data)) return new Uint16Array(data.buffer, data.byteOffset, data.length);
+  if (types.isFloat32Array(data)) return new Float32Array(data.buffer, data.byteOffset, data.length);
+  return undefined;
 }
 
 /** Checks pixels that a caller gave and returns them as 8 or 16 bits. */
@@ -77,26 +89,21 @@ async function checkRaw(
   limit: number,
   signal: AbortSignal | undefined,
 ): Promise<Uint8Array | Uint16Array> {
-  const { data, width, height, channels } = input;
+  const { width, height, channels } = input;
   const name = 'the image';
   if (!Number.isInteger(width) || !Number.isInteger(height) || width < 1 || height < 1) {
     throw imageError(name, `expected a width and height of at least 1, got ${width} x ${height}`);
   }
   checkLimit(width, height, limit, name);
   if (![1, 2, 3, 4].includes(channels)) throw imageError(name, `expected 1 to 4 channels, got ${channels}`);
-  const known =
-    data instanceof Uint8Array ||
-    data instanceof Uint8ClampedArray ||
-    data instanceof Uint16Array ||
-    data instanceof Float32Array;
-  if (!known) {
+  const data = viewOf(input.data);
+  if (!data) {
     const expected = 'expected data as Uint8Array, Uint16Array or Float32Array';
-    throw imageError(name, `${expected}, got ${kindOf(data)}`);
+    throw imageError(name, `${expected}, got ${kindOf(input.data)}`);
   }
   if (data.length !== width * height * channels) {
     throw imageError(name, `expected ${width * height * channels} values of data, got ${data.length}`);
   }
-  if (data instanceof Uint8ClampedArray) return new Uint8Array(data.buffer, data.byteOffset, data.length);
   if (!(data instanceof Float32Array)) return data;
   const deep = new Uint16Array(data.length);
   const convert = (from: number, to: number): void => {

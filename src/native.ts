@@ -7,9 +7,20 @@ export interface CancelToken {
   cancel(): void;
 }
 
-/** Pixels as the engine takes them: interleaved rows; 8 bits, 16 bits, or floats in 0..1. */
+/** 8 bits, 16 bits, or floats in 0..1. */
+export type PixelArray = Uint8Array | Uint16Array | Float32Array;
+
+/** Pixels in the engine's memory, written a piece at a time; scoring them empties it. */
+export interface PixelBuffer {
+  /** Throws ERR_ARGUMENT for more than there is room for, or of another type than the first. */
+  append(values: PixelArray): void;
+  /** The room that it was made with. */
+  readonly byteLength: number;
+}
+
+/** Pixels as the engine takes them, in interleaved rows. */
 export interface NativeImage {
-  data: Uint8Array | Uint16Array | Float32Array;
+  data: PixelArray | PixelBuffer;
   width: number;
   height: number;
   channels: number;
@@ -107,6 +118,7 @@ export interface Addon {
   info(): string;
   backboneTaps(path: string, token: CancelToken): Promise<string>;
   CancelToken: new () => CancelToken;
+  PixelBuffer: new (bytes: number) => PixelBuffer;
   NativeTrainer: new (config: string, options: string) => NativeTrainer;
   loadDetector(path: string, options: string, token: CancelToken): Promise<NativeDetector>;
   /**

@@ -229,7 +229,7 @@ export class ScoreQueue {
     for (const entry of batch) delete entry.image;
     try {
       const scored = this.#native.scoreBatch(images, tokens);
-      for (const { data } of images) addon().release(data); // the engine has its own copy
+      for (const { data } of images) if (ArrayBuffer.isView(data)) addon().release(data); // the engine has its own copy
       const results = await scored;
       for (const [i, entry] of batch.entries()) {
         const result = results[i] as NativeScore | Error;

@@ -10,6 +10,7 @@
 
 #include "bind/arguments.h"
 #include "bind/cancel_token.h"
+#include "bind/pixel_buffer.h"
 #include "device/device.h"
 #include "tensor/error.h"
 
@@ -59,18 +60,26 @@ OwnedImage copyImage(const Napi::Value& value) {
   checkPixels(request.outWidth == 0 ? request.width : request.outWidth,
               request.outHeight == 0 ? request.height : request.outHeight, "score: map");
 
-  const ArrayView view =
-      expectTypedArray(data, "score: image.data", {napi_uint8_array, napi_uint16_array, napi_float32_array});
-  const size_t elements = static_cast<size_t>(request.width) * request.height * request.channels;
-  if (view.length != elements)
-    throwArgument("score: image.data",
-                  std::to_string(elements) + " values (" + std::to_string(request.width) + " x " +
-                      std::to_string(request.height) + " pixels of " + std::to_string(request.channels) + ")",
-                  std::to_string(view.length));
-  request.type = view.type == napi_uint8_array    ? PixelType::kU8
-                 : view.type == napi_uint16_array ? PixelType::kU16
-                                                  : PixelType::kF32;
-  owned.pixels = view.copy<uint8_t>();
+  const auto describeAs = [&](napi_typedarray_type type, size_t length) {
+    const size_t elements = static_cast<size_t>(request.width) * request.height * request.channels;
+    if (length != elements)
+      throwArgument("score: image.data",
+                    std::to_string(elements) + " values (" + std::to_string(request.width) + " x " +
+                        std::to_string(request.height) + " pixels of " + std::to_string(request.channels) + ")",
+                    std::to_string(length));
+    request.type = type == napi_uint8_array    ? PixelType::kU8
+                   : type == napi_uint16_array ? PixelType::kU16
+                                               : PixelType::kF32;
+  };
+  if (PixelBuffer* buffer = PixelBuffer::from(data)) {
+    describeAs(buffer->type(), buffer->length());
+    owned.pixels = buffer->take(value.Env());
+  } else {
+    const ArrayView view =
+        expectTypedArray(data, "score: image.data", {napi_uint8_array, napi_uint16_array, napi_float32_array});
+    describeAs(view.type, view.length);
+    owned.pixels = view.copy<uint8_t>();
+  }
   request.data = owned.pixels.data();
   return owned;
 }

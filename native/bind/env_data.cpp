@@ -123,7 +123,11 @@ void EnvData::stop(const std::shared_ptr<Request>& request, const Failure& failu
   request->stop();
   if (!ComputeThread::instance().remove(request.get())) return;  // it runs or has run: it comes back by itself
   request->failure = failure;
-  settle(request);
+  // A token of an addon that is loaded a second time in this thread stops calls that are not ours.
+  if (pending_.contains(request.get()))
+    settle(request);
+  else
+    request->completed();
 }
 
 void EnvData::abort(const std::shared_ptr<Request>& request) { stop(request, aborted()); }

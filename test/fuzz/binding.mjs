@@ -38,6 +38,8 @@ const methods = {
   exportWeights: ['addon', values.path, values.savePath, values.exported, token],
   NativeTrainer: ['new', values.config, values.trainerOptions],
   CancelToken: ['new'],
+  PixelBuffer: ['new', values.count],
+  append: ['pixels', values.floats],
   cancel: ['token'],
   config: ['detector'],
   setConfig: ['detector', values.config],
@@ -93,7 +95,7 @@ async function openWorld(addon, folder) {
     return trainer;
   };
   const hostile = new Set();
-  const world = { addon, newToken, depth: 0, path: at, plain };
+  const world = { addon, newToken, depth: 0, round: 0, path: at, plain };
   world.thrown = (value) => {
     hostile.add(value);
     return value;
@@ -110,6 +112,8 @@ async function openWorld(addon, folder) {
     if (!alive(world.detector)) world.detector = await world.trainer.toDetector(plain);
     if (!alive(world.featureDetector)) world.featureDetector = await world.featureTrainer.toDetector(featured);
     world.freshDetector = world.detector;
+    world.pixels = new addon.PixelBuffer(64);
+    if (world.round++ % 2) world.pixels.append(new Uint8Array(64));
     world.victim = world.freshTrainer;
   };
   const alive = (object) => {

@@ -71,6 +71,7 @@ const engineObjects = [
   'closedTrainer',
   'disposedDetector',
   'disposedTrainer',
+  'pixels',
 ];
 const object = fc.constantFrom(...engineObjects).map((name) => ['object', name]);
 const odd = fc.constantFrom(
@@ -105,7 +106,16 @@ const mostly = (good, weight = 6) => fc.oneof({ weight, arbitrary: good }, { wei
 export const token = mostly(fc.constantFrom(['token'], ['token'], ['token'], ['cancelled']), 12);
 const size = fc.constantFrom(1, 2, 7, 8, 9, 16).map((value) => ['value', value]);
 const imageField = {
-  data: mostly(array(['Uint8Array', 'Uint16Array', 'Float32Array'], fc.constantFrom(64, 64, 64, 128, 0)), 12),
+  data: mostly(
+    fc.oneof(
+      {
+        weight: 5,
+        arbitrary: array(['Uint8Array', 'Uint16Array', 'Float32Array'], fc.constantFrom(64, 64, 64, 128, 0)),
+      },
+      fc.constant(['object', 'pixels']),
+    ),
+    12,
+  ),
   width: mostly(fc.constant(['value', 8]), 12),
   height: mostly(fc.constant(['value', 8]), 12),
   channels: mostly(fc.constant(['value', 1]), 12),

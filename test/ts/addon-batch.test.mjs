@@ -63,6 +63,34 @@ test('a configuration set while images wait leaves every map as it should be', a
   assert.deepEqual(late.pixelMap, late.map);
 });
 
+test('pixels written in pieces score like those in one, once', async (t) => {
+  const detector = await openDetector(t);
+  for (const Type of [Uint8Array, Uint16Array, Float32Array]) {
+    const data = Type.from(picture(1).data, (value) => (Type === Float32Array ? value / 255 : value));
+    const buffer = new addon.PixelBuffer(data.byteLength);
+    assert.equal(buffer.byteLength, data.byteLength);
+    for (let from = 0; from < 256; from += 100) buffer.append(data.subarray(from, from + 100));
+    const whole = await detector.score({ ...picture(1), data }, token());
+    const [pieces] = await detector.scoreBatch([{ ...picture(1), data: buffer }], [token()]);
+    assert.deepEqual(pieces, whole);
+    const again = detector.score({ ...picture(1), data: buffer }, token());
+    await assert.rejects(again, { code: 'ERR_ARGUMENT', message: /expected 256 values .*, got 0/ });
+  }
+});
+
+test('a buffer of pixels takes what it has room for', () => {
+  const refused = (work, message) => assert.throws(work, { code: 'ERR_ARGUMENT', message });
+  const buffer = new addon.PixelBuffer(10);
+  buffer.append(new Uint16Array(2));
+  refused(() => buffer.append(new Uint16Array(4)), /append: view: expected at most 6 bytes, got 8/);
+  refused(() => buffer.append(new Uint8Array(2)), /append: view: expected an array of the type of the first/);
+  refused(() => buffer.append([1, 2]), /append: view: expected a Uint8Array/);
+  buffer.append(new Uint16Array(3));
+  for (const bytes of [0, -1, NaN, 2 ** 40, '8', undefined])
+    refused(() => new addon.PixelBuffer(bytes), /PixelBuffer: bytes: expected a number/);
+  assert.throws(() => buffer.append.call({}, new Uint16Array(1)), TypeError);
+});
+
 test('release lets go of memory that a view fills, and of no other', () => {
   const whole = new Uint16Array(1000);
   const part = new Uint8Array(whole.buffer, 0, 10);
