@@ -13,6 +13,7 @@
 #include "bind/detector_binding.h"
 #include "bind/env_data.h"
 #include "bind/errors.h"
+#include "bind/export_binding.h"
 #include "bind/napi_base.h"
 #include "bind/pixel_buffer.h"
 #include "bind/profile_binding.h"
@@ -107,6 +108,8 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("PixelBuffer", PixelBuffer::define(env));
   exports.Set("NativeTrainer", NativeTrainer::define(env));
   exports.Set("backboneTaps", Napi::Function::New<backboneTaps>(env, "backboneTaps"));
+  exports.Set("exportOnnx", Napi::Function::New<exportOnnx>(env, "exportOnnx"));
+  exports.Set("exportWeights", Napi::Function::New<exportWeights>(env, "exportWeights"));
   exports.Set("info", Napi::Function::New<info>(env, "info"));
   exports.Set("loadDetector", Napi::Function::New<loadDetector>(env, "loadDetector"));
   exports.Set("profile", Napi::Function::New<profile>(env, "profile"));
