@@ -10,6 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "file/mapped_file.h"
+
 namespace ddad {
 
 /// Element types of the format that this package knows.
@@ -81,13 +83,15 @@ class SafetensorsFile {
   /// or element type, or a value that is NaN or infinite in float32; `out` is then unspecified.
   void readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const;
 
+  /// The mapped bytes, into which the tensors' data point.
+  const MappedFile& mapping() const { return *mapping_; }
+
  private:
-  class Mapping;
-  SafetensorsFile(std::string path, std::unique_ptr<Mapping> mapping);
+  SafetensorsFile(std::string path, std::unique_ptr<MappedFile> mapping);
   [[noreturn]] void fail(const std::string& what) const;
 
   std::string path_;
-  std::unique_ptr<Mapping> mapping_;
+  std::unique_ptr<MappedFile> mapping_;
   std::map<std::string, std::string> metadata_;
   std::vector<TensorEntry> tensors_;
   std::unordered_map<std::string, size_t> index_;
@@ -101,13 +105,36 @@ struct TensorToWrite {
   const void* data = nullptr;
 };
 
-/// Writes a safetensors file, tensors in the given order; equal arguments give equal bytes. The file is written beside
+/// Writes a safetensors file piece by piece, for tensors that are not in memory as a whole. The file is written beside
 /// `path` under a temporary name, synced and renamed, so `path` holds either its old content or the whole new one, also
-/// after a crash. A symbolic link at `path` is replaced, not followed.
+/// after a crash. A symbolic link at `path` is replaced, not followed. Without `commit` nothing remains.
 ///
-/// Throws ERR_FILE_WRITE, with the system's reason, when writing fails; the temporary file is then gone and an old file
-/// untouched (but for a failure to sync the folder, which comes after the rename). Throws ERR_ARGUMENT for duplicate or
-/// reserved names, text that is not UTF-8, bad shapes, missing data, or a header that the reader would refuse.
+/// Throws ERR_FILE_WRITE, with the system's reason, when writing fails; an old file is then untouched (but for a
+/// failure to sync the folder, which comes after the rename). Throws ERR_ARGUMENT for duplicate or reserved names, text
+/// that is not UTF-8, bad shapes, or a header that the reader would refuse.
+class SafetensorsWriter {
+ public:
+  /// Writes the header; the `data` of `tensors` are not looked at.
+  SafetensorsWriter(const std::string& path, const std::map<std::string, std::string>& metadata,
+                    const std::vector<TensorToWrite>& tensors);
+  ~SafetensorsWriter();
+  SafetensorsWriter(const SafetensorsWriter&) = delete;
+  SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
+
+  /// Appends data of the tensors, in their order and without gaps.
+  void write(const void* data, size_t bytes);
+  /// Puts the file in its place. Throws ERR_ARGUMENT when data are missing, or came in excess.
+  void commit();
+
+ private:
+  class Replacement;
+  std::string path_;
+  int64_t missing_ = 0;  // bytes of data
+  std::unique_ptr<Replacement> file_;
+};
+
+/// Writes a safetensors file with SafetensorsWriter, tensors in the given order; equal arguments give equal bytes.
+/// Throws ERR_ARGUMENT for missing data, too.
 void writeSafetensors(const std::string& path, const std::map<std::string, std::string>& metadata,
                       const std::vector<TensorToWrite>& tensors);
 

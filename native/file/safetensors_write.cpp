@@ -30,13 +30,12 @@ int64_t checkedBytes(const std::string& path, const TensorToWrite& tensor) {
   const int64_t bytes = shapeBytes(tensor.shape, tensor.dtype);
   const std::string where = "tensor " + quoteName(tensor.name);
   if (bytes < 0) failArgument(path, where + ": expected a shape below 2^63 bytes, got " + shapeText(tensor.shape));
-  if (bytes > 0 && tensor.data == nullptr) failArgument(path, where + ": expected data, got null");
   return bytes;
 }
 
 // Written by hand: an object of the JSON library would sort the tensors or search them one by one.
 std::string headerText(const std::string& path, const std::map<std::string, std::string>& metadata,
-                       const std::vector<TensorToWrite>& tensors) {
+                       const std::vector<TensorToWrite>& tensors, int64_t& dataBytes) {
   std::string text = "{";
   std::unordered_set<std::string> names{"__metadata__"};
   int64_t offset = 0;
@@ -59,6 +58,7 @@ std::string headerText(const std::string& path, const std::map<std::string, std:
     failArgument(path, "expected tensor names and metadata in UTF-8");
   }
   text += '}';
+  dataBytes = offset;
   text.resize((text.size() + 7) / 8 * 8, ' ');  // the data start 8-byte aligned: the length before it has 8 bytes
   if (text.size() > SafetensorsFile::kMaxHeaderBytes) {
     failArgument(path, "expected a header of at most " + std::to_string(SafetensorsFile::kMaxHeaderBytes) +
@@ -73,10 +73,12 @@ std::string folderOf(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+}  // namespace
+
 // A new file beside `path` that replaces it on commit() and is removed otherwise.
-class ReplacementFile {
+class SafetensorsWriter::Replacement {
  public:
-  explicit ReplacementFile(std::string path) : path_(std::move(path)) {
+  explicit Replacement(std::string path) : path_(std::move(path)) {
     static std::atomic<uint64_t> counter{0};
     struct stat old{};
     if (::stat(path_.c_str(), &old) == 0 && !S_ISREG(old.st_mode)) {
@@ -90,12 +92,12 @@ class ReplacementFile {
     }
     if (fd_ < 0) failWrite(path_, std::strerror(errno));
   }
-  ~ReplacementFile() {
+  ~Replacement() {
     if (fd_ >= 0) ::close(fd_);
     if (!renamed_) ::unlink(temporary_.c_str());
   }
-  ReplacementFile(const ReplacementFile&) = delete;
-  ReplacementFile& operator=(const ReplacementFile&) = delete;
+  Replacement(const Replacement&) = delete;
+  Replacement& operator=(const Replacement&) = delete;
 
   void write(const void* data, size_t bytes) {
     constexpr size_t kChunk = size_t{64} << 20;  // systems limit a single write, the lowest at 2 GiB
@@ -146,15 +148,36 @@ class ReplacementFile {
   bool renamed_ = false;
 };
 
-}  // namespace
+SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::map<std::string, std::string>& metadata,
+                                     const std::vector<TensorToWrite>& tensors)
+    : path_(path) {
+  const std::string header = headerText(path, metadata, tensors, missing_);
+  const uint64_t headerBytes = header.size();
+  file_ = std::make_unique<Replacement>(path);
+  file_->write(&headerBytes, sizeof(headerBytes));
+  file_->write(header.data(), header.size());
+}
+
+SafetensorsWriter::~SafetensorsWriter() = default;
+
+void SafetensorsWriter::write(const void* data, size_t bytes) {
+  missing_ -= static_cast<int64_t>(bytes);
+  if (missing_ < 0) failArgument(path_, "got " + std::to_string(-missing_) + " bytes more than the tensors have");
+  file_->write(data, bytes);
+}
+
+void SafetensorsWriter::commit() {
+  if (missing_ != 0) failArgument(path_, "expected " + std::to_string(missing_) + " more bytes of data");
+  file_->commit();
+}
 
 void writeSafetensors(const std::string& path, const std::map<std::string, std::string>& metadata,
                       const std::vector<TensorToWrite>& tensors) {
-  const std::string header = headerText(path, metadata, tensors);
-  const uint64_t headerBytes = header.size();
-  ReplacementFile file(path);
-  file.write(&headerBytes, sizeof(headerBytes));
-  file.write(header.data(), header.size());
+  for (const TensorToWrite& tensor : tensors) {
+    if (checkedBytes(path, tensor) > 0 && tensor.data == nullptr)
+      failArgument(path, "tensor " + quoteName(tensor.name) + ": expected data, got null");
+  }
+  SafetensorsWriter file(path, metadata, tensors);
   for (const TensorToWrite& tensor : tensors) {
     file.write(tensor.data, static_cast<size_t>(shapeBytes(tensor.shape, tensor.dtype)));
   }
