@@ -14,7 +14,7 @@ export const nativeLayers = (() => {
   const train = ['score', ...score];
   const verify = ['train', ...train];
   const profile = train;
-  const bind = ['verify', 'profile', ...verify];
+  const bind = ['verify', 'profile', 'import', ...verify];
   return {
     tensor,
     file,
@@ -23,6 +23,7 @@ export const nativeLayers = (() => {
     unet: network,
     noise: network,
     backbone: network,
+    import: score,
     score,
     train,
     profile,
