@@ -15,7 +15,7 @@ export const nativeLayers = (() => {
   const verify = ['train', ...train];
   const exporting = ['score', ...score];
   const profile = train;
-  const bind = ['verify', 'profile', 'export', ...verify];
+  const bind = ['verify', 'profile', 'import', 'export', ...verify];
   return {
     tensor,
     file,
@@ -24,6 +24,7 @@ export const nativeLayers = (() => {
     unet: network,
     noise: network,
     backbone: network,
+    import: score,
     score,
     train,
     profile,

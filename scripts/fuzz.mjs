@@ -23,6 +23,9 @@ const natives = {
   checkpoint: { length: 65536, share: 1 },
   backbone: { length: 16384, share: 0.1 },
   choices: { length: 1024, share: 0.5 },
+  pickle: { length: 2048, share: 2, dictionary: 'pickle.dict' },
+  torch: { length: 4096, share: 2, dictionary: 'pickle.dict' },
+  import: { length: 65536, share: 0.5 },
   verify: { length: 16384, share: 0.1 },
 };
 /** What merging leaves in a corpus of the repository: so many inputs, of all sizes, and bytes. */

@@ -26,7 +26,14 @@ const commonConfig = z.looseObject({
     featureChannels: z.number().int().min(0).optional(),
   }),
   features: z
-    .looseObject({ backbone: z.string(), strides: z.array(positive).min(1), scale: positive, weight: z.number() })
+    .looseObject({
+      backbone: z.string(),
+      strides: z.array(positive).min(1),
+      scale: positive,
+      weight: z.number(),
+      /** False where the feature head is fresh: no feature-level score. */
+      trained: z.boolean().optional(),
+    })
     .nullable()
     .optional(),
   diffusion: z.looseObject({
@@ -148,11 +155,18 @@ const liteTaps: readonly BackboneTap[] = [
 /** The memory of a model that sees whole images; bench/accuracy has what other numbers gave. */
 export const defaultMemory = { patches: 20_000, weight: 0.75 } as const;
 
+/** A network that is there already, and the chain that it was trained on. */
+export type Base = Pick<StoredConfig, 'unet' | 'diffusion'>;
+
 /**
  * The whole configuration that stands behind a few options. `channels` must be decided by now; `taps` are those of the
- * backbone.
+ * backbone. Network and chain are those of `base`, where one is given.
  */
-export function expandConfig(options: TrainerOptions, taps: readonly BackboneTap[] = liteTaps): ModelConfig {
+export function expandConfig(
+  options: TrainerOptions,
+  taps: readonly BackboneTap[] = liteTaps,
+  base?: Base,
+): ModelConfig {
   const name = options.preset ?? defaultPreset;
   const preset = presets[name];
   const channels = options.channels === 'gray' ? 1 : 3;
@@ -182,6 +196,7 @@ export function expandConfig(options: TrainerOptions, taps: readonly BackboneTap
       resblockUpdown: true,
       useNewAttentionOrder: false,
       numClasses: null,
+      ...base?.unet,
       featureChannels,
     },
     features:
@@ -194,8 +209,8 @@ export function expandConfig(options: TrainerOptions, taps: readonly BackboneTap
             weight: options.featureWeight ?? 1,
           },
     diffusion: {
-      schedule: options.schedule ?? 'linear',
-      steps: 1000,
+      schedule: options.schedule ?? base?.diffusion.schedule ?? 'linear',
+      steps: base?.diffusion.steps ?? 1000,
       respacing: null,
       loss: options.loss ?? 'rescaled_mse',
     },
@@ -284,7 +299,7 @@ export function pixelSize({ input, features }: Pick<StoredConfig, 'input' | 'fea
 }
 
 /** What a backbone is called in a model: its file's name, which tells one from another. */
-const backboneName = (file: string): string => path.basename(file).replace(/(-backbone)?\.safetensors$/, '');
+export const backboneName = (file: string): string => path.basename(file).replace(/(-backbone)?\.safetensors$/, '');
 
 /** The options that lead to this configuration; the inverse of {@link expandConfig}. */
 export function optionsOf(config: ModelConfig): TrainerOptions {
@@ -352,6 +367,9 @@ const changeable = new Set<keyof TrainerOptions>([
 /** The options of a run that goes on from `saved`: what is given must agree with it, or be free to change. */
 export function resumeOptions(saved: ModelConfig, given: TrainerOptions): TrainerOptions {
   const before = optionsOf(saved);
+  if (given.init !== undefined) {
+    throw new DdadError('ERR_OPTION', 'option "init": the checkpoint has weights of its own; expected none beside it');
+  }
   for (const [key, value] of Object.entries(given) as [keyof TrainerOptions, unknown][]) {
     if (changeable.has(key) || (key === 'channels' && value === 'auto')) continue;
     const was = before[key];

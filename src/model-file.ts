@@ -36,6 +36,7 @@ async function readMetadata(file: string): Promise<Record<string, unknown>> {
     if (size < 8) broken(`expected at least 8 bytes, got ${size}`);
     await handle.read(prefix, 0, 8, 0);
     const length = prefix.readBigUInt64LE();
+    if (prefix.toString('latin1', 0, 4) === 'PK\x03\x04') broken('it is a zip archive; import reads those of PyTorch');
     if (length > BigInt(Math.min(size - 8, maxHeaderBytes))) broken(`its header of ${length} bytes does not fit`);
     const header = Buffer.alloc(Number(length));
     await handle.read(header, 0, header.length, 8);
@@ -51,31 +52,26 @@ async function readMetadata(file: string): Promise<Record<string, unknown>> {
   }
 }
 
-/** The configuration of a model, read from its header alone. */
-export async function readStoredConfig(file: string): Promise<StoredConfig> {
+/** The configuration of a file of ours, as JSON, read from its header alone. */
+async function readConfig(file: string, kind: 'checkpoint' | 'model'): Promise<string> {
   const metadata = await readMetadata(file);
   if (metadata['format'] !== 'ddad-native') {
-    throw new DdadError(
-      'ERR_MODEL_FORMAT',
-      `${file}: expected a ddad-native model, got a safetensors file without that format in its metadata`,
-    );
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind} of ddad-native, got another safetensors file`);
   }
-  return parseStoredConfig(textOf(metadata['config']), file);
+  if (metadata['kind'] !== kind) {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got a ${textOf(metadata['kind'])}`);
+  }
+  return textOf(metadata['config']);
 }
 
-/** The configuration and position of a checkpoint, read from its header alone. */
+/** The configuration of a model. */
+export async function readModel(file: string): Promise<StoredConfig> {
+  return parseStoredConfig(await readConfig(file, 'model'), file);
+}
+
+/** The configuration and position of a checkpoint. */
 export async function readCheckpoint(file: string): Promise<{ config: ModelConfig; state: CheckpointState }> {
-  const metadata = await readMetadata(file);
-  if (metadata['format'] !== 'ddad-native') {
-    throw new DdadError(
-      'ERR_MODEL_FORMAT',
-      `${file}: expected a checkpoint of ddad-native, got another safetensors file`,
-    );
-  }
-  if (metadata['kind'] !== 'checkpoint') {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a checkpoint, got a ${textOf(metadata['kind'])}`);
-  }
-  const config = parseModelConfig(textOf(metadata['config']), file);
+  const config = parseModelConfig(await readConfig(file, 'checkpoint'), file);
   const state = config['checkpoint'] as CheckpointState | undefined;
   if (typeof state?.step !== 'number' || typeof state.fingerprint !== 'string') {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: the checkpoint does not say where its run stands`);

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
+import type { BackboneTap, StoredConfig } from './config.js';
 import { abortError, DdadError, messageOf, throwIfAborted, toDdadError } from './errors.js';
 
 /** A flag that the compute thread reads between two operations. */
@@ -86,9 +87,38 @@ export interface NativeTrainer {
   observe(pixels: Float32Array, token: CancelToken): Promise<void>;
   step(pixels: Float32Array, labels: Int32Array | null, lr: number, token: CancelToken): Promise<NativeStep>;
   saveCheckpoint(path: string, metadata: string, token: CancelToken): Promise<void>;
+  /** Starts from a model file's parameters; JSON of the names of those that stayed fresh. */
+  initialize(path: string, keepHead: boolean, token: CancelToken): Promise<string>;
   loadCheckpoint(path: string, token: CancelToken): Promise<string>;
   toDetector(config: string): Promise<NativeDetector>;
   memory(): string;
+  dispose(): void;
+}
+
+/** What the engine finds in a checkpoint of another program. */
+export interface NativeInspection {
+  format: 'zip' | 'legacy' | 'safetensors';
+  prefix: string;
+  unet: StoredConfig['unet'];
+  /** Fields of it that no shape shows. */
+  assumed: string[];
+  /** Element types, number and values of the parameters that are taken; names of tensors that are not. */
+  dtypes: string[];
+  tensors: number;
+  parameters: number;
+  leftOut: string[];
+  /** Channels of a feature head that is there, or 0. */
+  head: number;
+}
+
+export interface NativeImporter {
+  /** Maps the checkpoint and finds its network; JSON of {@link NativeInspection}. */
+  open(options: string, token: CancelToken): Promise<string>;
+  begin(path: string, config: string, backbone: string, token: CancelToken): Promise<void>;
+  /** Writes some more; resolves to the share that is done, 1 when the model is in its place. */
+  write(token: CancelToken): Promise<number>;
+  /** Lets go of the checkpoint, and removes a model that is not complete; resolves when that is done. */
+  close(): Promise<void>;
   dispose(): void;
 }
 
@@ -118,6 +148,7 @@ export interface Addon {
   info(): string;
   backboneTaps(path: string, token: CancelToken): Promise<string>;
   CancelToken: new () => CancelToken;
+  NativeImporter: new (path: string) => NativeImporter;
   PixelBuffer: new (bytes: number) => PixelBuffer;
   NativeTrainer: new (config: string, options: string) => NativeTrainer;
   loadDetector(path: string, options: string, token: CancelToken): Promise<NativeDetector>;
@@ -205,4 +236,11 @@ export async function callNative<T>(
   } finally {
     signal?.removeEventListener('abort', cancel);
   }
+}
+
+/** The taps of a backbone; those of the package's where none is named. */
+export async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {
+  if (backbone === null) return [];
+  const file = backbone ?? defaultBackbone;
+  return JSON.parse(await callNative(signal, (token) => addon().backboneTaps(file, token))) as BackboneTap[];
 }

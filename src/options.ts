@@ -64,9 +64,29 @@ const trainerOptions = z.strictObject({
     .nullable()
     .optional(),
   alpha: z.number().min(0).max(1).optional(),
+  init: z.string().min(1).optional(),
   device: deviceName.optional(),
   threads: whole(0, 1024).optional(),
 });
+
+const { size, backbone, featureStrides, featureScale } = trainerOptions.shape;
+
+/** What decides a model that is imported, beside its checkpoint. */
+export const importSettings = trainerOptions
+  .pick({ preset: true, mode: true, schedule: true, scales: true, scaleIndexing: true, respacing: true })
+  .extend({ smoothing: trainerOptions.shape.smoothing, topPixels: topPixels.optional() })
+  .extend({ size, backbone, featureStrides, featureScale })
+  .extend({
+    normalization: z.enum(['per-image', 'none']).optional(),
+    diffusionSteps: whole(2, 100_000).optional(),
+    prefix: z.string().optional(),
+    dropLabels: z.boolean().optional(),
+    imageSize: whole(8, 4096).optional(),
+    attentionResolutions: z.array(whole(1, 4096)).max(8).optional(),
+    numHeads: whole(1, 256).optional(),
+    numHeadChannels: whole(1, 4096).optional(),
+    useNewAttentionOrder: z.boolean().optional(),
+  });
 
 export const scoreKinds = ['ensemble', 'pixel', 'feature', 'rgb'] as const;
 
@@ -109,6 +129,8 @@ export type ScoringOptions = z.infer<typeof scoringOptions>;
  *   distance to the nearest of them has the weight `weight`, the published distance to zero the rest. Null for none.
  * - `alpha`: weight of the pixel-level score in the ensemble (11), 0 to 1; the feature-level score has the rest.
  * - `topPixels`: the image score is the mean over this number or share of the largest map values (64).
+ * - `init`: a model file to start from, made by `importModel` or by training. The network and its chain are then that
+ *   model's, its input is the default; a feature head that it does not have, or of another backbone, is fresh.
  */
 export type TrainerOptions = z.infer<typeof trainerOptions>;
 export type TopPixels = z.infer<typeof topPixels>;

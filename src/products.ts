@@ -25,6 +25,13 @@ export function productOf(config: StoredConfig, product: string | undefined): Pr
     throw new DdadError('ERR_OPTION', `option "product": ${message}`);
   };
   if (!products) {
+    const { numClasses } = config.unet;
+    if (numClasses !== null) {
+      refuse(
+        `the network is told one of ${numClasses} classes, and its file names no products for them; import ` +
+          '--drop-label-emb makes a model without them',
+      );
+    }
     if (product !== undefined) refuse(`the model is of a single product, expected none, got "${product}"`);
     return { name: null, label: undefined, calibration: config.calibration, threshold: config.threshold };
   }

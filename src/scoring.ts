@@ -25,6 +25,10 @@ export function scoredAs(config: StoredConfig, options: ScoringOptions): StoredC
   if (!config.features && (kind === 'feature' || (alpha ?? 1) < 1)) {
     refuse(kind === 'feature' ? 'kind' : 'alpha', 'the model has no features, so it has a pixel-level score only');
   }
+  const pixelAlone = score.kind === 'pixel' || score.kind === 'rgb';
+  if (config.features?.trained === false && (!pixelAlone || (alpha ?? 1) < 1)) {
+    refuse(pixelAlone ? 'alpha' : 'kind', 'the feature head is not trained, so the model has a pixel-level score only');
+  }
   if (kind === 'rgb' && score.normalization === 'per-image') {
     refuse('normalization', 'the reconstruction error has no per-image normalisation, got "per-image"');
   }

@@ -1,12 +1,13 @@
 import { z } from 'zod';
 import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrate.js';
-import { type BackboneTap, expandConfig, type ModelConfig, resumeOptions } from './config.js';
+import { expandConfig, type ModelConfig, resumeOptions } from './config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from './options.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
 import { atCaller, callSite, DdadError, modelError, optionError, throwIfAborted } from './errors.js';
+import { checkClasses, type Init, initOptions, keepsHead, openInit, ownFeatures, takeFeatures } from './init.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
-import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer } from './native.js';
+import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer, readTaps } from './native.js';
 
 const fitOptions = z.strictObject({
   signal: z.instanceof(AbortSignal).optional(),
@@ -67,7 +68,7 @@ export class Trainer {
   /** Throws ERR_OPTION for an unknown option or a value out of range. */
   constructor(options: TrainerOptions = {}) {
     this.#options = parseTrainerOptions(options);
-    expandConfig(this.#options);
+    if (this.#options.init === undefined) expandConfig(this.#options); // else the network is not known yet
   }
 
   /** The model's configuration, known once `fit` has looked at the images; do not change it. */
@@ -156,8 +157,10 @@ export class Trainer {
     if (images.leftOut.length > 0) {
       this.#warnings.push(`left out, since there is no train/good in it: ${images.leftOut.join(', ')}`);
     }
-    const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images, options);
-    const backbone = config.features ? (resume ?? this.#options.backbone ?? defaultBackbone) : '';
+    const init = saved ? undefined : await openInit(this.#options.init);
+    const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images, options, init);
+    const brought = resume ?? (init && ownFeatures(init, this.#options) ? init.file : undefined);
+    const backbone = config.features ? (brought ?? this.#options.backbone ?? defaultBackbone) : '';
     const engine = JSON.stringify({ device, threads, backbone });
     const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
     const { fingerprint, files } = images;
@@ -174,6 +177,10 @@ export class Trainer {
         },
       );
       early.dispose();
+      if (init) {
+        const keepHead = keepsHead(init, config);
+        await callNative(signal, (token) => native.initialize(init.file, keepHead, token));
+      }
       if (resume !== undefined) await callNative(signal, (token) => native.loadCheckpoint(resume, token));
       this.#memory = JSON.parse(native.memory()) as Record<string, number>;
       if (options.metrics !== undefined) log = await MetricsLog.open(options.metrics, state.step);
@@ -185,17 +192,22 @@ export class Trainer {
     return { config, images, native, state, options, log };
   }
 
-  async #begin({ files, products }: ImageSet, { signal, timeLimitMs }: FitOptions): Promise<ModelConfig> {
-    const { channels = 'auto', ...given } = this.#options;
-    const gray = await allGray(files, signal);
+  async #begin(images: ImageSet, { signal, timeLimitMs }: FitOptions, init: Init | undefined): Promise<ModelConfig> {
+    const { files, products } = images;
+    const given = init ? initOptions(init, this.#options) : this.#options;
+    const { channels = 'auto' } = given;
+    const gray = channels === 'auto' && (await allGray(files, signal));
     const chosen = {
       ...given,
       channels: channels === 'auto' ? (gray ? ('gray' as const) : ('rgb' as const)) : channels,
     };
-    const config = expandConfig(chosen, await readTaps(given.backbone, signal));
+    const own = init && ownFeatures(init, this.#options);
+    const config = expandConfig(chosen, own ? [] : await readTaps(given.backbone, signal), init?.config);
+    if (init && own) takeFeatures(config, init);
     config.training.timeLimitMs = timeLimitMs ?? null;
     if (timeLimitMs !== undefined && given.steps === undefined) config.training.steps = null;
     const names = products.flatMap(({ name }) => name ?? []);
+    if (init) checkClasses(init, names.length);
     if (names.length > 0) {
       config.unet.numClasses = names.length;
       config.products = names;
@@ -205,7 +217,7 @@ export class Trainer {
 
   #goOn(saved: ModelConfig, { timeLimitMs }: FitOptions): ModelConfig {
     const given = this.#options;
-    const config = expandConfig(resumeOptions(saved, given));
+    const config = expandConfig(resumeOptions(saved, given), undefined, saved);
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
@@ -346,13 +358,6 @@ const observedSamples = 64;
 /** The images of each product that are trained on, and those held back. */
 function splitProducts({ products }: ImageSet, { holdOut, seed }: ModelConfig['training']) {
   return products.map(({ files }, label) => splitHeldBack(files, holdOut, seed, label));
-}
-
-/** The taps of a backbone; those of the package's where none is named. */
-async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {
-  if (backbone === null) return [];
-  const file = backbone ?? defaultBackbone;
-  return JSON.parse(await callNative(signal, (token) => addon().backboneTaps(file, token))) as BackboneTap[];
 }
 
 function remaining(training: ModelConfig['training'], step: number, elapsedMs: number, speed: number): number {

@@ -14,6 +14,7 @@
 #include "bind/env_data.h"
 #include "bind/errors.h"
 #include "bind/export_binding.h"
+#include "bind/importer_binding.h"
 #include "bind/napi_base.h"
 #include "bind/pixel_buffer.h"
 #include "bind/profile_binding.h"
@@ -105,6 +106,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   const Napi::Function detector = NativeDetector::define(env);
   if (napi_create_reference(env, detector, 1, &data.detectorClass) != napi_ok) throw Napi::Error::New(env);
   exports.Set("CancelToken", CancelToken::define(env));
+  exports.Set("NativeImporter", NativeImporter::define(env));
   exports.Set("PixelBuffer", PixelBuffer::define(env));
   exports.Set("NativeTrainer", NativeTrainer::define(env));
   exports.Set("backboneTaps", Napi::Function::New<backboneTaps>(env, "backboneTaps"));

@@ -56,6 +56,7 @@ Napi::Function NativeTrainer::define(Napi::Env env) {
       env, "NativeTrainer",
       {InstanceMethod<&NativeTrainer::open>("open"), InstanceMethod<&NativeTrainer::observe>("observe"),
        InstanceMethod<&NativeTrainer::step>("step"), InstanceMethod<&NativeTrainer::saveCheckpoint>("saveCheckpoint"),
+       InstanceMethod<&NativeTrainer::initialize>("initialize"),
        InstanceMethod<&NativeTrainer::loadCheckpoint>("loadCheckpoint"),
        InstanceMethod<&NativeTrainer::toDetector>("toDetector"), InstanceMethod<&NativeTrainer::memory>("memory"),
        InstanceMethod<&NativeTrainer::dispose>("dispose")});
@@ -140,6 +141,21 @@ Napi::Value NativeTrainer::saveCheckpoint(const Napi::CallbackInfo& info) {
                 [self = resource_, path = std::move(path), metadata = std::move(metadata)](const Cancel&) -> ToValue {
                   self->trainer().saveCheckpoint(path, metadata);
                   return toUndefined;
+                });
+  });
+}
+
+Napi::Value NativeTrainer::initialize(const Napi::CallbackInfo& info) {
+  return callAsync(info.Env(), [&](napi_deferred deferred) {
+    std::string path = expectPath(info[0], "initialize: path");
+    if (!info[1].IsBoolean()) throwArgument("initialize: keepHead", "true or false", describe(info[1]));
+    const bool keepHead = info[1].As<Napi::Boolean>().Value();
+    CancelToken& token = expectToken(info[2], "initialize: token");
+    EnvData::of(info.Env())
+        .submit(deferred, resource_, &token,
+                [self = resource_, path = std::move(path), keepHead](const Cancel&) -> ToValue {
+                  std::string fresh = toText(self->trainer().initialize(path, keepHead));
+                  return [fresh = std::move(fresh)](Napi::Env env) { return Napi::String::New(env, fresh); };
                 });
   });
 }

@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "file/mapped_file.h"
 #include "file/tensor_source.h"
 
 namespace ddad {
@@ -79,12 +80,14 @@ class SafetensorsFile final : public TensorSource {
   /// Takes F64, F32, F16 and BF16.
   void readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const override;
 
+  /// The mapped bytes, into which the tensors' data point.
+  const MappedFile& mapping() const { return *mapping_; }
+
  private:
-  class Mapping;
-  SafetensorsFile(std::string path, std::unique_ptr<Mapping> mapping);
+  SafetensorsFile(std::string path, std::unique_ptr<MappedFile> mapping);
 
   std::string path_;
-  std::unique_ptr<Mapping> mapping_;
+  std::unique_ptr<MappedFile> mapping_;
   std::map<std::string, std::string> metadata_;
   std::vector<TensorEntry> tensors_;
   std::unordered_map<std::string, size_t> index_;
@@ -98,13 +101,8 @@ struct TensorToWrite {
   const void* data = nullptr;
 };
 
-/// Writes a safetensors file, tensors in the given order; equal arguments give equal bytes. The file is written beside
-/// `path` under a temporary name, synced and renamed, so `path` holds either its old content or the whole new one, also
-/// after a crash. A symbolic link at `path` is replaced, not followed.
-///
-/// Throws ERR_FILE_WRITE, with the system's reason, when writing fails; the temporary file is then gone and an old file
-/// untouched (but for a failure to sync the folder, which comes after the rename). Throws ERR_ARGUMENT for duplicate or
-/// reserved names, text that is not UTF-8, bad shapes, missing data, or a header that the reader would refuse.
+/// Writes a safetensors file with SafetensorsWriter, tensors in the given order; equal arguments give equal bytes.
+/// Throws ERR_ARGUMENT for missing data, too.
 void writeSafetensors(const std::string& path, const std::map<std::string, std::string>& metadata,
                       const std::vector<TensorToWrite>& tensors);
 

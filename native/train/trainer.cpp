@@ -24,6 +24,16 @@ namespace {
 constexpr int64_t kFeatureCacheBytes = int64_t{512} << 20;
 constexpr int64_t kOptimizerChunk = 8192;  // parameters updated by one piece of work
 
+bool isHead(const ParamSpec& p) { return p.name.rfind("feat_rec1.", 0) == 0; }
+
+/// Whether a file has the feature head of the graph, in its shape.
+bool hasHead(const Graph& graph, const SafetensorsFile& file) {
+  return std::all_of(graph.params().begin(), graph.params().end(), [&](const ParamSpec& p) {
+    const TensorEntry* entry = isHead(p) ? file.find(p.name) : nullptr;
+    return !isHead(p) || (entry && entry->shape == p.shape);
+  });
+}
+
 }  // namespace
 
 class TrainerImpl {
@@ -150,6 +160,26 @@ class TrainerImpl {
   void setWeights(const float* block) {
     std::memcpy(parameters_.values.data(), block, static_cast<size_t>(ema_.bytes()));
     std::memcpy(ema_.data(), block, static_cast<size_t>(ema_.bytes()));
+  }
+
+  std::vector<std::string> initialize(const std::string& path, bool keepHead) {
+    if (steps_ > 0) throw Error("ERR_ARGUMENT", "initialize: expected a trainer before its first step");
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    std::vector<std::string> fresh;
+    std::vector<const ParamSpec*> taken;
+    keepHead = keepHead && hasHead(net_.graph, file);
+    for (const ParamSpec& p : net_.graph.params()) {
+      const bool mayBeFresh = isHead(p) ? !keepHead : p.name == "label_emb.weight" && !file.find(p.name);
+      if (mayBeFresh) {
+        fresh.push_back(p.name);
+      } else {
+        file.checkShape(p.name, p.shape);
+        taken.push_back(&p);
+      }
+    }
+    for (const ParamSpec* p : taken) file.readFloats(p->name, p->shape, parameters_.values.data() + p->offset);
+    std::memcpy(ema_.data(), parameters_.values.data(), static_cast<size_t>(ema_.bytes()));
+    return fresh;
   }
 
   const std::shared_ptr<Device> device_;
@@ -324,6 +354,9 @@ const Graph& Trainer::graph() const { return impl_->net_.graph; }
 const float* Trainer::weights() const { return impl_->parameters_.values.data(); }
 const float* Trainer::averagedWeights() const { return impl_->ema_.data(); }
 void Trainer::setWeights(const float* block) { impl_->setWeights(block); }
+std::vector<std::string> Trainer::initialize(const std::string& path, bool keepHead) {
+  return impl_->initialize(path, keepHead);
+}
 void Trainer::saveCheckpoint(const std::string& path, const nlohmann::json& metadata) const {
   impl_->writeCheckpoint(path, metadata);
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "device/device.h"
 #include "nlohmann/json.hpp"
@@ -47,6 +48,11 @@ class Trainer {
   const float* averagedWeights() const;
   /// Starts from these weights (and an average equal to them).
   void setWeights(const float* block);
+  /// Starts from the parameters of a model file: by their names, each in the network's shape. A feature head that the
+  /// file has not, or in another shape, stays fresh, as it does where `keepHead` is false; so does an embedding of
+  /// classes that the file has not. Returns the names of what stayed fresh. Throws ERR_FILE_READ, ERR_MODEL_FORMAT;
+  /// weights are then unspecified.
+  std::vector<std::string> initialize(const std::string& path, bool keepHead);
   /// Weights, their moving average, Adam's moments and the step, with `metadata` (a configuration) as metadata.
   void saveCheckpoint(const std::string& path, const nlohmann::json& metadata) const;
   /// Goes on from a checkpoint; returns its configuration. On an error nothing has changed.

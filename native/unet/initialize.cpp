@@ -35,30 +35,33 @@ void uniform(uint64_t seed, const ParamSpec& p, double bound, float* to) {
 
 }  // namespace
 
-void initializeUNet(const UNet& net, uint64_t seed, float* block) {
-  for (const OpRecord& op : net.graph.ops()) {
-    if (op.params.empty()) continue;
-    const ParamSpec& weight = net.graph.param(op.params[0]);
-    float* w = block + weight.offset;
-    const bool zero = contains(op.name, "out_layers.3") || contains(op.name, "proj_out") || op.name == "out.2";
-    switch (op.kind) {
-      case OpKind::kGroupNorm:
-        std::fill_n(w, weight.size(), 1.0f);
-        break;
-      case OpKind::kLabelEmbedding:
-        for (int64_t i = 0; i < weight.size(); i += 4) {
-          float normal[4];
-          philoxNormal4(seed, kStreamInitialWeights, nameHash(weight.name), 0, static_cast<uint32_t>(i / 4), normal);
-          std::copy_n(normal, std::min<int64_t>(4, weight.size() - i), w + i);
-        }
-        break;
-      default:
-        if (!zero) uniform(seed, weight, 1.0 / std::sqrt(static_cast<double>(fanIn(weight))), w);
-    }
-    if (op.params.size() < 2 || op.kind == OpKind::kGroupNorm || zero) continue;  // zero: as the block already is
-    const ParamSpec& bias = net.graph.param(op.params[1]);
-    uniform(seed, bias, 1.0 / std::sqrt(static_cast<double>(fanIn(weight))), block + bias.offset);
+void initializeOp(const Graph& graph, const OpRecord& op, uint64_t seed, const ParameterPlace& place) {
+  if (op.params.empty()) return;
+  const ParamSpec& weight = graph.param(op.params[0]);
+  float* w = place(weight);
+  const bool zero = contains(op.name, "out_layers.3") || contains(op.name, "proj_out") || op.name == "out.2";
+  switch (op.kind) {
+    case OpKind::kGroupNorm:
+      std::fill_n(w, weight.size(), 1.0f);
+      break;
+    case OpKind::kLabelEmbedding:
+      for (int64_t i = 0; i < weight.size(); i += 4) {
+        float normal[4];
+        philoxNormal4(seed, kStreamInitialWeights, nameHash(weight.name), 0, static_cast<uint32_t>(i / 4), normal);
+        std::copy_n(normal, std::min<int64_t>(4, weight.size() - i), w + i);
+      }
+      break;
+    default:
+      if (!zero) uniform(seed, weight, 1.0 / std::sqrt(static_cast<double>(fanIn(weight))), w);
   }
+  if (op.params.size() < 2 || op.kind == OpKind::kGroupNorm || zero) return;  // zero: as the memory already is
+  uniform(seed, graph.param(op.params[1]), 1.0 / std::sqrt(static_cast<double>(fanIn(weight))),
+          place(graph.param(op.params[1])));
+}
+
+void initializeUNet(const UNet& net, uint64_t seed, float* block) {
+  for (const OpRecord& op : net.graph.ops())
+    initializeOp(net.graph, op, seed, [&](const ParamSpec& p) { return block + p.offset; });
 }
 
 }  // namespace ddad

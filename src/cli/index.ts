@@ -5,6 +5,7 @@ import { packageVersion } from '../version.js';
 import { benchCommand } from './bench.js';
 import { type Command, type Context, toModule } from './command.js';
 import { evaluateCommand } from './evaluate.js';
+import { importCommand } from './import.js';
 import { exportCommand } from './export.js';
 import { infoCommand } from './info.js';
 import { log } from './output.js';
@@ -19,6 +20,7 @@ const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   score: scoreCommand,
   evaluate: evaluateCommand,
   serve: serveCommand,
+  import: importCommand,
   export: exportCommand,
   verify: verifyCommand,
   bench: benchCommand,
@@ -90,6 +92,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .command(toModule(scoreCommand, context))
     .command(toModule(evaluateCommand, context))
     .command(toModule(serveCommand, context))
+    .command(toModule(importCommand, context))
     .command(toModule(exportCommand, context))
     .command(toModule(verifyCommand, context))
     .command(toModule(benchCommand, context))

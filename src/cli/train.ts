@@ -57,6 +57,7 @@ export const trainCommand: Command<TrainArguments> = {
     checkpoint: text('checkpoint', 'File that keeps the state to resume from', '<out>.checkpoint.safetensors'),
     'checkpoint-every': text('checkpoint-every', 'Time between two checkpoints', '30s'),
     metrics: text('metrics', 'File that gets a line of JSON a step: loss, gradient, learning rate, speed'),
+    init: text('init', 'Model to start from, such as import makes; its network and input are the default'),
     resume: text('resume', 'Checkpoint to go on from'),
     ...deviceFlags,
   },
@@ -78,6 +79,7 @@ interface TrainArguments extends Pick<
   | 'seed'
   | 'quantile'
   | 'alpha'
+  | 'init'
   | 'device'
   | 'threads'
 > {
@@ -96,10 +98,11 @@ interface TrainArguments extends Pick<
 }
 
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
-  const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, device, threads } =
-    argv;
+  const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, init } = argv;
+  const { device, threads } = argv;
   const trainer = new Trainer({
-    ...{ preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, device, threads },
+    ...{ preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha },
+    ...{ init, device, threads },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
     ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
     ...(argv.memory === undefined

@@ -37,6 +37,7 @@ const methods = {
   exportOnnx: ['addon', values.path, values.savePath, values.exported, token],
   exportWeights: ['addon', values.path, values.savePath, values.exported, token],
   NativeTrainer: ['new', values.config, values.trainerOptions],
+  NativeImporter: ['new', values.path],
   CancelToken: ['new'],
   PixelBuffer: ['new', values.count],
   append: ['pixels', values.floats],
@@ -54,13 +55,20 @@ const methods = {
   step: ['trainer', values.floats, values.labels, values.rate, token],
   saveCheckpoint: ['trainer', values.savePath, values.config, token],
   loadCheckpoint: ['trainer', values.path, token],
+  initialize: ['trainer', values.path, values.choice, token],
   toDetector: ['trainer', values.config],
   trainerMemory: ['trainer'],
   trainerDispose: ['trainer'],
+  importerOpen: ['importer', values.inspection, token],
+  importerBegin: ['importer', values.savePath, values.config, values.path, token],
+  importerWrite: ['importer', token],
+  importerClose: ['importer'],
+  importerDispose: ['importer'],
 };
 const weights = { score: 6, scoreBatch: 6, step: 3, setConfig: 2, dispose: 1 };
 const receivers = {
   detector: ['detector', 'featureDetector', 'freshDetector', 'disposedDetector'],
+  importer: ['importer', 'freshImporter', 'disposedImporter'],
   trainer: ['trainer', 'featureTrainer', 'freshTrainer', 'closedTrainer', 'disposedTrainer'],
 };
 
@@ -112,6 +120,8 @@ async function openWorld(addon, folder) {
     if (!alive(world.detector)) world.detector = await world.trainer.toDetector(plain);
     if (!alive(world.featureDetector)) world.featureDetector = await world.featureTrainer.toDetector(featured);
     world.freshDetector = world.detector;
+    world.freshImporter = new addon.NativeImporter(at('model'));
+    world.importer = await inspected();
     world.pixels = new addon.PixelBuffer(64);
     if (world.round++ % 2) world.pixels.append(new Uint8Array(64));
     world.victim = world.freshTrainer;
@@ -123,6 +133,13 @@ async function openWorld(addon, folder) {
       return false;
     }
   };
+  const inspected = async () => {
+    const importer = new addon.NativeImporter(at('model'));
+    await importer.open('{}', newToken());
+    return importer;
+  };
+  world.disposedImporter = new addon.NativeImporter(at('model'));
+  world.disposedImporter.dispose();
   if (!fs.existsSync(at('backbone'))) writeBackbone(at('backbone'));
   world.trainer = await opened(plain);
   world.featureTrainer = await opened(featured);
@@ -181,7 +198,8 @@ function receiverOf(step, world, make) {
 }
 
 function functionOf(step, world) {
-  const name = { trainerMemory: 'memory', trainerDispose: 'dispose' }[step.name] ?? step.name;
+  const name =
+    /^(?:trainer|importer)([A-Z]\w+)$/.exec(step.name)?.[1].replace(/^./, (c) => c.toLowerCase()) ?? step.name;
   if (step.on === 'addon' || step.on === 'new') return world.addon[name];
   if (step.on === 'token') return world.addon.CancelToken.prototype.cancel;
   return world[step.on][name];
@@ -203,7 +221,7 @@ async function runSequence(world, steps) {
       const receiver = receiverOf(step, world, make);
       const target = functionOf(step, world);
       const args = step.args.map(make);
-      if (/^save/.test(step.name) && typeof args[0] === 'string' && !args[0].startsWith(world.path('')))
+      if (/^save|Begin$/.test(step.name) && typeof args[0] === 'string' && !args[0].startsWith(world.path('')))
         args[0] = args[0] && world.path(encodeURIComponent(args[0].toWellFormed?.() ?? 'x').slice(0, 300));
       result =
         step.on !== 'new'
@@ -224,7 +242,7 @@ async function runSequence(world, steps) {
     else pending.push(end);
   }
   await Promise.all(pending);
-  world.freshTrainer.dispose();
+  for (const made of [world.freshTrainer, world.freshImporter, world.importer]) made.dispose();
 }
 
 /** A worker that makes calls and is stopped wherever it then is. */

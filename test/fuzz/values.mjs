@@ -71,6 +71,7 @@ const engineObjects = [
   'closedTrainer',
   'disposedDetector',
   'disposedTrainer',
+  'importer',
   'pixels',
 ];
 const object = fc.constantFrom(...engineObjects).map((name) => ['object', name]);
@@ -171,6 +172,18 @@ export const options = mostly(engine.map((value) => ['value', value]));
 export const trainerOptions = mostly(fc.constantFrom(['backbone'], ['backbone'], ['value', '{"threads":1}']));
 export const path = mostly(
   fc.constantFrom('model', 'features', 'checkpoint', 'backbone', 'none', '.').map((name) => ['path', name]),
+);
+export const choice = mostly(fc.boolean().map((value) => ['value', value]));
+export const inspection = mostly(
+  fc
+    .constantFrom(
+      '{}',
+      '{"prefix":"ema."}',
+      '{"dropLabels":true}',
+      '{"unet":{"imageSize":32,"numHeads":2}}',
+      '{"unet":7}',
+    )
+    .map((value) => ['value', value]),
 );
 export const savePath = mostly(fc.constantFrom('saved', 'no/folder', '.').map((name) => ['path', name]));
 export const measured = mostly(

@@ -7,9 +7,11 @@ import errors from '../../dist/errors.js';
 import { calls, options } from './error-cases-calls.mjs';
 import { baseline, usage } from './error-cases-cli.mjs';
 import { dataset, disk, image, modelFile } from './error-cases-files.mjs';
+import { imports } from './error-cases-import.mjs';
 import { root } from './helpers.mjs';
 
 const cases = { ...usage, ...options, ...calls, ...image, ...dataset, ...modelFile, ...disk, ...baseline };
+for (const [code, own] of Object.entries(imports)) cases[code] = { ...cases[code], ...own };
 
 /** Rows that no test here provokes, by code and message, and why. */
 const unprovoked = {
