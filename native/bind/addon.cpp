@@ -56,7 +56,7 @@ Napi::Value backboneTaps(const Napi::CallbackInfo& call) {
     CancelToken& token = expectToken(call[1], "backboneTaps: token");
     EnvData::of(call.Env()).submit(deferred, nullptr, &token, [path = std::move(path)](const Cancel&) -> ToValue {
       auto taps = nlohmann::json::array();
-      const Backbone net = loadBackbone(SafetensorsFile::open(path));
+      const Backbone net = loadBackbone(*openTensorSource(path));
       for (const Backbone::Tap& tap : net.taps)
         taps.push_back({{"stride", int64_t{1} << tap.level}, {"channels", tap.channels}});
       return [text = toText(taps)](Napi::Env env) { return Napi::String::New(env, text); };

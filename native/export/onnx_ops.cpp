@@ -166,6 +166,16 @@ OnnxValue avgPool(const OpCall& op) {
   return op.model.node("AveragePool", {op.in(0)}, {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}});
 }
 
+/// x times one factor a channel, found from the channels' means.
+OnnxValue squeezeExcite(const OpCall& op) {
+  OnnxModel& m = op.model;
+  const auto dense = [&](const OnnxValue& x, size_t weight) {
+    return m.node("Conv", {x, op.param(weight), op.param(weight + 1)}, {{"kernel_shape", Ints{1, 1}}});
+  };
+  const OnnxValue hidden = op.activate(dense(m.node("GlobalAveragePool", {op.in(0)}), 0));
+  return m.node("Mul", {op.in(0), m.node("Sigmoid", {dense(hidden, 2)})});
+}
+
 struct Mapping {
   OpKind kind;
   OnnxValue (*write)(const OpCall&);
@@ -181,6 +191,7 @@ constexpr Mapping kMappings[] = {
     {OpKind::kAttention, attention},
     {OpKind::kUpsample, upsample},
     {OpKind::kAvgPool, avgPool},
+    {OpKind::kSqueezeExcite, squeezeExcite},
 };
 
 const Mapping* find(OpKind kind) {

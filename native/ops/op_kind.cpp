@@ -23,6 +23,8 @@ const char* opKindName(OpKind kind) {
       return "upsample";
     case OpKind::kAvgPool:
       return "pool";
+    case OpKind::kSqueezeExcite:
+      return "squeeze-excite";
   }
   return nullptr;
 }

@@ -37,14 +37,15 @@ std::unique_ptr<ScoreModel> ScoreModel::load(const std::string& path) {
 void ScoreModel::save(const std::string& path, const nlohmann::json& config) const {
   std::vector<TensorToWrite> tensors;
   appendParameters(net_.graph, "", parameters_.values.data(), tensors);
-  if (features_) appendFeatures(*features_, tensors);
+  std::map<std::string, std::string> metadata = {
+      {"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}};
+  if (features_) appendFeatures(*features_, tensors, metadata);
   for (size_t label = 0; label < memories_.size(); ++label) {
     const ResidualMemory& m = memories_[label];
     if (m.count() > 0)
       tensors.push_back({memoryName(static_cast<int>(label)), DType::kF32, {m.count(), m.channels()}, m.rows()});
   }
-  writeSafetensors(
-      path, {{"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}}, tensors);
+  writeSafetensors(path, metadata, tensors);
 }
 
 void ScoreModel::setConfig(const nlohmann::json& json) {
