@@ -10,7 +10,8 @@ export const nativeLayers = (() => {
   const device = ['tensor', 'file'];
   const ops = ['device', ...device];
   const network = ['ops', ...ops];
-  const score = ['unet', 'noise', 'backbone', ...network];
+  const reverse = ['unet', 'noise', 'backbone', ...network];
+  const score = ['reverse', ...reverse];
   const train = ['score', ...score];
   const verify = ['train', ...train];
   const profile = train;
@@ -23,6 +24,7 @@ export const nativeLayers = (() => {
     unet: network,
     noise: network,
     backbone: network,
+    reverse,
     score,
     train,
     profile,

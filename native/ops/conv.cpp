@@ -38,7 +38,7 @@ class DirectConv : public Op {
   }
 
   const char* kernelName() const override { return "direct"; }
-  bool backwardReadsInput(int i) const override { return i < attr().sources; }
+  bool backwardReadsInput(int i) const override { return context_.paramGradient && i < attr().sources; }
   bool mayOverwrite(int i) const override { return attr().residual && i == attr().sources; }
   bool gradientPassesThrough(int i) const override { return attr().residual && i == attr().sources; }
   double flops() const override {
@@ -209,8 +209,8 @@ void checkConv(const OpContext& context) {
   if (attr.stride < 1 || attr.stride > 2) fail("expected stride 1 or 2, got " + std::to_string(attr.stride));
   if (attr.sources > 1 && (attr.kernel != 1 || attr.stride != 1)) fail("two sources need a 1x1 kernel with stride 1");
   if (attr.activation == Activation::kSilu) fail("expected no activation or relu6");
-  if (attr.activation != Activation::kNone && context.training)
-    fail("an activation in the convolution has no backward; use a separate op");
+  if (attr.activation != Activation::kNone && attr.residual && context.training)
+    fail("an activation after a residual has no backward; use a separate op");
 }
 
 void addResidualGradient(const OpContext& context, const OpBuffers& buffers) {
@@ -235,8 +235,10 @@ std::unique_ptr<Op> makeConv(const OpContext& context) {
   if (kernel == ConvKernel::kAuto)
     kernel = tunedConvKernel(context, winogradPays(context) ? ConvKernel::kWinograd : ConvKernel::kDirect,
                              Choices::ofThisProcessor());
-  if (auto op = makeConvWith(kernel, context)) return op;
-  return makeConvWith(ConvKernel::kDirect, context);
+  auto op = makeConvWith(kernel, context);
+  if (!op) op = makeConvWith(ConvKernel::kDirect, context);
+  return context.training && context.record->attr.activation != Activation::kNone ? withRelu6Backward(std::move(op))
+                                                                                  : std::move(op);
 }
 
 }  // namespace ddad

@@ -30,6 +30,9 @@ std::unique_ptr<Op> makeWinogradConv(OpContext context);
 /// Convolution by that kernel; null where it cannot do it. kAuto is not a kernel.
 std::unique_ptr<Op> makeConvWith(ConvKernel kernel, const OpContext& context);
 
+/// A convolution with ReLU6 that is trained through.
+std::unique_ptr<Op> withRelu6Backward(std::unique_ptr<Op> conv);
+
 /// The kernel that a table kept on disk names for a convolution like this one. Where it names none, the candidates are
 /// timed and the table gains a line: `usual`, unless another one is faster by a tenth. `usual` where there is no table.
 ConvKernel tunedConvKernel(const OpContext& context, ConvKernel usual, Choices& choices);

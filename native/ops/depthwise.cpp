@@ -23,6 +23,7 @@ class DepthwiseConv : public Op {
 
   double flops() const override { return 2.0 * static_cast<double>(context_.out.size() * taps_); }
   int64_t packedFloats() const override { return taps_ * channels_; }
+  bool backwardReadsInput(int) const override { return context_.paramGradient; }
   bool backwardReadsOutput() const override { return attr().activation == Activation::kRelu6; }
   int64_t backwardWorkspaceFloats() const override {
     return context_.out.size() + partials() * taps_ * channels_ + channels_ * (context_.out.pixels() / kSumRows + 1);
@@ -48,11 +49,10 @@ class DepthwiseConv : public Op {
     const float* gradient = buffers_.outGrad;
     float* workspace = buffers_.backwardWorkspace;
     if (attr().activation == Activation::kRelu6) {
+      const auto mask = DDAD_DISPATCH(relu6Gradient);
+      const int64_t line = out.w * out.c;
       parallelFor(threads(), out.n * out.h, [&](int64_t i) {
-        for (int64_t k = i * out.w * out.c; k < (i + 1) * out.w * out.c; ++k) {
-          const float y = buffers_.out[k];
-          workspace[k] = y > 0.0f && y < 6.0f ? buffers_.outGrad[k] : 0.0f;
-        }
+        mask(workspace + i * line, buffers_.out + i * line, buffers_.outGrad + i * line, line);
       });
       gradient = workspace;
     }

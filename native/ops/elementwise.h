@@ -16,6 +16,8 @@ DDAD_DECLARE_SIMD(float, smallestOf, (const float* x, int64_t n, float start))
 DDAD_DECLARE_SIMD(void, siluForward, (float* y, const float* x, int64_t n))
 /// dx (+)= dy * d silu(x) / dx.
 DDAD_DECLARE_SIMD(void, siluBackward, (float* dx, const float* x, const float* dy, int64_t n, int accumulate))
+/// dx = dy where 0 < y < 6, 0 elsewhere; y is what ReLU6 gave.
+DDAD_DECLARE_SIMD(void, relu6Gradient, (float* dx, const float* y, const float* dy, int64_t n))
 /// y[c] = sum over four pixels * scale: 2x2 pooling, or the gradient of nearest up-sampling (scale 1).
 DDAD_DECLARE_SIMD(void, sumFour,
                   (float* y, const float* x00, const float* x01, const float* x10, const float* x11, int64_t n,

@@ -7,6 +7,8 @@ import { type Command, type Context, toModule } from './command.js';
 import { evaluateCommand } from './evaluate.js';
 import { infoCommand } from './info.js';
 import { log } from './output.js';
+import { fitPadimCommand } from './fit-padim.js';
+import { reconstructCommand, sampleCommand } from './reconstruct.js';
 import { scoreCommand } from './score.js';
 import { serveCommand } from './serve.js';
 import { trainCommand } from './train.js';
@@ -17,6 +19,9 @@ const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   train: trainCommand,
   score: scoreCommand,
   evaluate: evaluateCommand,
+  reconstruct: reconstructCommand,
+  sample: sampleCommand,
+  'fit-padim': fitPadimCommand,
   serve: serveCommand,
   verify: verifyCommand,
   bench: benchCommand,
@@ -87,6 +92,9 @@ export async function main(args: readonly string[]): Promise<number> {
     .command(toModule(trainCommand, context))
     .command(toModule(scoreCommand, context))
     .command(toModule(evaluateCommand, context))
+    .command(toModule(reconstructCommand, context))
+    .command(toModule(sampleCommand, context))
+    .command(toModule(fitPadimCommand, context))
     .command(toModule(serveCommand, context))
     .command(toModule(verifyCommand, context))
     .command(toModule(benchCommand, context))

@@ -47,6 +47,9 @@ std::vector<OpCase> opCases() {
   noBias.bias = false;
   OpAttributes depthwiseRelu = depthwise;
   depthwiseRelu.activation = A::kRelu6;
+  OpAttributes stemRelu = convAttr(3, 2);
+  stemRelu.activation = A::kRelu6;
+  stemRelu.pad = 0;
   tfPad.pad = 1;
   return {
       {"conv3x3 32-32", K::kConv, convAttr(3), 2, 6, 10, {32}, 32},
@@ -64,6 +67,7 @@ std::vector<OpCase> opCases() {
       {"conv3x3 winograd tiles", K::kConv, convAttr(3), 2, 17, 13, {64}, 64},
       {"conv1x1", K::kConv, convAttr(1), 2, 5, 6, {64}, 96},
       {"conv1x1 relu6", K::kConv, relu, 1, 6, 5, {32}, 40},
+      {"conv3x3 relu6 stride 2", K::kConv, stemRelu, 2, 10, 8, {3}, 32},
       {"conv1x1 two sources", K::kConv, convAttr(1, 1, 2), 2, 4, 5, {64, 32}, 32},
       {"conv1x1 two sources residual", K::kConv, convAttr(1, 1, 2, true), 1, 4, 4, {32, 40, 24}, 24},
       {"group norm", K::kGroupNorm, normAttr(1, E::kNone, A::kNone), 2, 5, 6, {64}, 64},

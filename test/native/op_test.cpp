@@ -51,9 +51,7 @@ struct Expectation {
     options.batch = c.batch;
     options.height = c.kind == OpKind::kUpsample ? 2 * c.height : c.height;
     options.width = c.kind == OpKind::kUpsample ? 2 * c.width : c.width;
-    // an activation fused into the convolution exists in inference only
-    options.training =
-        !(c.kind == OpKind::kConv && c.attr.activation != Activation::kNone) && c.kind != OpKind::kTimestepEmbedding;
+    options.training = c.kind != OpKind::kTimestepEmbedding;
     options.inputGradients = options.training;
     const auto device = openDevice("cpu", 1);
     ParameterBlock block = makeBlock();
