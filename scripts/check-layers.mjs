@@ -14,8 +14,9 @@ export const nativeLayers = (() => {
   const score = ['reverse', ...reverse];
   const train = ['score', ...score];
   const verify = ['train', ...train];
+  const exporting = ['score', ...score];
   const profile = train;
-  const bind = ['verify', 'profile', ...verify];
+  const bind = ['verify', 'profile', 'export', ...verify];
   return {
     tensor,
     file,
@@ -29,6 +30,7 @@ export const nativeLayers = (() => {
     train,
     profile,
     verify,
+    export: exporting,
     bind,
   };
 })();

@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises';
-import { type ModelConfig, parseModelConfig } from './config.js';
+import { type ModelConfig, parseModelConfig, parseStoredConfig, type StoredConfig } from './config.js';
 import { DdadError, messageOf } from './errors.js';
 import { readError } from './files.js';
 
@@ -49,6 +49,18 @@ async function readMetadata(file: string): Promise<Record<string, unknown>> {
   } finally {
     await handle.close();
   }
+}
+
+/** The configuration of a model, read from its header alone. */
+export async function readStoredConfig(file: string): Promise<StoredConfig> {
+  const metadata = await readMetadata(file);
+  if (metadata['format'] !== 'ddad-native') {
+    throw new DdadError(
+      'ERR_MODEL_FORMAT',
+      `${file}: expected a ddad-native model, got a safetensors file without that format in its metadata`,
+    );
+  }
+  return parseStoredConfig(textOf(metadata['config']), file);
 }
 
 /** The configuration and position of a checkpoint, read from its header alone. */

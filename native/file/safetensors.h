@@ -10,6 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "file/tensor_source.h"
+
 namespace ddad {
 
 /// Element types of the format that this package knows.
@@ -20,9 +22,6 @@ int64_t dtypeSize(DType dtype);
 
 /// The name in a file's header, e.g. "F32".
 const char* dtypeName(DType dtype);
-
-/// "[2, 3, 64, 64]"; "[]" for a scalar.
-std::string shapeText(std::span<const int64_t> shape);
 
 /// One tensor of an open file. `data` points into the mapping, may be unaligned (copy elements out with memcpy) and
 /// lives as long as the SafetensorsFile.
@@ -40,7 +39,7 @@ struct TensorEntry {
 /// A safetensors file, mapped read-only. Everything is checked in `open`; afterwards the accessors cannot leave the
 /// file. Const members may be called from several threads at once. A file that another program shortens while it is
 /// mapped raises SIGBUS on access, as with any mapping: replace files by renaming, as writeSafetensors does.
-class SafetensorsFile {
+class SafetensorsFile final : public TensorSource {
  public:
   /// Longest header accepted, in bytes, as in the reference implementation.
   static constexpr uint64_t kMaxHeaderBytes = 100'000'000;
@@ -51,14 +50,15 @@ class SafetensorsFile {
 
   SafetensorsFile(SafetensorsFile&&) noexcept;
   SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
-  ~SafetensorsFile();
+  ~SafetensorsFile() override;
 
-  const std::string& path() const { return path_; }
+  const std::string& path() const override { return path_; }
   /// The `__metadata__` strings; empty when the file has none.
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::map<std::string, std::string>& metadata() const override { return metadata_; }
   /// All tensors, in the order of their bytes.
   const std::vector<TensorEntry>& tensors() const { return tensors_; }
 
+  const std::vector<int64_t>* findShape(const std::string& name) const override;
   /// The tensor of that name, or null.
   const TensorEntry* find(const std::string& name) const;
   /// The tensor of that name. Throws ERR_MODEL_FORMAT, naming file and tensor, when there is none.
@@ -76,15 +76,12 @@ class SafetensorsFile {
   /// that does not fit 32 bits.
   std::vector<int32_t> ints(const std::string& name) const;
 
-  /// Reads weights: converts an F64, F32, F16 or BF16 tensor of exactly this shape to float32 in `out`, which holds the
-  /// product of `shape` elements. Throws ERR_MODEL_FORMAT, naming file and tensor, for a missing tensor, another shape
-  /// or element type, or a value that is NaN or infinite in float32; `out` is then unspecified.
-  void readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const;
+  /// Takes F64, F32, F16 and BF16.
+  void readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const override;
 
  private:
   class Mapping;
   SafetensorsFile(std::string path, std::unique_ptr<Mapping> mapping);
-  [[noreturn]] void fail(const std::string& what) const;
 
   std::string path_;
   std::unique_ptr<Mapping> mapping_;

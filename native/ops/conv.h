@@ -27,11 +27,11 @@ bool winogradFits(const OpContext& context);
 bool winogradPays(const OpContext& context);
 std::unique_ptr<Op> makeWinogradConv(OpContext context);
 
+/// Convolution with an activation and backward: the kernels below have an activation in inference only.
+std::unique_ptr<Op> makeActivatedConv(const OpContext& context);
+
 /// Convolution by that kernel; null where it cannot do it. kAuto is not a kernel.
 std::unique_ptr<Op> makeConvWith(ConvKernel kernel, const OpContext& context);
-
-/// A convolution with ReLU6 that is trained through.
-std::unique_ptr<Op> withRelu6Backward(std::unique_ptr<Op> conv);
 
 /// The kernel that a table kept on disk names for a convolution like this one. Where it names none, the candidates are
 /// timed and the table gains a line: `usual`, unless another one is faster by a tenth. `usual` where there is no table.

@@ -6,6 +6,7 @@
 
 #include "backbone/features.h"
 #include "backbone/gaussian.h"
+#include "file/safetensors.h"
 #include "nlohmann/json.hpp"
 #include "ops/plan.h"
 #include "score/residual_memory.h"

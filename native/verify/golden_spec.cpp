@@ -6,6 +6,7 @@
 #include "backbone/efficientnet.h"
 #include "file/json_fields.h"
 #include "file/safetensors.h"
+#include "file/tensor_source.h"
 #include "ops/parameters.h"
 #include "tensor/error.h"
 #include "verify/compare.h"
@@ -22,7 +23,7 @@ namespace {
 std::vector<int64_t> tapStrides(const VerifyContext& context) {
   const nlohmann::json& spec = context.spec;
   if (spec.at("backbone") != "efficientnet-lite0") refuse(context, "backbone: expected efficientnet-lite0");
-  const Backbone all = loadBackbone(SafetensorsFile::open(context.backbonePath));
+  const Backbone all = loadBackbone(*openTensorSource(context.backbonePath));
   std::vector<int64_t> strides;
   for (const nlohmann::json& name : spec.at("taps"))
     for (const Backbone::Tap& tap : all.taps)

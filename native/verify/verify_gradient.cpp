@@ -3,6 +3,7 @@
 
 #include "file/json_fields.h"
 #include "file/safetensors.h"
+#include "file/tensor_source.h"
 #include "reverse/gradient_rounds.h"
 #include "tensor/error.h"
 #include "verify/compare.h"
@@ -48,7 +49,7 @@ void verifyGradient(VerifyContext& context) {
   checkSpec(context);
   GoldenNet golden = goldenNet(context);
   const ImagesShape shape = imagesShape(context, "x0", golden.config.inChannels);
-  FeatureSource features = openFeatures(SafetensorsFile::open(context.backbonePath), "", {tapStrides(context), 1, 1.0});
+  FeatureSource features = openFeatures(*openTensorSource(context.backbonePath), "", {tapStrides(context), 1, 1.0});
   compare.input("dims");
   const auto gaussian = readGaussian(context, {context.file.ints("dims"), shape.h / 4, shape.w / 4});
 

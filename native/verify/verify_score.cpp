@@ -42,7 +42,7 @@ void verifyScore(VerifyContext& context) {
     throw Error("ERR_MODEL_FORMAT", file.path() + ": smoothing: expected 0, got " + spec.at("smoothing").dump());
 
   const std::vector<int64_t> strides = tapStrides(context);
-  FeatureSource features = openFeatures(SafetensorsFile::open(context.backbonePath), "", {strides});
+  FeatureSource features = openFeatures(*openTensorSource(context.backbonePath), "", {strides});
   const int64_t featureChannels = features.channels();
   const ScoreConfig config = ScoreConfig::fromJson(modelConfig(spec, strides, featureChannels));
   if (config.normalization != Normalization::kPerImage) {  // the published numbers compare the features as they come

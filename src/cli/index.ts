@@ -5,6 +5,7 @@ import { packageVersion } from '../version.js';
 import { benchCommand } from './bench.js';
 import { type Command, type Context, toModule } from './command.js';
 import { evaluateCommand } from './evaluate.js';
+import { exportCommand } from './export.js';
 import { infoCommand } from './info.js';
 import { log } from './output.js';
 import { fitPadimCommand } from './fit-padim.js';
@@ -23,6 +24,7 @@ const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   sample: sampleCommand,
   'fit-padim': fitPadimCommand,
   serve: serveCommand,
+  export: exportCommand,
   verify: verifyCommand,
   bench: benchCommand,
   info: infoCommand,
@@ -96,6 +98,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .command(toModule(sampleCommand, context))
     .command(toModule(fitPadimCommand, context))
     .command(toModule(serveCommand, context))
+    .command(toModule(exportCommand, context))
     .command(toModule(verifyCommand, context))
     .command(toModule(benchCommand, context))
     .command(toModule(infoCommand, context))
