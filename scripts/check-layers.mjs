@@ -10,7 +10,8 @@ export const nativeLayers = (() => {
   const device = ['tensor', 'file'];
   const ops = ['device', ...device];
   const network = ['ops', ...ops];
-  const score = ['unet', 'noise', 'backbone', ...network];
+  const reverse = ['unet', 'noise', 'backbone', ...network];
+  const score = ['reverse', ...reverse];
   const train = ['score', ...score];
   const verify = ['train', ...train];
   const exporting = ['score', ...score];
@@ -25,6 +26,7 @@ export const nativeLayers = (() => {
     noise: network,
     backbone: network,
     import: score,
+    reverse,
     score,
     train,
     profile,

@@ -113,6 +113,16 @@ const { calibration, threshold } = commonConfig.shape;
 const modelConfig = commonConfig.extend({
   /** Products of a unified model, in the order of their labels; calibration and threshold are then those of each. */
   products: z.array(z.string().min(1)).min(2).optional(),
+  /** The Gaussian of good features: of which of their channels, and at which places (null: one for all). */
+  padim: z
+    .looseObject({
+      channels: z.array(z.number().int().min(0)).min(1),
+      grid: z.tuple([positive, positive]).nullable(),
+      seed: z.number(),
+      images: z.number(),
+    })
+    .nullable()
+    .optional(),
   perProduct: z.record(z.string(), z.looseObject({ calibration, threshold })).optional(),
 });
 

@@ -6,9 +6,19 @@ import { type DeviceOptions, deviceOptions, parseOptions, type ScoringOptions, s
 import { atCaller, callSite, DdadError, kindOf, modelError, optionError } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
 import type { ImageInput } from './image.js';
-import { addon, callNative, type NativeDetector, type NativeScore } from './native.js';
+import { addon, callNative, type NativeDetector, type NativeImage, type NativeScore } from './native.js';
+import { fitPadim, type FitPadimOptions, fitPadimOptions } from './padim.js';
 import { checkProducts, type ProductConfig, productOf } from './products.js';
 import { mapAhead } from './read-ahead.js';
+import {
+  reconstructImages,
+  type Reconstruction,
+  type ReconstructOptions,
+  reconstructOptions,
+  sampleImages,
+  type SampleOptions,
+  sampleOptions,
+} from './reconstruct.js';
 import { prepareImage } from './score-image.js';
 import { type DetectorStats, ScoreQueue } from './score-queue.js';
 import { scoredAs } from './scoring.js';
@@ -91,16 +101,19 @@ export interface ScoreResult {
  */
 export class Detector {
   readonly #native: NativeDetector;
-  readonly #config: StoredConfig;
+  #config: StoredConfig;
+  /** As the model's file has it, without another way to score. */
+  #stored: StoredConfig;
   readonly #options: Pick<LoadOptions, 'threshold' | 'limitInputPixels'>;
   readonly #queue: ScoreQueue;
   readonly #threads: number;
   #disposed = false;
 
-  private constructor(native: NativeDetector, config: StoredConfig, options: LoadOptions) {
+  private constructor(native: NativeDetector, stored: StoredConfig, config: StoredConfig, options: LoadOptions) {
     const { threads = 0, maxDelayMs = 0, maxQueue = 1024, whenFull = 'reject' } = options;
     this.#native = native;
     this.#config = config;
+    this.#stored = stored;
     this.#options = options;
     this.#threads = threads || availableParallelism();
     const maxBatch = options.maxBatch ?? Math.max(8, this.#threads);
@@ -128,7 +141,7 @@ export class Detector {
             throw optionError(error);
           });
         }
-        return new Detector(native, config, { ...given, threads });
+        return new Detector(native, stored, config, { ...given, threads });
       } catch (error) {
         native.dispose();
         throw error;
@@ -200,6 +213,62 @@ export class Detector {
     }
   }
 
+  /**
+   * Takes an image back to what the model knows of good ones: a defect goes, the texture stays. The image goes through
+   * the network whole: one beyond twice the size of a tile is refused. Other calls have their turn between two steps.
+   * Throws ERR_IMAGE, ERR_OPTION, ERR_MEMORY, ERR_NUMERIC, ERR_ABORTED, ERR_DISPOSED.
+   */
+  reconstruct(image: ImageInput, options: ReconstructOptions = {}): Promise<Reconstruction> {
+    return atCaller(async () => {
+      const [found] = await this.#reconstruct([image], parseOptions(reconstructOptions, options));
+      return found as Reconstruction;
+    });
+  }
+
+  /**
+   * The same for several images (at most 64), which go through the network together: they must have one size, or the
+   * model bring them to one. Each gets what it gets alone, but for rounding.
+   */
+  reconstructAll(images: readonly ImageInput[], options: ReconstructOptions = {}): Promise<Reconstruction[]> {
+    return atCaller(() => {
+      if (!Array.isArray(images) || images.length < 1 || images.length > 64) {
+        const got = Array.isArray(images) ? `${images.length} of them` : kindOf(images);
+        throw new DdadError('ERR_ARGUMENT', `reconstructAll: expected an array of 1 to 64 images, got ${got}`);
+      }
+      return this.#reconstruct(images as readonly ImageInput[], parseOptions(reconstructOptions, options));
+    });
+  }
+
+  /** Makes images of nothing but noise, such as the model takes for good. Throws as {@link reconstruct} does. */
+  sample(options: SampleOptions = {}): Promise<Reconstruction[]> {
+    return atCaller(() => {
+      this.#checkAlive();
+      const given = parseOptions(sampleOptions, options);
+      return sampleImages(this.#native, this.#config, productOf(this.#config, given.product).label, given);
+    });
+  }
+
+  /** Fits the Gaussian of good features, which `reconstruct` and the score `padim` need; see {@link FitPadimOptions}. */
+  fitPadim(dataset: string, options: FitPadimOptions = {}): Promise<void> {
+    return atCaller(async () => {
+      this.#checkAlive();
+      if (typeof dataset !== 'string')
+        throw new DdadError('ERR_ARGUMENT', `fitPadim: expected a folder, got ${kindOf(dataset)}`);
+      this.#config = await fitPadim(this.#native, this.#config, dataset, parseOptions(fitPadimOptions, options));
+      this.#stored = { ...this.#stored, padim: this.#config.padim };
+    });
+  }
+
+  /** Writes the model as it was loaded, with what was fitted since. Throws ERR_FILE_WRITE, ERR_DISPOSED. */
+  save(path: string): Promise<void> {
+    return atCaller(async () => {
+      this.#checkAlive();
+      if (typeof path !== 'string')
+        throw new DdadError('ERR_ARGUMENT', `save: expected a model's path, got ${kindOf(path)}`);
+      await callNative(undefined, (token) => this.#native.save(path, JSON.stringify(this.#stored), token));
+    });
+  }
+
   /** Frees the model. Work in flight fails with ERR_DISPOSED. */
   dispose(): void {
     if (this.#disposed) return;
@@ -220,6 +289,16 @@ export class Detector {
 
   #checkAlive(): void {
     if (this.#disposed) throw new DdadError('ERR_DISPOSED', 'the detector has been disposed');
+  }
+
+  async #reconstruct(images: readonly ImageInput[], options: ReconstructOptions): Promise<Reconstruction[]> {
+    this.#checkAlive();
+    const { label } = productOf(this.#config, options.product);
+    const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
+    const prepared: NativeImage[] = [];
+    for (const image of images)
+      prepared.push(await prepareImage(this.#config, image, { limitInputPixels, signal: options.signal, label }));
+    return reconstructImages(this.#native, this.#config, prepared, options);
   }
 
   async #score(image: ImageInput, options: ScoreOptions): Promise<ScoreResult> {

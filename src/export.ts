@@ -4,7 +4,7 @@ import { z } from 'zod';
 import type { StoredConfig } from './config.js';
 import { atCaller, DdadError, kindOf, modelError, optionError } from './errors.js';
 import { checkWritable } from './files.js';
-import { readModel } from './model-file.js';
+import { readStoredConfig } from './model-file.js';
 import { addon, callNative, type CancelToken } from './native.js';
 import { parseOptions } from './options.js';
 import { checkProducts, productOf } from './products.js';
@@ -129,7 +129,7 @@ async function engineOptions(model: string, options: OnnxExportOptions): Promise
     throw new DdadError('ERR_OPTION', `option "${stray}": goes with graph "${other}" only`);
   }
   if (graph === 'unet') return { ...common, head: head ?? true };
-  const stored = await readModel(model);
+  const stored = await readStoredConfig(model);
   checkProducts(stored, model);
   const config = scoredAs(stored, scale === undefined ? {} : { scales: [scale] });
   return { ...common, config, label: labelOf(stored, product), ownNoise: noise === 'engine', ...size };

@@ -176,11 +176,14 @@ export async function decodeImage(input: ImageInput, options: DecodeOptions): Pr
 }
 
 /** Scales to exactly `size` x `size` (Lanczos), whatever the proportions: aligned parts stay aligned. */
-export async function resizePixels(pixels: Pixels, size: number): Promise<Pixels> {
+export const resizePixels = (pixels: Pixels, size: number): Promise<Pixels> => resizePixelsTo(pixels, size, size);
+
+/** The same to any size. */
+export async function resizePixelsTo(pixels: Pixels, toWidth: number, toHeight: number): Promise<Pixels> {
   const { data, width, height, channels } = pixels;
-  if (width === size && height === size) return pixels;
+  if (width === toWidth && height === toHeight) return pixels;
   const image = sharp(data, { raw: { width, height, channels }, limitInputPixels: false });
-  return toPixels(image.resize(size, size, { fit: 'fill' }), channels, data instanceof Uint16Array);
+  return toPixels(image.resize(toWidth, toHeight, { fit: 'fill' }), channels, data instanceof Uint16Array);
 }
 
 /** Whether an image file is gray by its format; reads its header only. Throws ERR_IMAGE when it is no image. */

@@ -2,6 +2,14 @@ export { DdadError, type DdadErrorCode } from './errors.js';
 export { Detector, type LoadOptions, type ScoreOptions, type ScoreResult } from './detector.js';
 export { type CalibrateProgress, type FitOptions, type Progress, Trainer, type TrainProgress } from './trainer.js';
 export { importModel, type ImportOptions, type ImportResult } from './import.js';
+export type { FitPadimOptions, FitPadimProgress } from './padim.js';
+export type {
+  ReconstructedImage,
+  Reconstruction,
+  ReconstructOptions,
+  ReconstructProgress,
+  SampleOptions,
+} from './reconstruct.js';
 export type { ModelConfig, StoredConfig } from './config.js';
 export type { DeviceOptions, ScoringOptions, TopPixels, TrainerOptions } from './options.js';
 export {

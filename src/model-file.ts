@@ -52,16 +52,21 @@ async function readMetadata(file: string): Promise<Record<string, unknown>> {
   }
 }
 
-/** The configuration of a file of ours, as JSON, read from its header alone. */
-async function readConfig(file: string, kind: 'checkpoint' | 'model'): Promise<string> {
+/** The configuration of a file of ours, as JSON, read from its header alone; of a file of any `kind` without one. */
+async function readConfig(file: string, kind?: 'checkpoint' | 'model'): Promise<string> {
   const metadata = await readMetadata(file);
-  if (metadata['format'] !== 'ddad-native') {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind} of ddad-native, got another safetensors file`);
-  }
-  if (metadata['kind'] !== kind) {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got a ${textOf(metadata['kind'])}`);
-  }
+  const refuse = (what: string): never => {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: ${what}`);
+  };
+  if (metadata['format'] !== 'ddad-native')
+    refuse(`expected a ${kind ?? 'model'} of ddad-native, got another safetensors file`);
+  if (kind !== undefined && metadata['kind'] !== kind) refuse(`expected a ${kind}, got a ${textOf(metadata['kind'])}`);
   return textOf(metadata['config']);
+}
+
+/** The configuration of a model or a checkpoint. */
+export async function readStoredConfig(file: string): Promise<StoredConfig> {
+  return parseStoredConfig(await readConfig(file), file);
 }
 
 /** The configuration of a model. */

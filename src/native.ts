@@ -77,9 +77,40 @@ export interface NativeDetector {
   score(image: NativeImage, token: CancelToken): Promise<NativeScore>;
   /** Scores images with the highest throughput; each has a token, and its own result or error. */
   scoreBatch(images: NativeImage[], tokens: CancelToken[]): Promise<(NativeScore | Error)[]>;
+  /** Begins to fit the Gaussian of good features: JSON of {"channels","seed","pooled"}. */
+  beginGaussian(options: string): Promise<void>;
+  observeGaussian(image: NativeImage, token: CancelToken): Promise<void>;
+  /** Keeps it for images of a label; resolves to JSON of what the configuration is to say as `padim`. */
+  finishGaussian(label: number): Promise<string>;
+  /**
+   * Begins a reconstruction of images of one size, or samples ("count", "width", "height", "first", "label"); resolves to
+   * JSON of {@link NativeReconstruction}.
+   */
+  reconstruct(images: NativeImage[], options: string, token: CancelToken): Promise<string>;
+  sample(options: string, token: CancelToken): Promise<string>;
+  /** Its next step, a task of its own; with the images after it where `floats` says how many values they have. */
+  advance(id: number, floats: number, token: CancelToken): Promise<NativeAdvance>;
+  endReconstruction(id: number): Promise<void>;
   save(path: string, config: string, token: CancelToken): Promise<void>;
   memory(): string;
   dispose(): void;
+}
+
+/** A reconstruction in progress; its steps are rounds where it goes down a gradient. */
+export interface NativeReconstruction {
+  id: number;
+  steps: number;
+  images: number;
+  width: number;
+  height: number;
+  channels: 1 | 3;
+}
+
+export interface NativeAdvance {
+  /** Of each image from good ones, before the step's last move; empty unless it goes down a gradient. */
+  distances: number[];
+  /** [images, height, width, channels] in 0..1. */
+  pixels: Float32Array | null;
 }
 
 export interface NativeTrainer {

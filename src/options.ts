@@ -88,7 +88,7 @@ export const importSettings = trainerOptions
     useNewAttentionOrder: z.boolean().optional(),
   });
 
-export const scoreKinds = ['ensemble', 'pixel', 'feature', 'rgb'] as const;
+export const scoreKinds = ['ensemble', 'pixel', 'feature', 'rgb', 'padim'] as const;
 
 /** What may differ when a trained model scores. */
 export const scoringOptions = trainerOptions
@@ -99,7 +99,8 @@ export const scoringOptions = trainerOptions
  * Another way to score with a trained model than that which it was calibrated for. Its threshold does not hold then.
  *
  * - `kind`: what an image is judged by: both scores (`ensemble`, by `alpha`), the `pixel`-level (9) or `feature`-level
- *   (10) score alone, or `rgb`, the squared error of the reconstruction.
+ *   (10) score alone, `rgb`, the squared error of the reconstruction, or `padim`, the Mahalanobis distance of the
+ *   features from those of good images, which the model must have been fitted on.
  * - `scales`: fewer noise steps of those that the model has; any, where `normalization` is not `calibration`.
  * - `alpha`, `normalization`, `smoothing`, `topPixels`: as in {@link TrainerOptions}.
  */

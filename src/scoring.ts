@@ -2,6 +2,10 @@ import type { StoredConfig } from './config.js';
 import { DdadError } from './errors.js';
 import { defined, type ScoringOptions } from './options.js';
 
+/** What is said where a model would need a Gaussian. */
+export const lacksGaussian =
+  'the model has no Gaussian of good features; "ddad-native fit-padim <model> <dataset> --out <file>" adds one';
+
 type Calibration = StoredConfig['calibration'];
 
 /** Constants of a noise scale each. */
@@ -25,10 +29,11 @@ export function scoredAs(config: StoredConfig, options: ScoringOptions): StoredC
   if (!config.features && (kind === 'feature' || (alpha ?? 1) < 1)) {
     refuse(kind === 'feature' ? 'kind' : 'alpha', 'the model has no features, so it has a pixel-level score only');
   }
-  const pixelAlone = score.kind === 'pixel' || score.kind === 'rgb';
-  if (config.features?.trained === false && (!pixelAlone || (alpha ?? 1) < 1)) {
-    refuse(pixelAlone ? 'alpha' : 'kind', 'the feature head is not trained, so the model has a pixel-level score only');
+  const needsHead = score.kind === 'ensemble' || score.kind === 'feature';
+  if (config.features?.trained === false && (needsHead || (alpha ?? 1) < 1)) {
+    refuse(needsHead ? 'kind' : 'alpha', 'the feature head is not trained, so the model has a pixel-level score only');
   }
+  if (kind === 'padim' && !config.padim) refuse('kind', lacksGaussian);
   if (kind === 'rgb' && score.normalization === 'per-image') {
     refuse('normalization', 'the reconstruction error has no per-image normalisation, got "per-image"');
   }

@@ -92,6 +92,14 @@ void reduceImages(const float* from, int64_t n, int64_t height, int64_t width, i
       }
 }
 
+void repeatChannels(const float* pixels, int64_t count, int64_t channels, float* to) {
+  if (channels == 3) {
+    std::copy_n(pixels, count * 3, to);
+    return;
+  }
+  for (int64_t p = 0; p < count; ++p) std::fill_n(to + 3 * p, 3, pixels[p * channels]);
+}
+
 FeatureExtractor::FeatureExtractor(const Device& device, FeatureSource& source, int64_t images, int64_t height,
                                    int64_t width, PlanMemory* memory)
     : device_(device),
@@ -109,13 +117,7 @@ FeatureExtractor::FeatureExtractor(const Device& device, FeatureSource& source, 
 
 void FeatureExtractor::run(const float* images, int64_t channels, float* out, const Cancel& cancel) {
   for (size_t c = 0; c < inverseStd_.size(); ++c) inverseStd_[c] = 1.0f / source_.std[c];
-  float* input = plan_.value(source_.backbone.input);
-  const int64_t pixels = images_ * height_ * width_;
-  if (channels == 3) {
-    std::copy_n(images, pixels * 3, input);
-  } else {
-    for (int64_t p = 0; p < pixels; ++p) std::fill_n(input + 3 * p, 3, images[p * channels]);
-  }
+  repeatChannels(images, images_ * height_ * width_, channels, plan_.value(source_.backbone.input));
   plan_.forward(cancel);
   int64_t offset = 0;
   for (const Backbone::Tap& tap : source_.taps) {

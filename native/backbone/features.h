@@ -50,6 +50,9 @@ FeatureSource copyFeatures(const FeatureSource& source);
 void reduceImages(const float* from, int64_t n, int64_t height, int64_t width, int64_t channels, int64_t scale,
                   float* to);
 
+/// Pixels of one channel become those of three; three stay.
+void repeatChannels(const float* pixels, int64_t count, int64_t channels, float* to);
+
 /// Computes f(x_0) for one batch size and image size (of the image that the backbone sees). Nothing is allocated after
 /// construction.
 class FeatureExtractor {

@@ -10,79 +10,14 @@
 
 #include "bind/arguments.h"
 #include "bind/cancel_token.h"
-#include "bind/pixel_buffer.h"
+#include "bind/images.h"
 #include "device/device.h"
 #include "tensor/error.h"
 
 namespace ddad::bind {
 namespace {
 
-// Pixels of an image or a map: as many as sharp decodes unless told otherwise, and far from overflowing an int.
-constexpr int64_t kMaxPixels = int64_t{1} << 28;
-constexpr int kMaxChannels = 4;
 constexpr uint32_t kMaxBatch = 1024;
-
-/// A score request with pixels of its own.
-struct OwnedImage {
-  ScoreRequest request;
-  std::vector<uint8_t> pixels;
-};
-
-void checkPixels(int width, int height, const std::string& what) {
-  if (int64_t{width} * height > kMaxPixels)
-    throwArgument(what, "at most " + std::to_string(kMaxPixels) + " pixels",
-                  std::to_string(width) + " x " + std::to_string(height));
-}
-
-OwnedImage copyImage(const Napi::Value& value) {
-  if (!value.IsObject() || value.IsFunction()) throwArgument("score: image", "an object", describe(value));
-  // Getters are JavaScript and may change anything, so all of them run before the pixels are looked at.
-  const auto image = value.As<Napi::Object>();
-  const Napi::Value data = image.Get("data");
-  const Napi::Value width = image.Get("width");
-  const Napi::Value height = image.Get("height");
-  const Napi::Value channels = image.Get("channels");
-  const Napi::Value outWidth = image.Get("outWidth");
-  const Napi::Value outHeight = image.Get("outHeight");
-  const Napi::Value label = image.Get("label");
-  const Napi::Value residuals = image.Get("residuals");
-
-  OwnedImage owned;
-  ScoreRequest& request = owned.request;
-  request.width = expectInteger(width, "score: image.width", 1, INT_MAX);
-  request.height = expectInteger(height, "score: image.height", 1, INT_MAX);
-  request.channels = expectInteger(channels, "score: image.channels", 1, kMaxChannels);
-  if (!outWidth.IsUndefined()) request.outWidth = expectInteger(outWidth, "score: image.outWidth", 0, INT_MAX);
-  if (!outHeight.IsUndefined()) request.outHeight = expectInteger(outHeight, "score: image.outHeight", 0, INT_MAX);
-  if (!label.IsUndefined()) request.label = expectInteger(label, "score: image.label", 0, INT_MAX);
-  if (!residuals.IsUndefined()) request.residuals = residuals.ToBoolean();
-  checkPixels(request.width, request.height, "score: image");
-  checkPixels(request.outWidth == 0 ? request.width : request.outWidth,
-              request.outHeight == 0 ? request.height : request.outHeight, "score: map");
-
-  const auto describeAs = [&](napi_typedarray_type type, size_t length) {
-    const size_t elements = static_cast<size_t>(request.width) * request.height * request.channels;
-    if (length != elements)
-      throwArgument("score: image.data",
-                    std::to_string(elements) + " values (" + std::to_string(request.width) + " x " +
-                        std::to_string(request.height) + " pixels of " + std::to_string(request.channels) + ")",
-                    std::to_string(length));
-    request.type = type == napi_uint8_array    ? PixelType::kU8
-                   : type == napi_uint16_array ? PixelType::kU16
-                                               : PixelType::kF32;
-  };
-  if (PixelBuffer* buffer = PixelBuffer::from(data)) {
-    describeAs(buffer->type(), buffer->length());
-    owned.pixels = buffer->take(value.Env());
-  } else {
-    const ArrayView view =
-        expectTypedArray(data, "score: image.data", {napi_uint8_array, napi_uint16_array, napi_float32_array});
-    describeAs(view.type, view.length);
-    owned.pixels = view.copy<uint8_t>();
-  }
-  request.data = owned.pixels.data();
-  return owned;
-}
 
 Napi::Float64Array toArray(Napi::Env env, const std::vector<double>& values) {
   auto array = Napi::Float64Array::New(env, values.size());
@@ -96,37 +31,6 @@ Napi::Value toFloats(Napi::Env env, const std::vector<float>& values) {
   std::memcpy(array.Data(), values.data(), values.size() * sizeof(float));
   return array;
 }
-
-/// A map in JavaScript's memory that the compute thread fills in, so that nothing large is copied on JavaScript's
-/// thread. Nobody else can reach it (to detach it, say) before it is handed out.
-class Map {
- public:
-  Map(Napi::Env env, size_t length, std::vector<napi_ref>& held) : length_(length) {
-    napi_value buffer = nullptr;
-    void* memory = nullptr;
-    if (napi_create_buffer(env, length * sizeof(float), &memory, &buffer) != napi_ok ||
-        napi_create_reference(env, buffer, 1, &reference_) != napi_ok) {
-      if (env.IsExceptionPending()) env.GetAndClearPendingException();
-      throw Error("ERR_MEMORY", "no memory for a map of " + std::to_string(length) + " pixels");
-    }
-    held.push_back(reference_);
-    data_ = static_cast<float*>(memory);
-  }
-
-  float* data() const { return data_; }
-
-  Napi::Value take(Napi::Env env) const {
-    napi_value buffer = nullptr;
-    if (napi_get_reference_value(env, reference_, &buffer) != napi_ok) throw Napi::Error::New(env);
-    const Napi::Uint8Array bytes(env, buffer);
-    return Napi::Float32Array::New(env, length_, bytes.ArrayBuffer(), bytes.ByteOffset());
-  }
-
- private:
-  napi_ref reference_ = nullptr;
-  float* data_ = nullptr;
-  size_t length_;
-};
 
 /// Those of an image. Where the map is one of the scores alone, it stands for that one too: maps are large.
 struct Maps {
@@ -206,7 +110,7 @@ Napi::Value toValue(Napi::Env env, const ScoreJob& job, const Maps& maps) {
 std::shared_ptr<Batch> makeBatch(const std::vector<Napi::Value>& images, const DetectorResource& detector,
                                  const Parts& parts, std::vector<napi_ref>& held) {
   auto batch = std::make_shared<Batch>();
-  for (const Napi::Value& image : images) batch->images.push_back(copyImage(image));
+  for (const Napi::Value& image : images) batch->images.push_back(copyImage(image, "score"));
   for (size_t i = 0; i < images.size(); ++i) {
     ScoreRequest& request = batch->images[i].request;
     batch->maps.emplace_back(images[i].Env(), request, detector, held);
@@ -227,7 +131,13 @@ DetectorResource::DetectorResource(std::unique_ptr<Scorer> from)
   publish();
 }
 
-void DetectorResource::publish() { publishMemory(scorer->memory()); }
+void DetectorResource::publish() {
+  nlohmann::json bytes = scorer->memory();
+  int64_t running = fitter ? fitter->stateBytes() : 0;
+  for (const auto& [id, reconstruction] : reconstructions) running += reconstruction->bytes();
+  if (running > 0) bytes["reconstructions"] = running;
+  publishMemory(bytes);
+}
 
 Napi::Function NativeDetector::define(Napi::Env env) {
   return DefineClass(
@@ -235,6 +145,12 @@ Napi::Function NativeDetector::define(Napi::Env env) {
       {InstanceMethod<&NativeDetector::config>("config"), InstanceMethod<&NativeDetector::setConfig>("setConfig"),
        InstanceMethod<&NativeDetector::setMemory>("setMemory"), InstanceMethod<&NativeDetector::score>("score"),
        InstanceMethod<&NativeDetector::scoreBatch>("scoreBatch"), InstanceMethod<&NativeDetector::save>("save"),
+       InstanceMethod<&NativeDetector::beginGaussian>("beginGaussian"),
+       InstanceMethod<&NativeDetector::observeGaussian>("observeGaussian"),
+       InstanceMethod<&NativeDetector::finishGaussian>("finishGaussian"),
+       InstanceMethod<&NativeDetector::reconstruct>("reconstruct"), InstanceMethod<&NativeDetector::sample>("sample"),
+       InstanceMethod<&NativeDetector::advance>("advance"),
+       InstanceMethod<&NativeDetector::endReconstruction>("endReconstruction"),
        InstanceMethod<&NativeDetector::memory>("memory"), InstanceMethod<&NativeDetector::dispose>("dispose")});
 }
 

@@ -1,10 +1,13 @@
 #pragma once
 #include <atomic>
+#include <map>
 #include <memory>
 #include <vector>
 
 #include "bind/env_data.h"
 #include "bind/napi_base.h"
+#include "score/gaussian_fitter.h"
+#include "score/reconstruction.h"
 #include "score/scorer.h"
 
 namespace ddad::bind {
@@ -12,11 +15,19 @@ namespace ddad::bind {
 class DetectorResource final : public Resource {
  public:
   explicit DetectorResource(std::unique_ptr<Scorer> from);
-  void drop() override { scorer.reset(); }
+  void drop() override {
+    fitter.reset();
+    reconstructions.clear();
+    scorer.reset();
+  }
   /// Renews the snapshot of memory, for which the engine's buffers may have grown.
   void publish();
 
-  std::unique_ptr<Scorer> scorer;  // compute thread only
+  // compute thread only; the scorer outlives the others
+  std::unique_ptr<Scorer> scorer;
+  std::unique_ptr<GaussianFitter> fitter;
+  std::map<int, std::unique_ptr<Reconstruction>> reconstructions;  // those in progress
+  int lastReconstruction = 0;
   const bool hasFeatures;
   std::atomic<MapSource> mapSource;  // any thread; as last configured
 };
@@ -41,6 +52,13 @@ class NativeDetector : public Napi::ObjectWrap<NativeDetector> {
   Napi::Value setMemory(const Napi::CallbackInfo& info);
   Napi::Value score(const Napi::CallbackInfo& info);
   Napi::Value scoreBatch(const Napi::CallbackInfo& info);
+  Napi::Value beginGaussian(const Napi::CallbackInfo& info);
+  Napi::Value observeGaussian(const Napi::CallbackInfo& info);
+  Napi::Value finishGaussian(const Napi::CallbackInfo& info);
+  Napi::Value reconstruct(const Napi::CallbackInfo& info);
+  Napi::Value sample(const Napi::CallbackInfo& info);
+  Napi::Value advance(const Napi::CallbackInfo& info);
+  Napi::Value endReconstruction(const Napi::CallbackInfo& info);
   Napi::Value save(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);

@@ -158,4 +158,7 @@ DDAD_HD float ddimStep(const StepCoefficients& k, const DdimCoefficients& d, flo
   return d.sqrtAlphasCumprodPrev * xstart + d.direction * eps + d.sigma * z;
 }
 
+/// One step down the gradient of a distance (Algorithm 1): `keep` = sqrt(1 - s^2), `scale` = s / std(g).
+DDAD_HD float gradientStep(float keep, float scale, float x, float g) { return keep * x - scale * g; }
+
 }  // namespace ddad

@@ -54,6 +54,9 @@ DDAD_DECLARE_SIMD(void, variationalPiece,
 
 DDAD_DECLARE_SIMD(double, priorPiece, (const StepCoefficients* last, const float* x0, int64_t count))
 
+DDAD_DECLARE_SIMD(void, momentsPiece, (const float* x, int64_t count, PixelSums* sums))
+DDAD_DECLARE_SIMD(void, descendPiece, (float keep, float scale, const float* gradient, int64_t count, float* x))
+
 // `ddim`, `z` and any output may be null.
 DDAD_DECLARE_SIMD(void, reversePiece,
                   (const StepCoefficients* k, const DdimCoefficients* ddim, const NoiseSource* z, const Piece* piece,

@@ -189,6 +189,15 @@ double priorPiece(const StepCoefficients* last, const float* x0, int64_t count) 
   return sumOf(nats, count);
 }
 
+void momentsPiece(const float* x, int64_t count, PixelSums* sums) {
+  sums->elementSum = sumOf(x, count);
+  sums->elementSquares = squaresOf(x, count);
+}
+
+void descendPiece(float keep, float scale, const float* gradient, int64_t count, float* x) {
+  for (int64_t i = 0; i < count; ++i) x[i] = gradientStep(keep, scale, x[i], gradient[i]);
+}
+
 void reversePiece(const StepCoefficients* k, const DdimCoefficients* ddim, const NoiseSource* z, const Piece* piece,
                   const float* xt, const float* modelOutput, int clip, float* xstart, float* mean, float* logVariance,
                   float* next) {

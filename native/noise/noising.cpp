@@ -191,4 +191,24 @@ void reverseStep(const ImageBatch& batch, const float* xt, const float* modelOut
   });
 }
 
+void descend(int64_t elements, double stepSize, const float* gradient, float* x, int threads) {
+  const int64_t pieces = (elements + kPieceElements - 1) / kPieceElements;
+  const auto moments = DDAD_DISPATCH(momentsPiece);
+  const auto step = DDAD_DISPATCH(descendPiece);
+  const auto countOf = [&](int64_t i) { return std::min(kPieceElements, elements - i * kPieceElements); };
+  PixelSums* const sums = partialSums<PixelSums>(pieces);
+  parallelFor(threads, pieces, [&](int64_t i) { moments(gradient + i * kPieceElements, countOf(i), &sums[i]); });
+  double sum = 0.0, squares = 0.0;
+  for (int64_t i = 0; i < pieces; ++i) {
+    sum += sums[i].elementSum;
+    squares += sums[i].elementSquares;
+  }
+  const double std = deviation(sum, squares, static_cast<double>(elements));
+  if (std == 0.0) return;
+  const auto keep = static_cast<float>(std::sqrt(1.0 - stepSize * stepSize)),
+             scale = static_cast<float>(stepSize / std);
+  parallelFor(threads, pieces,
+              [&](int64_t i) { step(keep, scale, gradient + i * kPieceElements, countOf(i), x + i * kPieceElements); });
+}
+
 }  // namespace ddad

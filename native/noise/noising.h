@@ -115,4 +115,8 @@ void reverseStep(const ImageBatch& batch, const float* xt, const float* modelOut
                  const StepCoefficients* coefficients, const DdimCoefficients* ddim, const NoiseSource* z, bool clip,
                  const ReverseOutputs& outputs, int threads);
 
+/// x <- sqrt(1 - s^2) x - s g / std(g) for one image of `elements` values, std with n - 1 over all of them (Algorithm
+/// 1). Where the gradient is the same everywhere, which has no direction, x stays as it is.
+void descend(int64_t elements, double stepSize, const float* gradient, float* x, int threads);
+
 }  // namespace ddad

@@ -35,7 +35,8 @@ PositionGrid readGrid(const json& position, const char* mean, const char* std, s
 const std::map<std::string, ScoreKind> kKinds = {{"ensemble", ScoreKind::kEnsemble},
                                                  {"pixel", ScoreKind::kPixel},
                                                  {"feature", ScoreKind::kFeature},
-                                                 {"rgb", ScoreKind::kRgb}};
+                                                 {"rgb", ScoreKind::kRgb},
+                                                 {"padim", ScoreKind::kPadim}};
 
 std::vector<int> readSteps(const json& score, const Schedule& schedule) {
   std::vector<int> steps;
@@ -73,10 +74,14 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
   const std::string kind = stringField(score, "kind", "ensemble");
   const auto known = kKinds.find(kind);
   if (known == kKinds.end())
-    throw Error("ERR_CONFIG", "score.kind: expected ensemble, pixel, feature or rgb, got " + kind);
+    throw Error("ERR_CONFIG", "score.kind: expected ensemble, pixel, feature, rgb or padim, got " + kind);
   c.kind = known->second;
   if (c.kind == ScoreKind::kFeature && !c.features)
     throw Error("ERR_CONFIG", "score.kind: feature: the model has no features");
+
+  const auto padim = config.find("padim");
+  if (c.kind == ScoreKind::kPadim && (!c.features || padim == config.end() || padim->is_null()))
+    throw Error("ERR_CONFIG", "score.kind: padim: the model has no Gaussian of good features");
 
   const auto memory = score.find("memory");
   c.remembers = memory != score.end() && !memory->is_null();
@@ -144,6 +149,7 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
 
 MapSource ScoreConfig::source() const {
   if (kind == ScoreKind::kFeature) return MapSource::kFeature;
+  if (kind == ScoreKind::kPadim) return MapSource::kBoth;
   if (kind != ScoreKind::kEnsemble || !features) return MapSource::kPixel;
   if (normalization == Normalization::kPerImage) return MapSource::kBoth;
   return alpha == 1 ? MapSource::kPixel : alpha == 0 ? MapSource::kFeature : MapSource::kBoth;

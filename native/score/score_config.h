@@ -13,8 +13,9 @@ namespace ddad {
 /// How shat is normalised (formulas: Ensemble).
 enum class Normalization { kNone, kCalibration, kPerImage };
 
-/// What an image is judged by: the ensemble (11), one of its two scores alone, or the error of the reconstruction.
-enum class ScoreKind { kEnsemble, kPixel, kFeature, kRgb };
+/// What an image is judged by: the ensemble (11), one of its two scores alone, the error of the reconstruction, or the
+/// Mahalanobis distance of its features from those of good images (PaDiM).
+enum class ScoreKind { kEnsemble, kPixel, kFeature, kRgb, kPadim };
 
 /// Which of the two scores the map of an image shows alone, if it does.
 enum class MapSource { kBoth, kPixel, kFeature };

@@ -42,11 +42,12 @@ struct ScoreLane::Gathered {
         featureScales(config.features ? config.steps.size() : 0),
         pixel(request.width, request.height, config.overlap),
         feature(config.features ? request.width : 0, request.height, config.overlap),
-        distance(config.remembers ? request.width : 0, request.height, config.overlap) {}
+        distance(config.remembers ? request.width : 0, request.height, config.overlap),
+        padim(config.kind == ScoreKind::kPadim ? request.width : 0, request.height, config.overlap) {}
 
   std::vector<Pooled> pixelScales, rgbScales, featureScales;
   Pooled distances;
-  Mosaic pixel, feature, distance;
+  Mosaic pixel, feature, distance, padim;
 };
 
 ScoreLane::ScoreLane(std::shared_ptr<const Device> device, ScoreModel& model, const ScoreMemory* packed)
@@ -56,24 +57,6 @@ ScoreLane::ScoreLane(std::shared_ptr<const Device> device, ScoreModel& model, co
     to->packed = from->packed;
     to->packedLayout = from->packedLayout;
   }
-}
-
-void ScoreLane::check(const ScoreRequest& r) const {
-  const UNetConfig& unet = model_.config().unet;
-  const auto refuse = [](const std::string& why) { throw Error("ERR_IMAGE", "image: " + why); };
-  if (r.data == nullptr || r.width < 1 || r.height < 1)
-    refuse("expected at least one pixel, got " + std::to_string(r.width) + " x " + std::to_string(r.height));
-  if (r.channels != unet.inChannels)
-    refuse("expected " + std::to_string(unet.inChannels) + " channels, got " + std::to_string(r.channels));
-  if (r.type == PixelType::kF32) {
-    const auto* values = static_cast<const float*>(r.data);
-    const int64_t n = static_cast<int64_t>(r.width) * r.height * r.channels;
-    if (!std::all_of(values, values + n, [](float v) { return v >= 0.0f && v <= 1.0f; }))
-      refuse("expected float pixels from 0 to 1");
-  }
-  if (unet.numClasses > 0 && (r.label < 0 || r.label >= unet.numClasses))
-    throw Error("ERR_ARGUMENT",
-                "label: expected 0 to " + std::to_string(unet.numClasses - 1) + ", got " + std::to_string(r.label));
 }
 
 std::vector<Tile> ScoreLane::tilesOf(const ScoreRequest& request) const {
@@ -106,8 +89,10 @@ ScorePass& ScoreLane::passFor(const Tile& tile) {
 }
 
 void ScoreLane::prepare(const ScoreRequest& request) {
-  check(request);
-  passFor(tilesOf(request).front());
+  model_.checkRequest(request);
+  const Tile tile = tilesOf(request).front();
+  passFor(tile);
+  if (model_.config(request.label).kind == ScoreKind::kPadim) preparePadim(tile, model_.gaussian(request.label).get());
 }
 
 void ScoreLane::normalisePlaces(const PositionGrid& grid, const ScoreRequest& request, std::vector<float>& map) const {
@@ -155,6 +140,20 @@ void ScoreLane::gather(ScorePass& pass, const Tile& tile, const ScoreRequest& re
   all.distance.add(tile, map.data(), pass.imageWidth());
 }
 
+void ScoreLane::preparePadim(const Tile& tile, const FeatureGaussian* gaussian) {
+  if (!gaussian) throw Error("ERR_CONFIG", "score.kind: padim: the model has no Gaussian of good features");
+  if (!padim_ || !padim_->fits(tile))
+    padim_ = std::make_unique<FeaturePass>(*device_, model_, gaussian->shape.dims, tile.height, tile.width);
+}
+
+void ScoreLane::gatherPadim(const Tile& tile, const ScoreRequest& request, const Cancel& cancel, Gathered& all) {
+  const auto gaussian = model_.gaussian(request.label);
+  preparePadim(tile, gaussian.get());
+  std::vector<float> map(static_cast<size_t>(padim_->imageHeight() * padim_->imageWidth()));
+  padim_->distances(*gaussian, request, tile, map.data(), cancel);
+  all.padim.add(tile, map.data(), padim_->imageWidth());
+}
+
 void ScoreLane::combine(const ScoreRequest& request, Gathered& all, ScoreResult& result) const {
   const ScoreConfig& config = model_.config(request.label);
   result.pixelMap = all.pixel.take();
@@ -171,14 +170,18 @@ void ScoreLane::combine(const ScoreRequest& request, Gathered& all, ScoreResult&
   if (config.memoryWeight > 0) mixDistances(config, all.distance.take(), result.featureMap);
   gaussianBlur(device_->threads(), result.featureMap, request.width, request.height, config.smoothing);
   if (source == MapSource::kFeature) judgeBy(result.featureMap, request.featureMap);
-  if (source == MapSource::kBoth) {
-    result.map = result.pixelMap;
-    combineMaps(config, result.map, result.featureMap);
+  if (source != MapSource::kBoth) return;
+  if (config.kind == ScoreKind::kPadim) {
+    result.map = all.padim.take();
+    gaussianBlur(device_->threads(), result.map, request.width, request.height, config.smoothing);
+    return;
   }
+  result.map = result.pixelMap;
+  combineMaps(config, result.map, result.featureMap);
 }
 
 ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) {
-  check(request);
+  model_.checkRequest(request);
   const ScoreConfig& config = model_.config(request.label);
   const std::vector<Tile> tiles = tilesOf(request);
   if (tiles.size() > 1 && config.normalization == Normalization::kPerImage)
@@ -199,6 +202,7 @@ ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) 
     const auto sample = static_cast<uint32_t>(i);
     pass.run(&sample, cancel);
     gather(pass, tile, request, memory, cancel, all, result);
+    if (config.kind == ScoreKind::kPadim) gatherPadim(tile, request, cancel, all);
   }
   combine(request, all, result);
   const int64_t top = config.topCount > 0

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "device/device.h"
+#include "score/feature_pass.h"
 #include "score/pixels.h"
 #include "score/score_model.h"
 #include "score/score_pass.h"
@@ -23,7 +24,10 @@ class ScoreLane {
   /// Compiles what a single image of this size needs, so that lanes side by side need not.
   void prepare(const ScoreRequest& request);
   /// Forgets what was compiled; for when the configuration has changed.
-  void clear() { passes_.clear(); }
+  void clear() {
+    passes_.clear();
+    padim_.reset();
+  }
 
   const ScoreMemory& memory() const { return memory_; }
   int64_t activationBytes() const;
@@ -31,12 +35,14 @@ class ScoreLane {
  private:
   struct Gathered;
 
-  void check(const ScoreRequest& request) const;
   std::vector<Tile> tilesOf(const ScoreRequest& request) const;
   ScorePass& passFor(const Tile& tile);
   /// Adds what a pass found in a tile.
   void gather(ScorePass& pass, const Tile& tile, const ScoreRequest& request, const ResidualMemory* memory,
               const Cancel& cancel, Gathered& all, ScoreResult& result) const;
+  void preparePadim(const Tile& tile, const FeatureGaussian* gaussian);
+  /// Adds how far the features of a tile are from their Gaussian.
+  void gatherPadim(const Tile& tile, const ScoreRequest& request, const Cancel& cancel, Gathered& all);
   /// The maps of the whole image, normalised, smoothed and combined.
   void combine(const ScoreRequest& request, Gathered& all, ScoreResult& result) const;
   /// Brings a map to the size of the result, and to where it is wanted.
@@ -47,7 +53,8 @@ class ScoreLane {
   const std::shared_ptr<const Device> device_;
   ScoreModel& model_;
   ScoreMemory memory_;
-  std::list<ScorePass> passes_;  // most recently used first
+  std::list<ScorePass> passes_;         // most recently used first
+  std::unique_ptr<FeaturePass> padim_;  // where that is what images are judged by
 };
 
 }  // namespace ddad

@@ -6,9 +6,50 @@
 #include "file/json_fields.h"
 #include "ops/parameters.h"
 #include "score/model_file.h"
+#include "score/scorer.h"
 #include "tensor/error.h"
 
 namespace ddad {
+namespace {
+
+std::string gaussianName(size_t label, const char* part) { return "padim." + std::to_string(label) + "." + part; }
+
+/// `padim` of a configuration, which says what the Gaussians are over; no channels where there are none.
+GaussianShape gaussianShape(const nlohmann::json& config, int64_t channels) {
+  GaussianShape shape;
+  const auto padim = config.find("padim");
+  if (padim == config.end() || padim->is_null()) return shape;
+  if (!padim->is_object())
+    throw Error("ERR_CONFIG", "padim: expected an object or null, got " + padim->dump().substr(0, 80));
+  const auto list = padim->find("channels");
+  bool known =
+      list != padim->end() && list->is_array() && !list->empty() && static_cast<int64_t>(list->size()) <= channels;
+  int64_t last = -1;
+  for (size_t i = 0; known && i < list->size(); ++i) {
+    const nlohmann::json& channel = (*list)[i];
+    known = channel.is_number_integer() && channel.get<int64_t>() > last && channel.get<int64_t>() < channels;
+    if (!known) break;
+    last = channel.get<int64_t>();
+    shape.dims.push_back(static_cast<int32_t>(last));
+  }
+  if (!known)
+    throw Error("ERR_CONFIG", "padim.channels: expected some of the " + std::to_string(channels) +
+                                  " channels of the features, ascending");
+  const auto grid = padim->find("grid");
+  if (grid == padim->end() || grid->is_null()) return shape;
+  if (!grid->is_array() || grid->size() != 2)
+    throw Error("ERR_CONFIG", "padim.grid: expected [height, width] or null, got " + grid->dump().substr(0, 80));
+  for (const auto& [at, side] : {std::pair{0, &shape.gridHeight}, {1, &shape.gridWidth}}) {
+    const nlohmann::json& value = (*grid)[static_cast<size_t>(at)];
+    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > 4096)
+      throw Error("ERR_CONFIG", "padim.grid: expected 1 to 4096 positions a side, got " + value.dump().substr(0, 80));
+    *side = value.get<int64_t>();
+  }
+  return shape;
+}
+
+}  // namespace
+
 ScoreModel::ScoreModel(nlohmann::json config)
     : json_(std::move(config)),
       configs_(readScoreConfigs(json_)),
@@ -31,6 +72,7 @@ std::unique_ptr<ScoreModel> ScoreModel::load(const std::string& path) {
   const ScoreConfig& config = model->config();
   if (config.features) model->setFeatures(readFeatures(file, config.features));
   model->readMemories(file);
+  model->readGaussians(file);
   return model;
 }
 
@@ -44,6 +86,13 @@ void ScoreModel::save(const std::string& path, const nlohmann::json& config) con
     const ResidualMemory& m = memories_[label];
     if (m.count() > 0)
       tensors.push_back({memoryName(static_cast<int>(label)), DType::kF32, {m.count(), m.channels()}, m.rows()});
+  }
+  for (size_t label = 0; label < gaussians_.size(); ++label) {
+    if (!gaussians_[label]) continue;
+    const FeatureGaussian& g = *gaussians_[label];
+    const int64_t groups = g.shape.groups(), d = g.shape.size();
+    tensors.push_back({gaussianName(label, "mean"), DType::kF32, {groups, d}, g.mean.data()});
+    tensors.push_back({gaussianName(label, "precision"), DType::kF32, {groups, d, d}, g.precision.data()});
   }
   writeSafetensors(path, metadata, tensors);
 }
@@ -80,6 +129,66 @@ void ScoreModel::setMemory(int label, ResidualMemory memory) {
   memories_[at] = std::move(memory);
 }
 
+void ScoreModel::setGaussian(int label, std::shared_ptr<const FeatureGaussian> gaussian) {
+  if (!features_) throw Error("ERR_CONFIG", "features: expected a model with features, which a Gaussian is over");
+  checkLabel(label);
+  const auto at = static_cast<size_t>(std::max(label, 0));
+  if (gaussians_.size() <= at) gaussians_.resize(at + 1);
+  for (auto& other : gaussians_)
+    if (other && other->shape != gaussian->shape) other.reset();
+  gaussians_[at] = std::move(gaussian);
+}
+
+std::shared_ptr<const FeatureGaussian> ScoreModel::gaussian(int label) const {
+  const auto at = static_cast<size_t>(std::max(label, 0));
+  return at < gaussians_.size() ? gaussians_[at] : nullptr;
+}
+
+void ScoreModel::readGaussians(const SafetensorsFile& file) {
+  GaussianShape shape;
+  try {
+    shape = gaussianShape(json_, features_ ? features_->channels() : 0);
+  } catch (const Error& e) {
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": its configuration is not valid: " + e.what());
+  }
+  if (shape.dims.empty()) return;
+  const int64_t groups = shape.groups(), d = shape.size();
+  const int64_t meanShape[] = {groups, d}, precisionShape[] = {groups, d, d};
+  for (int64_t label = 0; label < labels(); ++label) {
+    const std::string mean = gaussianName(static_cast<size_t>(label), "mean"),
+                      precision = gaussianName(static_cast<size_t>(label), "precision");
+    file.checkShape(mean, meanShape);  // before anything is allocated for what the configuration says
+    file.checkShape(precision, precisionShape);
+    const auto gaussian = std::make_shared<FeatureGaussian>(shape);
+    file.readFloats(mean, meanShape, gaussian->mean.data());
+    file.readFloats(precision, precisionShape, gaussian->precision.data());
+    setGaussian(static_cast<int>(label), gaussian);
+  }
+}
+
+void ScoreModel::checkRequest(const ScoreRequest& r) const {
+  const auto refuse = [](const std::string& why) { throw Error("ERR_IMAGE", "image: " + why); };
+  if (r.data == nullptr || r.width < 1 || r.height < 1)
+    refuse("expected at least one pixel, got " + std::to_string(r.width) + " x " + std::to_string(r.height));
+  const int64_t channels = config().unet.inChannels;
+  if (r.channels != channels)
+    refuse("expected " + std::to_string(channels) + " channels, got " + std::to_string(r.channels));
+  if (r.type == PixelType::kF32) {
+    const auto* values = static_cast<const float*>(r.data);
+    const int64_t n = static_cast<int64_t>(r.width) * r.height * r.channels;
+    if (!std::all_of(values, values + n, [](float v) { return v >= 0.0f && v <= 1.0f; }))
+      refuse("expected float pixels from 0 to 1");
+  }
+  checkLabel(r.label);
+}
+
+void ScoreModel::checkLabel(int label) const {
+  const int64_t classes = config().unet.numClasses;
+  if (classes > 0 && (label < 0 || label >= classes))
+    throw Error("ERR_ARGUMENT",
+                "label: expected 0 to " + std::to_string(classes - 1) + ", got " + std::to_string(label));
+}
+
 void ScoreModel::readMemories(const SafetensorsFile& file) {
   for (int label = 0; label < labels(); ++label) {
     const TensorEntry* entry = findMemory(file, label, features_ ? features_->channels() : 0, config().remembers);
@@ -109,6 +218,12 @@ int64_t ScoreModel::parameterBytes() const {
 int64_t ScoreModel::memoryBytes() const {
   int64_t bytes = 0;
   for (const ResidualMemory& memory : memories_) bytes += memory.bytes();
+  return bytes;
+}
+
+int64_t ScoreModel::gaussianBytes() const {
+  int64_t bytes = 0;
+  for (const auto& gaussian : gaussians_) bytes += gaussian ? gaussian->bytes() : 0;
   return bytes;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backbone/features.h"
+#include "backbone/gaussian.h"
 #include "file/safetensors.h"
 #include "nlohmann/json.hpp"
 #include "ops/plan.h"
@@ -13,6 +14,8 @@
 #include "unet/unet.h"
 
 namespace ddad {
+
+struct ScoreRequest;
 
 class ScoreModel {
  public:
@@ -27,6 +30,8 @@ class ScoreModel {
   void setConfig(const nlohmann::json& config);
   void setFeatures(FeatureSource source);
   void setMemory(int label, ResidualMemory memory);
+  /// Those of other labels over other channels or another grid are forgotten: a model has one choice of them.
+  void setGaussian(int label, std::shared_ptr<const FeatureGaussian> gaussian);
 
   /// How images of `label` are scored: products of a unified model differ in their calibration alone.
   const ScoreConfig& config(int label = 0) const;
@@ -36,21 +41,29 @@ class ScoreModel {
   ParameterBlock& parameters() { return parameters_; }
   /// Residuals of good images of a label; null where there are none.
   const ResidualMemory* memory(int label) const;
+  /// The Gaussian of good features of a label; null where there is none.
+  std::shared_ptr<const FeatureGaussian> gaussian(int label) const;
+  /// Throws ERR_IMAGE where the image does not fit the network, ERR_ARGUMENT for a label that it does not know.
+  void checkRequest(const ScoreRequest& request) const;
+  void checkLabel(int label) const;
   /// Labels that images may have; 1 where the network is not told.
   int64_t labels() const;
 
   int64_t parameterBytes() const;
   int64_t memoryBytes() const;
+  int64_t gaussianBytes() const;
 
  private:
   void readMemories(const SafetensorsFile& file);
+  void readGaussians(const SafetensorsFile& file);
 
   nlohmann::json json_;
   std::vector<ScoreConfig> configs_;  // a label each, or one for all
   const UNet net_;
   ParameterBlock parameters_;
   std::unique_ptr<FeatureSource> features_;
-  std::vector<ResidualMemory> memories_;  // a label each
+  std::vector<ResidualMemory> memories_;                           // a label each
+  std::vector<std::shared_ptr<const FeatureGaussian>> gaussians_;  // likewise
 };
 
 }  // namespace ddad

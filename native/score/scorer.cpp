@@ -5,6 +5,8 @@
 #include <deque>
 
 #include "device/parallel.h"
+#include "score/gaussian_fitter.h"
+#include "score/reconstruction.h"
 #include "score/score_lane.h"
 
 namespace ddad {
@@ -110,6 +112,24 @@ void Scorer::setMemory(int label, const std::vector<float>& residuals, int64_t c
                                     " channels, got " + std::to_string(residuals.size()) + " values");
   impl_->model_->setMemory(label, ResidualMemory(residuals.data(), count, channels));
 }
+std::unique_ptr<GaussianFitter> Scorer::fitGaussian(const nlohmann::json& options) {
+  return std::make_unique<GaussianFitter>(impl_->device_, *impl_->model_, options);
+}
+nlohmann::json Scorer::setGaussian(int label, const GaussianFitter& fitter) {
+  impl_->model_->setGaussian(label, fitter.finish());
+  return fitter.describe();
+}
+std::unique_ptr<Reconstruction> Scorer::reconstruct(const nlohmann::json& options,
+                                                    const std::vector<ScoreRequest>& images) {
+  return std::make_unique<Reconstruction>(impl_->device_, *impl_->model_,
+                                          ReconstructOptions::fromJson(options, *impl_->model_), images,
+                                          impl_->whole_.memory().unet);
+}
+std::unique_ptr<Reconstruction> Scorer::sample(const nlohmann::json& options, const SampleRequest& request) {
+  return std::make_unique<Reconstruction>(impl_->device_, *impl_->model_,
+                                          ReconstructOptions::fromJson(options, *impl_->model_), request,
+                                          impl_->whole_.memory().unet);
+}
 ScoreResult Scorer::score(const ScoreRequest& request, const Cancel& cancel) {
   return impl_->whole_.score(request, cancel);
 }
@@ -130,10 +150,12 @@ nlohmann::json Scorer::memory() const {
   };
   count(impl_->whole_);
   for (const ScoreLane& lane : impl_->lanes_) count(lane);
-  return {{"parameters", impl_->model_->parameterBytes()},
-          {"activations", activations},
-          {"packedWeights", packedBytes},
-          {"residualMemory", impl_->model_->memoryBytes()}};
+  nlohmann::json bytes = {{"parameters", impl_->model_->parameterBytes()},
+                          {"activations", activations},
+                          {"packedWeights", packedBytes},
+                          {"residualMemory", impl_->model_->memoryBytes()}};
+  if (const int64_t gaussians = impl_->model_->gaussianBytes()) bytes["gaussians"] = gaussians;
+  return bytes;
 }
 
 }  // namespace ddad

@@ -56,6 +56,9 @@ struct ScoreJob {
 };
 
 struct FeatureSource;
+struct SampleRequest;
+class GaussianFitter;
+class Reconstruction;
 class ScorerImpl;
 
 class Scorer {
@@ -76,6 +79,13 @@ class Scorer {
   /// Residuals of good images [count, channels] for images of `label` (0 where the model has no classes), copied; the
   /// distance to the nearest of them then takes part in the feature-level score. Throws ERR_CONFIG, ERR_ARGUMENT.
   void setMemory(int label, const std::vector<float>& residuals, int64_t count);
+  /// Begins to fit a Gaussian of good features, see GaussianFitter; the scorer must outlive it.
+  std::unique_ptr<GaussianFitter> fitGaussian(const nlohmann::json& options);
+  /// Keeps what has been fitted for images of `label`; returns what the configuration is to say of it as "padim".
+  nlohmann::json setGaussian(int label, const GaussianFitter& fitter);
+  /// Begins a reconstruction of images of one size, or samples; see ReconstructOptions. The scorer must outlive it.
+  std::unique_ptr<Reconstruction> reconstruct(const nlohmann::json& options, const std::vector<ScoreRequest>& images);
+  std::unique_ptr<Reconstruction> sample(const nlohmann::json& options, const SampleRequest& request);
   /// Throws ERR_IMAGE where the image does not fit the model, ERR_NUMERIC where the network's output is not finite,
   /// ERR_ABORTED. The same model, image and seed give the same map, bit for bit.
   ScoreResult score(const ScoreRequest& request, const Cancel& cancel);

@@ -23,6 +23,7 @@ enum RandomStream : uint32_t {
   kStreamInitialWeights = 3,
   kStreamSampling = 4,
   kStreamTimestepFocus = 5,
+  kStreamChannels = 6,
 };
 
 /// Ten rounds in place: counter in, four random words out.

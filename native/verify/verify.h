@@ -27,9 +27,11 @@ void verifyUnet(VerifyContext& context);
 void verifyTrain(VerifyContext& context);
 void verifyFeatures(VerifyContext& context);
 void verifyScore(VerifyContext& context);
+void verifySample(VerifyContext& context);
+void verifyGradient(VerifyContext& context);
 
-/// {"file","kind","ok":bool,"skipped":null|"reason","tensors":[{"name","error","tolerance","ok"}]}; `error` is null
-/// where it is not a number, and a tensor that cannot be compared has a "reason". A skipped file is not ok.
+/// {"file","kind","ok":bool,"tensors":[{"name","error","tolerance","ok"}]}; `error` is null where it is not a number,
+/// and a tensor that cannot be compared has a "reason".
 /// Throws ERR_FILE_READ or ERR_MODEL_FORMAT where the file or its spec cannot be used, ERR_ABORTED when cancelled.
 nlohmann::json verifyFile(Device& device, const std::string& goldenPath, const std::string& backbonePath,
                           const Cancel& cancel);

@@ -6,6 +6,7 @@
 #include "score/score_pass.h"
 #include "tensor/error.h"
 #include "verify/compare.h"
+#include "verify/golden_spec.h"
 #include "verify/verify.h"
 
 namespace ddad {
@@ -13,20 +14,6 @@ namespace {
 
 constexpr double kTolerance = 1e-3;
 constexpr int64_t kTopPixels = 64;
-
-std::vector<int64_t> tapStrides(const VerifyContext& context) {
-  const nlohmann::json& spec = context.spec;
-  if (spec.at("backbone") != "efficientnet-lite0")
-    throw Error("ERR_MODEL_FORMAT", context.file.path() + ": backbone: expected efficientnet-lite0");
-  const Backbone all = loadBackbone(*openTensorSource(context.backbonePath));
-  std::vector<int64_t> strides;
-  for (const nlohmann::json& name : spec.at("taps"))
-    for (const Backbone::Tap& tap : all.taps)
-      if (name == tap.name) strides.push_back(int64_t{1} << tap.level);
-  if (strides.size() != spec.at("taps").size() || strides.empty())
-    throw Error("ERR_MODEL_FORMAT", context.file.path() + ": taps: expected names of the backbone's taps");
-  return strides;
-}
 
 /// A model's configuration that says what the spec says.
 nlohmann::json modelConfig(const nlohmann::json& spec, const std::vector<int64_t>& strides, int64_t channels) {

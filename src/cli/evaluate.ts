@@ -4,6 +4,7 @@ import { Detector } from '../detector.js';
 import { evaluate, type EvaluateProgress, type ScoredImage } from '../evaluation/evaluate.js';
 import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation, Metrics, ProductEvaluation } from '../evaluation/types.js';
+import type { Reconstruction } from '../reconstruct.js';
 import { ReportWriter } from '../report/report.js';
 import type { Command } from './command.js';
 import { checkWritable, writeWhole } from '../files.js';
@@ -19,6 +20,7 @@ interface EvaluateArguments extends DeviceOptions, ScoringArguments {
   threshold?: number;
   product?: string;
   limitReport?: number;
+  reconstructions?: number;
 }
 
 export const evaluateCommand: Command<EvaluateArguments> = {
@@ -34,6 +36,7 @@ export const evaluateCommand: Command<EvaluateArguments> = {
     threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
     product: text('product', 'What the images show, for a unified model and a dataset of one product'),
     'limit-report': number('limit-report', 'Images of each test folder in the report', 'all'),
+    reconstructions: number('reconstructions', 'Images of each test folder to reconstruct for the report', '0'),
     ...scoringFlags,
     ...deviceFlags,
   },
@@ -42,10 +45,9 @@ export const evaluateCommand: Command<EvaluateArguments> = {
 };
 
 async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number> {
-  const { model, dataset, out, device, threads, threshold, product, limitReport: limit } = argv;
-  if (limit !== undefined && !(Number.isInteger(limit) && limit >= 0)) {
-    throw new UsageError(`--limit-report: expected a number of images, got "${limit}"`);
-  }
+  const { model, dataset, out, device, threads, threshold, product } = argv;
+  const limit = countOf('limit-report', argv.limitReport);
+  const rebuilt = new Shown(countOf('reconstructions', argv.reconstructions) ?? 0);
   const file = out === undefined ? undefined : path.join(out, 'metrics.json');
   if (file !== undefined) await checkWritable(file);
   await using detector = await Detector.load(model, { device, threads, threshold, scoring: scoringOf(argv), signal });
@@ -56,8 +58,12 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   try {
     const shown = new Shown(limit ?? Infinity);
     const onImage = async (scored: ScoredImage): Promise<void> => {
-      const { product, defect } = scored.image;
-      if (shown.takes(`${product ?? ''}/${defect}`)) await report?.add(scored);
+      const { product: own, defect } = scored.image;
+      const folder = `${own ?? ''}/${defect}`;
+      if (!report || !shown.takes(folder)) return;
+      const wanted = rebuilt.takes(folder);
+      const reconstruction = wanted ? await rebuild(detector, scored.input, own ?? product, signal) : undefined;
+      await report.add({ ...scored, reconstruction });
     };
     const onProgress = (now: EvaluateProgress): void => show(progress, now);
     evaluation = await evaluate(detector, dataset, { model, product, onImage, onProgress, signal });
@@ -74,6 +80,22 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   log(memoryLine(detector.memory));
   if (file !== undefined) log(`written to ${file} and ${written}`);
   return exitCodes.done;
+}
+
+function countOf(name: string, given: number | undefined): number | undefined {
+  if (given === undefined || (Number.isInteger(given) && given >= 0)) return given;
+  throw new UsageError(`--${name}: expected a number of images, got "${given}"`);
+}
+
+/** With the way there: by rounds where the model has a Gaussian of good features, else by the reverse process. */
+function rebuild(
+  detector: Detector,
+  image: string,
+  product: string | undefined,
+  signal: AbortSignal,
+): Promise<Reconstruction> {
+  const method = detector.config.padim ? 'gradient' : 'ddim';
+  return detector.reconstruct(image, { method, previews: 6, ...(product === undefined ? {} : { product }), signal });
 }
 
 /** The first images of each folder. */

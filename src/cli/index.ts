@@ -9,6 +9,8 @@ import { importCommand } from './import.js';
 import { exportCommand } from './export.js';
 import { infoCommand } from './info.js';
 import { log } from './output.js';
+import { fitPadimCommand } from './fit-padim.js';
+import { reconstructCommand, sampleCommand } from './reconstruct.js';
 import { scoreCommand } from './score.js';
 import { serveCommand } from './serve.js';
 import { trainCommand } from './train.js';
@@ -19,6 +21,9 @@ const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   train: trainCommand,
   score: scoreCommand,
   evaluate: evaluateCommand,
+  reconstruct: reconstructCommand,
+  sample: sampleCommand,
+  'fit-padim': fitPadimCommand,
   serve: serveCommand,
   import: importCommand,
   export: exportCommand,
@@ -91,6 +96,9 @@ export async function main(args: readonly string[]): Promise<number> {
     .command(toModule(trainCommand, context))
     .command(toModule(scoreCommand, context))
     .command(toModule(evaluateCommand, context))
+    .command(toModule(reconstructCommand, context))
+    .command(toModule(sampleCommand, context))
+    .command(toModule(fitPadimCommand, context))
     .command(toModule(serveCommand, context))
     .command(toModule(importCommand, context))
     .command(toModule(exportCommand, context))

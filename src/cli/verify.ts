@@ -10,8 +10,6 @@ interface Verification {
   file: string;
   kind: string;
   ok: boolean;
-  /** Why this build cannot recompute it, or null. */
-  skipped: string | null;
   tensors: { name: string; error: number | null; tolerance: number; ok: boolean }[];
 }
 
@@ -19,7 +17,6 @@ interface VerifyArguments extends DeviceOptions {
   golden: string[];
   backbone?: string;
   json: boolean;
-  allowSkipped: boolean;
 }
 
 export const verifyCommand: Command<VerifyArguments> = {
@@ -28,11 +25,6 @@ export const verifyCommand: Command<VerifyArguments> = {
   positionals: { golden: 'Golden files (.safetensors)' },
   flags: {
     backbone: text('backbone', 'Backbone weights', "the package's EfficientNet-Lite0"),
-    'allow-skipped': {
-      type: 'boolean',
-      default: false,
-      describe: 'Do not fail on kinds that this build cannot recompute',
-    },
     ...deviceFlags,
   },
   work: verify,
@@ -47,10 +39,9 @@ async function verify(argv: VerifyArguments, signal: AbortSignal): Promise<numbe
     try {
       const json = await callNative(signal, (token) => addon().verify(file, options, token));
       const found = JSON.parse(json) as Verification;
-      const passed = found.skipped === null ? found.ok : argv.allowSkipped;
-      if (!passed) failures += 1;
+      if (!found.ok) failures += 1;
       if (argv.json) print(JSON.stringify(found));
-      else printTable(found, passed);
+      else printTable(found);
     } catch (thrown) {
       const error = toDdadError(thrown);
       if (error.code === 'ERR_ABORTED') throw error;
@@ -64,8 +55,8 @@ async function verify(argv: VerifyArguments, signal: AbortSignal): Promise<numbe
 }
 
 /** Per tensor: the error ||out-ref||/||ref||, the tolerance, and whether it holds. */
-function printTable({ file, kind, skipped, tensors }: Verification, passed: boolean): void {
-  print(`${file} (${kind}): ${skipped === null ? (passed ? 'ok' : 'FAILED') : `skipped: ${skipped}`}`);
+function printTable({ file, kind, ok: passed, tensors }: Verification): void {
+  print(`${file} (${kind}): ${passed ? 'ok' : 'FAILED'}`);
   const width = Math.max(6, ...tensors.map(({ name }) => name.length));
   if (tensors.length > 0) print(`  ${'tensor'.padEnd(width)}  ${'error'.padStart(9)}  tolerance`);
   for (const { name, error, tolerance, ok } of tensors) {

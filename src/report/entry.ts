@@ -11,6 +11,11 @@ import {
   photoThumbnail,
   type Thumbnail,
 } from './thumbnails.js';
+import {
+  type ReconstructionThumbnails,
+  reconstructionThumbnails,
+  type ReportedReconstruction,
+} from './reconstructions.js';
 import type { Shots } from './view.js';
 
 export const mapKinds = ['pixelMap', 'featureMap'] as const;
@@ -25,6 +30,8 @@ export interface ReportEntry {
   input: ImageInput;
   mask: string | null;
   result: ReportedResult;
+  /** Shown beside it, with the images of the way there. */
+  reconstruction?: ReportedReconstruction | undefined;
 }
 
 /** An image while it waits for the evaluation to be complete: what the colours of its maps mean is not known yet. */
@@ -33,6 +40,7 @@ export interface StoredEntry extends Record<MapKind, PackedMap | null> {
   original: Thumbnail;
   mask: Thumbnail | null;
   overlay: Thumbnail;
+  reconstruction: ReconstructionThumbnails | null;
 }
 
 /** Where the colours of the maps of a kind begin and end. */
@@ -40,12 +48,13 @@ export type MapRanges = Record<MapKind, [number, number] | null>;
 
 /** Makes the thumbnails of an image; one picture at a time, so that a large one is in memory but once. */
 export async function storeEntry(entry: ReportEntry, limitInputPixels: number | undefined): Promise<StoredEntry> {
-  const { image, input, mask, result } = entry;
+  const { image, input, mask, result, reconstruction } = entry;
   return {
     image,
     original: await photoThumbnail(input, limitInputPixels),
     mask: mask === null ? null : await maskThumbnail(mask, limitInputPixels),
     overlay: await encodedThumbnail(await result.heatmap()),
+    reconstruction: reconstruction ? await reconstructionThumbnails(input, reconstruction, limitInputPixels) : null,
     pixelMap: result.pixelMap ? packMap(result.pixelMap) : null,
     featureMap: result.featureMap ? packMap(result.featureMap) : null,
   };
@@ -70,5 +79,12 @@ export async function picturesOf(entry: StoredEntry, ranges: MapRanges, colours:
     return map && range && mapThumbnail(map, range, colours);
   };
   const { original, mask, overlay } = entry;
-  return { original, mask, overlay, pixelMap: await colour('pixelMap'), featureMap: await colour('featureMap') };
+  return {
+    original,
+    mask,
+    overlay,
+    ...(entry.reconstruction ?? { reconstruction: null, difference: null, rounds: null }),
+    pixelMap: await colour('pixelMap'),
+    featureMap: await colour('featureMap'),
+  };
 }

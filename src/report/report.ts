@@ -62,6 +62,7 @@ export class ReportWriter {
   readonly #shown: EvaluatedImage[] = [];
   #handle: FileHandle | null;
   #masks = false;
+  #reconstructions = false;
   #last: Promise<unknown> = Promise.resolve();
 
   private constructor(file: string, stem: string, handle: FileHandle, options: ReportOptions) {
@@ -129,6 +130,7 @@ export class ReportWriter {
       if (map) this.#ranges[kind][side].push(await mapRange(map.data));
     }
     this.#masks ||= stored.mask !== null;
+    this.#reconstructions ||= stored.reconstruction !== null;
     await writing(this.#file, () => part.appendFile(toLine(stored)));
     this.#shown.push(entry.image);
   }
@@ -172,8 +174,15 @@ export class ReportWriter {
     return [
       { key: 'original', name: 'Original' },
       ...(this.#masks ? [{ key: 'mask' as const, name: 'Mask' }] : []),
+      ...(this.#reconstructions
+        ? [
+            { key: 'reconstruction' as const, name: 'Reconstruction' },
+            { key: 'difference' as const, name: 'Difference' },
+          ]
+        : []),
       { key: 'overlay', name: 'Overlay' },
       ...mapKinds.filter((kind) => ranges[kind]).map((key) => ({ key, name: mapNames[key] })),
+      ...(this.#reconstructions ? [{ key: 'rounds' as const, name: 'Rounds' }] : []),
     ];
   }
 

@@ -24,7 +24,7 @@ export interface PackedMap {
 const photoSide = 320;
 const mapSide = 256;
 
-async function encode(image: sharp.Sharp, options: sharp.WebpOptions): Promise<Thumbnail> {
+export async function encode(image: sharp.Sharp, options: sharp.WebpOptions): Promise<Thumbnail> {
   const { data, info } = await image.webp(options).toBuffer({ resolveWithObject: true });
   return { uri: `data:image/webp;base64,${data.toString('base64')}`, width: info.width, height: info.height };
 }

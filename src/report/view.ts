@@ -257,9 +257,11 @@ export function summarize(evaluation: Evaluation, shown: readonly EvaluatedImage
   };
 }
 
+type ShotKey = 'original' | 'mask' | 'reconstruction' | 'difference' | 'overlay' | 'pixelMap' | 'featureMap' | 'rounds';
+
 /** What the page shows of all images, or of none. */
 export interface Columns {
-  shots: { key: 'original' | 'mask' | 'overlay' | 'pixelMap' | 'featureMap'; name: string }[];
+  shots: { key: ShotKey; name: string }[];
   product: boolean;
   judged: boolean;
 }
@@ -269,7 +271,7 @@ export function columnsOf(images: readonly EvaluatedImage[], shots: Columns['sho
   return { shots, product: images.some(({ product }) => product !== null), judged: isJudged(images) };
 }
 
-export type Shots = Record<Columns['shots'][number]['key'], Thumbnail | null>;
+export type Shots = Record<ShotKey, Thumbnail | null>;
 
 /** The header of the table of images. */
 export function headerOf({ shots, product, judged }: Columns): { key: string; name: string; sortable: boolean }[] {

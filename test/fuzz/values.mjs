@@ -194,6 +194,17 @@ export const repetition = mostly(
     .constantFrom('{"threads":1,"batch":1,"samples":1,"seconds":0}', '{"batch":0}', '{}')
     .map((value) => ['value', value]),
 );
+const jsonOf = (...objects) =>
+  mostly(fc.constantFrom(...objects.map((object) => JSON.stringify(object))).map((value) => ['value', value]));
+export const gaussian = jsonOf({ channels: 4 }, { channels: 9, pooled: true, seed: 2 }, { channels: 0 }, {});
+const chain = { method: 'ddim', respacing: '3', step: 1 };
+export const reconstruction = jsonOf(
+  { ...chain, count: 2, width: 8, height: 8 },
+  { ...chain, method: 'ddpm', eta: 2 },
+  { ...chain, count: 2 ** 30, width: 4096, height: 4096 },
+  { method: 'gradient', respacing: '9', rounds: 2, step: 1, gradientSteps: 1 },
+  {},
+);
 export const exported = mostly(
   fc
     .constantFrom(

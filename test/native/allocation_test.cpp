@@ -5,6 +5,7 @@
 
 #include "doctest.h"
 #include "file/safetensors.h"
+#include "reverse/gradient_rounds.h"
 #include "score/score_pass.h"
 #include "small_model.h"
 #include "train/trainer.h"
@@ -113,6 +114,30 @@ TEST_CASE("a scoring pass allocates nothing") {
   const Cancel never;
   pass.run(samples, never);
   CHECK(allocationsOf([&] { pass.run(samples, never); }) == 0);
+}
+
+TEST_CASE("a step of the reverse process and a round of Algorithm 1 allocate nothing") {
+  const auto device = openDevice("cpu", 2);
+  const auto json = testing::featureModel(16, 1);
+  const ScoreConfig config = ScoreConfig::fromJson(json);
+  const UNet net = buildUNet(config.unet);
+  ParameterBlock block{AlignedBuffer(net.graph.parameterFloats()), AlignedBuffer()};
+  FeatureSource features = openFeatures(SafetensorsFile::open(testing::packagedBackbone()), "", config.features);
+  ReverseSettings settings;
+  settings.schedule = makeSchedule("linear", 1000, "10");
+  settings.start = 5;
+  ReverseChain chain(*device, net, block, settings, 2, 16, 24);
+  FeatureDistance distance(*device, features, {0, 20, 70}, 2, 16, 24, true);
+  const auto gaussian = std::make_shared<FeatureGaussian>(GaussianShape{{0, 20, 70}, 4, 6});
+  std::fill_n(gaussian->precision.data(), gaussian->precision.size(), 0.25f);
+  GradientRounds rounds(*device, chain, distance, gaussian, {1, 0.02, 2}, 2, 16 * 24, 1);
+  const uint32_t samples[] = {0, 1};
+  const Cancel never;
+  chain.startFromNoise(samples);
+  chain.step(never);
+  rounds.round(never);
+  CHECK(allocationsOf([&] { chain.step(never); }) == 0);
+  CHECK(allocationsOf([&] { rounds.round(never); }) == 0);
 }
 
 #endif

@@ -54,6 +54,13 @@ const withDetector = (use) =>
     await use(native);
   });
 
+/** A model whose weights are so large that its output overflows. */
+const overflowing = () =>
+  changed(model, ({ tensors, data }) => {
+    const [begin, end] = tensors['out.2.weight'].data_offsets;
+    for (let byte = begin; byte < end; byte += 4) data.writeFloatLE(3e38, byte);
+  });
+
 /** A configuration of the engine with classes. */
 const classes = () => {
   const config = JSON.parse(configOf(small));
@@ -146,13 +153,10 @@ export const calls = {
       fit({ preset: 'paper-256', size: 2048, batchSize: 1024, unet: {} }),
   },
   ERR_NUMERIC: {
-    "the network's output is not finite: the model's weights are damaged or diverged": async () => {
-      const name = await changed(model, ({ tensors, data }) => {
-        const [begin, end] = tensors['out.2.weight'].data_offsets;
-        for (let byte = begin; byte < end; byte += 4) data.writeFloatLE(3e38, byte);
-      });
-      await (await load(name)).score(good);
-    },
+    "the network's output is not finite: the model's weights are damaged or diverged": [
+      async () => (await load(await overflowing())).score(good),
+      async () => (await load(await overflowing())).reconstruct(good, { method: 'ddim', step: 3 }),
+    ],
     'step <n>: the <value> is <number>; a lower learning rate may help': () =>
       withTrainer((trainer) => trainer.step(pixelsOf(small).fill(NaN), null, 1e-4, token())),
     '<file>: expected finite map values, got <number> at (<x>, <y>)': () =>

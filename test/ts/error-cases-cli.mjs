@@ -22,8 +22,10 @@ export const usage = {
     '--<option>: expected a duration such as 30s, 5m or 1h30m, got "<text>"': () => train('--time-limit', '5 parsecs'),
     '--top-pixels: expected a number such as 64 or a share such as 50%, got "<text>"': () =>
       train('--top-pixels', 'all'),
-    '--limit-report: expected a number of images, got "<text>"': () =>
-      cli(['evaluate', model, parts, '--limit-report', '1.5']),
+    '--<option>: expected a number of images, got "<text>"': [
+      () => cli(['evaluate', model, parts, '--limit-report', '1.5']),
+      () => cli(['evaluate', model, parts, '--reconstructions', '-1']),
+    ],
     '--fail-on-anomaly: the model has no threshold; give one with --threshold': async () =>
       cli(['score', await changed(plain, ({ config }) => (config.threshold = null)), good, '--fail-on-anomaly']),
     'suite: expected <suites>, got "<word>"': () => cli(['bench', 'opps']),

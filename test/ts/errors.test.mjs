@@ -6,18 +6,23 @@ import { test } from 'node:test';
 import errors from '../../dist/errors.js';
 import { calls, options } from './error-cases-calls.mjs';
 import { baseline, usage } from './error-cases-cli.mjs';
+import { reconstruction } from './error-cases-reconstruct.mjs';
 import { dataset, disk, image, modelFile } from './error-cases-files.mjs';
 import { imports } from './error-cases-import.mjs';
 import { root } from './helpers.mjs';
 
 const cases = { ...usage, ...options, ...calls, ...image, ...dataset, ...modelFile, ...disk, ...baseline };
-for (const [code, own] of Object.entries(imports)) cases[code] = { ...cases[code], ...own };
+// those of imports and of reconstructions belong to codes that others have, too
+for (const own of [imports, reconstruction])
+  for (const [code, rows] of Object.entries(own)) cases[code] = { ...cases[code], ...rows };
 
 /** Rows that no test here provokes, by code and message, and why. */
 const unprovoked = {
   'ERR_MEMORY out of memory': 'where it comes from small blocks the system kills the process first',
   'ERR_MEMORY cannot allocate <n> MiB of memory': 'what is not free is refused before the system is asked',
   'ERR_MEMORY no memory for a map of <n> pixels': 'the size of an image is bounded, so only the system can refuse it',
+  'ERR_NUMERIC the features of the good images have no finite covariance':
+    'features that are not finite need weights that no reader lets in',
   'ERR_MEMORY a buffer would be larger than memory': 'the arguments are bounded before a buffer could be as large',
 };
 

@@ -48,8 +48,22 @@ std::map<std::string, std::string> metadataOf(const std::string& config) {
   return {{"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config}};
 }
 
+/// One Gaussian of two channels for all places, of the first label.
+void appendGaussian(std::vector<SeedTensor>& tensors) {
+  tensors.push_back({"padim.0.mean", {1, 2}, {}});
+  tensors.push_back({"padim.0.precision", {1, 2, 2}, {}});
+}
+
+nlohmann::json gaussianConfig() {
+  nlohmann::json config = tinyConfig(true);
+  config["padim"] = {{"channels", {0, 3}}, {"grid", nullptr}};
+  config["score"]["kind"] = "padim";
+  return config;
+}
+
 std::string modelFile(const nlohmann::json& config) {
   std::vector<SeedTensor> tensors = tinyModel(config, {""});
+  if (config.contains("padim")) appendGaussian(tensors);
   if (config.contains("features"))
     tensors.push_back({"residual_memory.0", {2, config.at("unet").at("featureChannels")}, {}});
   return seedFile(metadataOf(config.dump()), tensors);
@@ -61,7 +75,9 @@ void run(std::string_view input) {
   load(file);
 }
 
-std::vector<std::string> seeds() { return {modelFile(tinyConfig(false)), modelFile(tinyConfig(true))}; }
+std::vector<std::string> seeds() {
+  return {modelFile(tinyConfig(false)), modelFile(tinyConfig(true)), modelFile(gaussianConfig())};
+}
 
 /// A configuration alone: the file that it asks for is made to fit, so that most of what is valid loads and scores.
 void runConfigured(std::string_view input) {
@@ -78,6 +94,7 @@ void runConfigured(std::string_view input) {
     const auto channels = std::max<int64_t>(1, unet.featureChannels);
     tensors.push_back({"feature_mean", {channels}, {}});
     tensors.push_back({"feature_std", {channels}, std::vector<float>(static_cast<size_t>(channels), 1.0f)});
+    appendGaussian(tensors);
     for (int64_t label = 0; label < std::clamp<int64_t>(unet.numClasses, 1, 4); ++label)
       tensors.push_back({"residual_memory." + std::to_string(label), {2, channels}, {}});
   });
@@ -98,7 +115,8 @@ std::vector<std::string> configuredSeeds() {
   classes["unet"]["useNewAttentionOrder"] = true;
   classes["score"]["topPixels"] = {{"count", 3}};
   std::vector<std::string> texts;
-  for (const auto& config : {tinyConfig(false), tinyConfig(true), odd, classes}) texts.push_back(config.dump());
+  for (const auto& config : {tinyConfig(false), tinyConfig(true), odd, classes, gaussianConfig()})
+    texts.push_back(config.dump());
   return texts;
 }
 

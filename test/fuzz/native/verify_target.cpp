@@ -1,4 +1,6 @@
 // Golden files of every kind.
+#include <bit>
+
 #include "device/device.h"
 #include "support.h"
 #include "tensor/cancel.h"
@@ -80,7 +82,34 @@ std::vector<std::string> seeds() {
                               {"alpha", 0.5}}
                              .dump()}},
                std::move(score)),
-      golden({{"kind", "sample"}}, {}),
+      golden({{"kind", "sample"},
+              {"config", plain},
+              {"schedule", "linear"},
+              {"diffusionSteps", 50},
+              {"respacing", "9"},
+              {"method", "ddim"},
+              {"eta", 0.5},
+              {"start", 1}},
+             {{"x0", {1, 1, 4, 4}, {}},
+              {"noise", {1, 1, 4, 4}, {}},
+              {"z", {2, 1, 1, 4, 4}, {}},
+              {"trajectory", {2, 1, 1, 4, 4}, {}}}),
+      golden({{"kind", "gradient-reconstruction"},
+              {"config", plain},
+              {"backbone", "efficientnet-lite0"},
+              {"taps", {"block0", "block1"}},
+              {"schedule", "linear"},
+              {"diffusionSteps", 50},
+              {"respacing", "9"},
+              {"denoiseStep", 2},
+              {"rounds", 1},
+              {"gradientSteps", 1},
+              {"lr", 0.02}},
+             {{"x0", {1, 1, 4, 4}, {}},
+              {"dims", {2}, {std::bit_cast<float>(1), std::bit_cast<float>(3)}, ints},
+              {"mean", {2, 1, 1}, {}},
+              {"covariance", {1, 2, 2}, {1, 0, 0, 1}},
+              {"trajectory", {1, 1, 1, 4, 4}, {}}}),
   };
 }
 

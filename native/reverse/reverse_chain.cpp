@@ -1,0 +1,90 @@
+#include "reverse/reverse_chain.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "tensor/error.h"
+#include "tensor/philox.h"
+
+namespace ddad {
+
+ReverseChain::ReverseChain(const Device& device, const UNet& net, ParameterBlock& parameters, ReverseSettings settings,
+                           int64_t images, int64_t height, int64_t width, PlanMemory* memory)
+    : device_(device),
+      net_(net),
+      settings_(std::move(settings)),
+      batch_{images, height * width, static_cast<int>(net.graph.tensor(net.x).channels)},
+      coefficients_(static_cast<size_t>(images), stepCoefficients(settings_.schedule, settings_.start)),
+      ddim_(static_cast<size_t>(images)),
+      noise_(static_cast<size_t>(images)),
+      samples_(static_cast<size_t>(images)),
+      labels_(static_cast<size_t>(images)),
+      x_(images * batch_.elements()),
+      plan_(device, net.graph, {images, height, width}, parameters, memory) {
+  if (net.graph.tensor(net.out).channels != 2 * batch_.channels)
+    throw Error("ERR_CONFIG", "unet.outChannels: expected twice the image's channels (a learned variance), got " +
+                                  std::to_string(net.graph.tensor(net.out).channels));
+  plan_.prepare();
+}
+
+NoiseSource* ReverseChain::sources(uint32_t step, const float* given) {
+  for (size_t i = 0; i < noise_.size(); ++i) {
+    noise_[i] = {.seed = settings_.seed, .stream = kStreamSampling, .step = step, .sample = samples_[i]};
+    if (given != nullptr) noise_[i].given = given + static_cast<int64_t>(i) * batch_.elements();
+  }
+  return noise_.data();
+}
+
+void ReverseChain::begin(const uint32_t* samples, const float* given) {
+  std::copy_n(samples, samples_.size(), samples_.begin());
+  left_ = settings_.start + 1;
+  // the noise that a step adds has the number of that step, so this one is its own
+  sources(static_cast<uint32_t>(settings_.schedule.steps()), given);
+}
+
+void ReverseChain::startFromNoise(const uint32_t* samples, const float* given) {
+  begin(samples, given);
+  for (int64_t i = 0; i < batch_.samples; ++i)
+    fillNormal(noise_[static_cast<size_t>(i)], batch_.elements(), image(i), device_.threads());
+}
+
+void ReverseChain::startFromImages(const uint32_t* samples, const float* given) {
+  begin(samples, given);
+  std::fill(coefficients_.begin(), coefficients_.end(), stepCoefficients(settings_.schedule, settings_.start));
+  noising(batch_, {x_.data(), batch_.elements()}, coefficients_.data(), noise_.data(), x_.data(), device_.threads());
+}
+
+void ReverseChain::network(int step, const Cancel& cancel) {
+  const auto t = static_cast<float>(settings_.schedule.timestepMap[static_cast<size_t>(step)]);
+  std::copy_n(x_.data(), x_.size(), plan_.value(net_.x));
+  for (int64_t i = 0; i < batch_.samples; ++i) {
+    plan_.value(net_.t)[i] = t;
+    if (net_.y >= 0) plan_.value(net_.y)[i] = static_cast<float>(labels_[static_cast<size_t>(i)]);
+  }
+  plan_.forward(cancel);
+  // here rather than in the result, where clamping xhat0 would hide an infinity
+  const float* out = plan_.value(net_.out);
+  if (!std::all_of(out, out + plan_.shape(net_.out).size(), [](float v) { return std::isfinite(v); }))
+    throw Error("ERR_NUMERIC", "the network's output is not finite: the model's weights are damaged or diverged");
+  std::fill(coefficients_.begin(), coefficients_.end(), stepCoefficients(settings_.schedule, step));
+}
+
+void ReverseChain::step(const Cancel& cancel, const float* z) {
+  if (left_ < 1) throw Error("ERR_INTERNAL", "the chain has ended");
+  const int t = left_ - 1;
+  network(t, cancel);
+  if (settings_.ddim) std::fill(ddim_.begin(), ddim_.end(), ddimCoefficients(settings_.schedule, t, settings_.eta));
+  const bool random = t > 0 && (!settings_.ddim || settings_.eta > 0);
+  reverseStep(batch_, plan_.value(net_.x), plan_.value(net_.out), coefficients_.data(),
+              settings_.ddim ? ddim_.data() : nullptr, random ? sources(static_cast<uint32_t>(t), z) : nullptr,
+              settings_.clip, {.next = x_.data()}, device_.threads());
+  left_ = t;
+}
+
+void ReverseChain::denoise(int step, const Cancel& cancel) {
+  network(step, cancel);
+  reverseStep(batch_, plan_.value(net_.x), plan_.value(net_.out), coefficients_.data(), nullptr, nullptr,
+              settings_.clip, {.mean = x_.data()}, device_.threads());
+}
+
+}  // namespace ddad

@@ -1,0 +1,203 @@
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { DeviceOptions } from '../options.js';
+import { Detector } from '../detector.js';
+import type { DdadError } from '../errors.js';
+import { toDdadError } from '../errors.js';
+import { makeFolder, writing } from '../files.js';
+import { type Reconstruction, reconstructMethods, type ReconstructProgress } from '../reconstruct.js';
+import type { Command } from './command.js';
+import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
+import { type Entry, listImages } from './score.js';
+import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
+
+interface ChainArguments extends DeviceOptions {
+  model: string;
+  out: string;
+  respacing?: string;
+  eta?: number;
+  seed?: number;
+  previews?: number;
+  product?: string;
+  json: boolean;
+}
+
+const chainFlags = {
+  respacing: text('respacing', 'Steps kept of the chain: 250, 10,15,20, ddim50 or all', '250'),
+  eta: number('eta', 'Noise of method ddim, 0 to 1', '0'),
+  seed: number('seed', 'Of the noise', '0'),
+  previews: number('previews', 'Images of the way there to write, evenly spread', '0'),
+  product: text('product', 'What the images show; a unified model needs it'),
+};
+
+/** What the flags of both commands ask for. */
+function chainOptions({ respacing, eta, seed, previews, product }: ChainArguments) {
+  return {
+    ...(respacing === undefined ? {} : { respacing: respacing === 'all' ? null : respacing }),
+    ...(eta === undefined ? {} : { eta }),
+    ...(seed === undefined ? {} : { seed }),
+    ...(previews === undefined ? {} : { previews }),
+    ...(product === undefined ? {} : { product }),
+  };
+}
+
+interface ReconstructArguments extends ChainArguments {
+  images: string[];
+  method: (typeof reconstructMethods)[number];
+  step?: number;
+  rounds?: number;
+  gradientSteps?: number;
+  stepSize?: number;
+  batch?: number;
+}
+
+export const reconstructCommand: Command<ReconstructArguments> = {
+  usage: 'reconstruct <model> <images..>',
+  describe: 'Take images back to what the model knows of good ones',
+  positionals: { model: 'A model file', images: 'Image files, or folders of them' },
+  flags: {
+    out: { ...text('out', 'Folder for <name>.reconstruction.png'), demandOption: true },
+    method: { choices: reconstructMethods, default: 'gradient', describe: 'How; gradient needs "fit-padim" before' },
+    step: number('step', 'Of the chain: where ddpm and ddim begin, or the step that denoises', '50, gradient: 8'),
+    rounds: number('rounds', 'Of method gradient', '100'),
+    'gradient-steps': number('gradient-steps', 'Of a round', '5'),
+    'step-size': number('step-size', 'Of method gradient', '0.02'),
+    batch: number('batch', 'Images that go through the network together', '1'),
+    ...chainFlags,
+    ...deviceFlags,
+  },
+  example: ['$0 reconstruct part.safetensors photos/ --out clean/ --method ddim', 'Write the photos without defects'],
+  work: reconstruct,
+};
+
+interface SampleArguments extends ChainArguments {
+  method: 'ddpm' | 'ddim';
+  count: number;
+  batch?: number;
+}
+
+export const sampleCommand: Command<SampleArguments> = {
+  usage: 'sample <model>',
+  describe: 'Make images of noise, such as the model takes for good',
+  positionals: { model: 'A model file' },
+  flags: {
+    out: { ...text('out', 'Folder for sample-<number>.png'), demandOption: true },
+    count: { ...number('count', 'How many', '1'), default: 1 },
+    method: { choices: ['ddpm', 'ddim'], default: 'ddpm', describe: 'How' },
+    batch: number('batch', 'Images that go through the network together', '4'),
+    ...chainFlags,
+    ...deviceFlags,
+  },
+  example: ['$0 sample part.safetensors --out samples/ --count 4', 'See what a model has learned'],
+  work: sample,
+};
+
+function wholeNumber(name: string, value: number, most: number): number {
+  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
+  throw new UsageError(`--${name}: expected a number from 1 to ${most}, got "${value}"`);
+}
+
+/** Shows how far a batch is, within all of them. */
+function reporter(progress: ProgressLine, title: string, before: number, size: number, all: number) {
+  return ({ step, steps, done, distance, remainingMs }: ReconstructProgress): void => {
+    const found = distance === null ? '' : `  distance ${short(distance)}`;
+    progress.update(
+      title,
+      (before + size * done) / all,
+      `${before}/${all} images, step ${step}/${steps}${found}  ${duration(remainingMs)} left of these`,
+    );
+  };
+}
+
+/** Writes an image and those of the way there; returns what the command says of it. */
+async function write(out: string, name: string, found: Reconstruction): Promise<{ file: string; previews: string[] }> {
+  const put = async (file: string, png: Buffer): Promise<string> => {
+    await writing(file, async () => {
+      await makeFolder(path.resolve(path.dirname(file)));
+      await writeFile(file, png);
+    });
+    return file;
+  };
+  const file = await put(path.join(out, `${name}.png`), await found.png());
+  const previews: string[] = [];
+  for (const { step, image } of found.trajectory) {
+    previews.push(await put(path.join(out, `${name}.${String(step).padStart(4, '0')}.png`), await found.png(image)));
+  }
+  return { file, previews };
+}
+
+async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Promise<number> {
+  const { model, out, method, step, rounds, gradientSteps, stepSize, device, threads } = argv;
+  const size = wholeNumber('batch', argv.batch ?? 1, 64);
+  await using detector = await Detector.load(model, { device, threads, signal });
+  const entries = await listImages(argv.images.map(String));
+  await writing(out, () => makeFolder(path.resolve(out)));
+  const progress = new ProgressLine();
+  const options = {
+    method,
+    ...chainOptions(argv),
+    ...(step === undefined ? {} : { step }),
+    ...(rounds === undefined ? {} : { rounds }),
+    ...(gradientSteps === undefined ? {} : { gradientSteps }),
+    ...(stepSize === undefined ? {} : { stepSize }),
+  };
+  let failed = 0;
+  const some = async (group: readonly Entry[], before: number): Promise<void> => {
+    const onProgress = reporter(progress, 'reconstruct', before, group.length, entries.length);
+    const paths = group.map(({ image }) => image);
+    try {
+      const found = await detector.reconstructAll(paths, { ...options, onProgress, signal });
+      for (const [i, entry] of group.entries()) await tell(entry, found[i] as Reconstruction);
+    } catch (thrown) {
+      const error = toDdadError(thrown);
+      // of one image, or of several that are not of one size: each alone then
+      if (error.code !== 'ERR_IMAGE' && !(error.code === 'ERR_ARGUMENT' && group.length > 1)) throw error;
+      if (group.length > 1) for (const [i, entry] of group.entries()) await some([entry], before + i);
+      else refused(paths[0] as string, error);
+    }
+  };
+  const tell = async (entry: Entry, found: Reconstruction): Promise<void> => {
+    const { file, previews } = await write(out, `${entry.name}.reconstruction`, found);
+    const { image } = entry;
+    if (argv.json) print(JSON.stringify({ image, reconstruction: file, previews, distances: found.distances }));
+    else print(`${file}  ${image}`);
+  };
+  const refused = (image: string, error: DdadError): void => {
+    failed += 1;
+    log(`ddad-native: ${error.code}: ${error.message}`);
+    if (argv.json) print(JSON.stringify({ image, error: { code: error.code, message: error.message } }));
+  };
+  try {
+    for (let at = 0; at < entries.length; at += size) await some(entries.slice(at, at + size), at);
+  } finally {
+    progress.stop();
+  }
+  log(`${images(entries.length)}, ${failed} failed, written to ${out}`);
+  log(memoryLine(detector.memory));
+  return failed > 0 ? exitCodes.failed : exitCodes.done;
+}
+
+async function sample(argv: SampleArguments, signal: AbortSignal): Promise<number> {
+  const { model, out, method, device, threads } = argv;
+  const all = wholeNumber('count', argv.count, 100_000);
+  const size = Math.min(all, wholeNumber('batch', argv.batch ?? 4, 64));
+  await using detector = await Detector.load(model, { device, threads, signal });
+  await writing(out, () => makeFolder(path.resolve(out)));
+  const progress = new ProgressLine();
+  try {
+    for (let first = 0; first < all; first += size) {
+      const count = Math.min(size, all - first);
+      const onProgress = reporter(progress, 'sample', first, count, all);
+      const found = await detector.sample({ method, ...chainOptions(argv), count, first, onProgress, signal });
+      for (const [i, one] of found.entries()) {
+        const { file, previews } = await write(out, `sample-${String(first + i).padStart(3, '0')}`, one);
+        print(argv.json ? JSON.stringify({ sample: file, previews }) : file);
+      }
+    }
+  } finally {
+    progress.stop();
+  }
+  log(`${images(all)} written to ${out}`);
+  log(memoryLine(detector.memory));
+  return exitCodes.done;
+}
