@@ -13,8 +13,9 @@ export const nativeLayers = (() => {
   const score = ['unet', 'noise', 'backbone', ...network];
   const train = ['score', ...score];
   const verify = ['train', ...train];
+  const exporting = ['score', ...score];
   const profile = train;
-  const bind = ['verify', 'profile', 'import', ...verify];
+  const bind = ['verify', 'profile', 'import', 'export', ...verify];
   return {
     tensor,
     file,
@@ -28,6 +29,7 @@ export const nativeLayers = (() => {
     train,
     profile,
     verify,
+    export: exporting,
     bind,
   };
 })();

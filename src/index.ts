@@ -24,6 +24,16 @@ export type {
   ProductEvaluation,
 } from './evaluation/types.js';
 export type { HeatmapOptions, ScoreMap } from './heatmap.js';
+export {
+  exportOnnx,
+  type OnnxExport,
+  type OnnxExportOptions,
+  type OnnxPort,
+  exportSafetensors,
+  type SafetensorsExport,
+  type SafetensorsExportOptions,
+  type WrittenFile,
+} from './export.js';
 export type { DetectorStats } from './score-queue.js';
 export type { ImageInput, RawImage } from './image.js';
 export { type Preset, type PresetName, presets } from './presets.js';

@@ -52,12 +52,16 @@ async function readMetadata(file: string): Promise<Record<string, unknown>> {
   }
 }
 
+/** What files of ours that are none of the wanted kind are refused with. */
+const expected = {
+  model: 'expected a ddad-native model, got a safetensors file without that format in its metadata',
+  checkpoint: 'expected a checkpoint of ddad-native, got another safetensors file',
+};
+
 /** The configuration of a file of ours, as JSON, read from its header alone. */
-async function readConfig(file: string, kind: 'checkpoint' | 'model'): Promise<string> {
+async function readConfig(file: string, kind: keyof typeof expected): Promise<string> {
   const metadata = await readMetadata(file);
-  if (metadata['format'] !== 'ddad-native') {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind} of ddad-native, got another safetensors file`);
-  }
+  if (metadata['format'] !== 'ddad-native') throw new DdadError('ERR_MODEL_FORMAT', `${file}: ${expected[kind]}`);
   if (metadata['kind'] !== kind) {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got a ${textOf(metadata['kind'])}`);
   }
@@ -65,7 +69,7 @@ async function readConfig(file: string, kind: 'checkpoint' | 'model'): Promise<s
 }
 
 /** The configuration of a model. */
-export async function readModel(file: string): Promise<StoredConfig> {
+export async function readStoredConfig(file: string): Promise<StoredConfig> {
   return parseStoredConfig(await readConfig(file, 'model'), file);
 }
 

@@ -159,6 +159,13 @@ export interface Addon {
    * {@link CeilingProfile}, {@link OpProfile} or {@link PassProfile}. Builds before this one do not have it.
    */
   profile?(what: ProfileKind, config: string, options: string, token: CancelToken): Promise<string>;
+  /**
+   * Writes a model as ONNX. `options` is JSON of {"graph","head","external"} and for the graph `score` of
+   * {"config","label","width","height","ownNoise"}; resolves to JSON of `OnnxExport`.
+   */
+  exportOnnx(path: string, out: string, options: string, token: CancelToken): Promise<string>;
+  /** Writes the UNet's parameters; `options` is JSON of {"head"}. Resolves to JSON of `SafetensorsExport`. */
+  exportWeights(path: string, out: string, options: string, token: CancelToken): Promise<string>;
   verify(path: string, options: string, token: CancelToken): Promise<string>;
   /** Frees the memory behind a view that fills its buffer, long before it is collected. */
   release(view: ArrayBufferView): void;

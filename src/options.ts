@@ -118,8 +118,8 @@ export type ScoringOptions = z.infer<typeof scoringOptions>;
  * - `quantile`: of the held-back images' scores, becomes the threshold (0.99).
  * - `scales`: noise steps that are scored, of the 1000-step chain (`scaleIndexing: 'original'`) or of the chain
  *   respaced to `respacing` (`'respaced'`).
- * - `backbone`: weights file of the pretrained network whose features are predicted (EfficientNet-Lite0 to Lite4); the
- *   package's Lite0 by default, null for none: then there is no feature-level score.
+ * - `backbone`: weights file of the pretrained network whose features are predicted (EfficientNet-Lite0 to Lite4, B0 to
+ *   B7; docs/backbones.md); the package's Lite0 by default, null for none: then there is no feature-level score.
  * - `featureStrides`: which of the backbone's taps (2, 4, 8, 16) make the features; `featureWeight`: of their loss;
  *   `featureScale`: how many times finer than the UNet the backbone sees the image (1 to 4).
  * - `focus`: so many of the training samples (`share`) have a time step below `below`, near the scales that are scored;

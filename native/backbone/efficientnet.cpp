@@ -1,164 +1,145 @@
 #include "backbone/efficientnet.h"
 
-#include <algorithm>
-#include <cmath>
-#include <cstdlib>
+#include <utility>
 
+#include "backbone/batch_norm.h"
 #include "tensor/error.h"
 
 namespace ddad {
 namespace {
 
-// The family's seven stages; the widths and the number of blocks of each are read from the file.
-constexpr int kStageStride[] = {1, 2, 2, 2, 1, 2, 1};
-constexpr int kStageKernel[] = {3, 3, 5, 3, 5, 5, 3};
-constexpr int kTappedStages = 5;
-constexpr bool kTapAfter[] = {true, true, true, false, true};
-
-/// Folds y = gamma (w x - mean) / sqrt(var + eps) + beta into weight and bias; where the file has a bias in the place
-/// of a norm, that has been done already.
-class Folder {
- public:
-  Folder(const SafetensorsFile& file, std::string prefix) : file_(file), prefix_(std::move(prefix)) {
-    const auto it = file.metadata().find("batchNormEps");
-    eps_ = it == file.metadata().end() ? 1e-3 : std::strtod(it->second.c_str(), nullptr);
-    if (!(eps_ > 0 && eps_ < 1))
-      throw Error("ERR_MODEL_FORMAT",
-                  file.path() + ": batchNormEps: expected a number between 0 and 1, got " + it->second);
-  }
-
-  const std::vector<int64_t>& shape(const std::string& conv) const {
-    const auto& shape = file_.get(prefix_ + conv + ".weight").shape;
-    if (shape.size() != 4 || shape[0] < 1)
-      throw Error("ERR_MODEL_FORMAT",
-                  file_.path() + ": " + prefix_ + conv + ".weight: expected [out, in, k, k], got " + shapeText(shape));
-    return shape;
-  }
-  bool has(const std::string& conv) const { return file_.find(prefix_ + conv + ".weight") != nullptr; }
-
-  void fold(const std::string& convName, const std::string& normName, const std::vector<int64_t>& expected,
-            float* weight, float* bias) const {
-    const std::string conv = prefix_ + convName, norm = prefix_ + normName;
-    const int64_t out = expected[0], perOutput = expected[1] * expected[2] * expected[3];
-    file_.readFloats(conv + ".weight", expected, weight);
-    const int64_t vectorShape[] = {out};
-    if (file_.find(conv + ".bias") != nullptr) return file_.readFloats(conv + ".bias", vectorShape, bias);
-    std::vector<float> gamma(static_cast<size_t>(out)), beta(gamma), mean(gamma), variance(gamma);
-    file_.readFloats(norm + ".weight", vectorShape, gamma.data());
-    file_.readFloats(norm + ".bias", vectorShape, beta.data());
-    file_.readFloats(norm + ".running_mean", vectorShape, mean.data());
-    file_.readFloats(norm + ".running_var", vectorShape, variance.data());
-    for (int64_t o = 0; o < out; ++o) {
-      const auto i = static_cast<size_t>(o);
-      const double scale = static_cast<double>(gamma[i]) / std::sqrt(static_cast<double>(variance[i]) + eps_);
-      for (int64_t k = 0; k < perOutput; ++k)
-        weight[o * perOutput + k] = static_cast<float>(static_cast<double>(weight[o * perOutput + k]) * scale);
-      bias[o] = static_cast<float>(static_cast<double>(beta[i]) - static_cast<double>(mean[i]) * scale);
-    }
-    // a negative variance, or one that is next to nothing
-    const auto finite = [](float v) { return std::isfinite(v); };
-    if (!std::all_of(weight, weight + out * perOutput, finite) || !std::all_of(bias, bias + out, finite))
-      throw Error("ERR_MODEL_FORMAT", file_.path() + ": " + norm + ": expected statistics that leave weights finite");
-  }
-
- private:
-  const SafetensorsFile& file_;
-  const std::string prefix_;
-  double eps_ = 0;
-};
+// The first five of the family's seven stages, those up to stride 16; the widths and the number of blocks of each are
+// read from the file.
+constexpr int kStages = 5;
+constexpr int kStageStride[kStages] = {1, 2, 2, 2, 1};
+constexpr int kStageKernel[kStages] = {3, 3, 5, 3, 5};
+constexpr bool kTapAfter[kStages] = {true, true, true, false, true};
 
 class Builder {
  public:
-  Builder(const SafetensorsFile& file, const std::string& prefix, int64_t maxStride)
-      : file_(file), folder_(file, prefix), maxStride_(maxStride) {}
+  Builder(const TensorSource& file, const std::string& prefix, int64_t maxStride)
+      : file_(file), dict_(findStateDict(file, prefix)), maxStride_(maxStride) {
+    net_.style = readStyle(file, prefix, dict_);
+  }
 
   Backbone build() {
     Graph& g = net_.graph;
     net_.input = g.addTensor("image", 3, 0);
     g.markInput(net_.input);
-    TensorId h = conv("_conv_stem", "_bn0", net_.input, 3, 2, Activation::kRelu6, -1);
-    int stage = 0;
-    for (int block = 0; folder_.has(prefix(block) + "._depthwise_conv"); ++block) {
-      // a block whose input is as wide as the one before it made continues a stage; a change of width starts one
-      const int64_t out = folder_.shape(prefix(block) + "._project_conv")[0];
-      const bool first = block == 0 || out != channels_;
-      if (block > 0 && first && ++stage >= 7) refuse("expected at most seven stages of blocks");
-      h = mbconv(prefix(block), h, out, first ? kStageStride[stage] : 1, kStageKernel[stage]);
-      const std::string next = prefix(block + 1);
-      const bool last = !folder_.has(next + "._depthwise_conv") || folder_.shape(next + "._project_conv")[0] != out;
-      if (last && stage < kTappedStages && kTapAfter[stage]) {
-        net_.taps.push_back({"block" + std::to_string(block), h, out, level_});
+    TensorId h = conv({dict_.stem, dict_.stemNorm, "_conv_stem"}, net_.input, 3, 2, net_.style.activation);
+    for (size_t i = 0; i < dict_.blocks.size(); ++i) {
+      const int stage = dict_.blocks[i].stage;
+      const auto startsStage = [&](size_t block) {
+        return block == 0 || block == dict_.blocks.size() || dict_.blocks[block].stage != dict_.blocks[block - 1].stage;
+      };
+      h = mbconv(i, h, startsStage(i) ? kStageStride[stage] : 1, kStageKernel[stage]);
+      if (startsStage(i + 1) && kTapAfter[stage]) {
+        net_.taps.push_back({"block" + std::to_string(i), h, g.tensor(h).channels, level_});
         g.markOutput(h);
-        if (stage + 1 == kTappedStages || int64_t{1} << level_ == maxStride_) break;
+        if (stage + 1 == kStages || int64_t{1} << level_ == maxStride_) break;
       }
     }
     if (net_.taps.empty() || int64_t{1} << net_.taps.back().level != maxStride_)
       refuse("expected stages at stride 2 to " + std::to_string(maxStride_) + ", got " +
              std::to_string(net_.taps.size()) + " of them");
     net_.parameters = AlignedBuffer(g.parameterFloats());
-    for (const Folding& f : foldings_)
-      folder_.fold(f.conv, f.norm, f.shape, net_.parameters.data() + g.param(f.weight).offset,
-                   net_.parameters.data() + g.param(f.bias).offset);
+    for (const Stored& s : stored_)
+      readConvolution(file_, s.layer.name, s.layer.norm, net_.style.batchNormEps, g.param(s.weight).shape,
+                      net_.parameters.data() + g.param(s.weight).offset,
+                      net_.parameters.data() + g.param(s.bias).offset);
     return std::move(net_);
   }
 
  private:
-  struct Folding {
-    std::string conv, norm;
-    std::vector<int64_t> shape;
+  /// A layer's name in the file, that of its norm (empty: none), and the name that it has here.
+  struct Layer {
+    std::string name, norm, own;
+  };
+  struct Stored {
+    Layer layer;
     ParamId weight, bias;
   };
 
-  static std::string prefix(int block) { return "_blocks." + std::to_string(block); }
   [[noreturn]] void refuse(const std::string& why) const { throw Error("ERR_MODEL_FORMAT", file_.path() + ": " + why); }
 
-  TensorId conv(const std::string& name, const std::string& norm, TensorId x, int kernel, int stride,
-                Activation activation, TensorId residual, bool depthwise = false) {
+  /// Output channels of a convolution.
+  int64_t width(const Layer& layer) const {
+    const auto& shape = file_.shapeOf(layer.name + ".weight");
+    if (shape.size() != 4 || shape[0] < 1)
+      refuse(layer.name + ".weight: expected [out, in, k, k], got " + shapeText(shape));
+    return shape[0];
+  }
+
+  /// Adds weight and bias, to be read once the network is complete.
+  std::vector<ParamId> parameters(const Layer& layer, const std::vector<int64_t>& expected) {
     Graph& g = net_.graph;
-    std::vector<int64_t> shape = folder_.shape(name);
-    const int64_t in = g.tensor(x).channels;
-    const std::vector<int64_t> expected = {shape[0], depthwise ? 1 : in, kernel, kernel};
-    if (shape != expected || (depthwise && shape[0] != in))
-      refuse(name + ".weight: expected " + shapeText(expected) + ", got " + shapeText(shape));
+    width(layer);
+    const auto& shape = file_.shapeOf(layer.name + ".weight");
+    if (shape != expected)
+      refuse(layer.name + ".weight: expected " + shapeText(expected) + ", got " + shapeText(shape));
+    const ParamId weight = g.addParam(layer.own + ".weight", expected),
+                  bias = g.addParam(layer.own + ".bias", {expected[0]});
+    stored_.push_back({layer, weight, bias});
+    return {weight, bias};
+  }
+
+  TensorId conv(const Layer& layer, TensorId x, int kernel, int stride, Activation activation, TensorId residual = -1,
+                bool depthwise = false) {
+    Graph& g = net_.graph;
+    const int64_t in = g.tensor(x).channels, out = depthwise ? in : width(layer);
     OpAttributes attr;
     attr.kernel = kernel;
     attr.stride = stride;
-    // TensorFlow's SAME for even sizes: an odd pixel of padding goes after the image
-    attr.pad = stride == 2 ? (kernel - 2) / 2 : (kernel - 1) / 2;
+    // SAME of an image of even size: an odd pixel of padding goes after it
+    const bool uneven = stride == 2 && net_.style.padding == Padding::kSame;
+    attr.pad = uneven ? (kernel - 2) / 2 : (kernel - 1) / 2;
     attr.activation = activation;
     attr.residual = residual >= 0;
     std::vector<TensorId> inputs = {x};
     if (residual >= 0) inputs.push_back(residual);
-    const ParamId weight = g.addParam(name + ".weight", expected), bias = g.addParam(name + ".bias", {shape[0]});
-    foldings_.push_back({name, norm, expected, weight, bias});
+    const std::vector<ParamId> params = parameters(layer, {out, depthwise ? 1 : in, kernel, kernel});
     if (stride == 2) ++level_;
-    return g.addOp(depthwise ? OpKind::kDepthwiseConv : OpKind::kConv, name, std::move(inputs), shape[0], level_,
-                   {weight, bias}, attr);
+    return g.addOp(depthwise ? OpKind::kDepthwiseConv : OpKind::kConv, layer.own, std::move(inputs), out, level_,
+                   params, attr);
   }
 
-  TensorId mbconv(const std::string& name, TensorId x, int64_t out, int stride, int kernel) {
+  TensorId squeezeExcite(const Layer& reduce, const Layer& excite, const std::string& own, TensorId x) {
+    Graph& g = net_.graph;
+    const int64_t channels = g.tensor(x).channels, reduced = width(reduce);
+    OpAttributes attr;
+    attr.activation = net_.style.activation;
+    attr.reduced = reduced;
+    std::vector<ParamId> params = parameters(reduce, {reduced, channels, 1, 1});
+    for (const ParamId id : parameters(excite, {channels, reduced, 1, 1})) params.push_back(id);
+    return g.addOp(OpKind::kSqueezeExcite, own, {x}, channels, level_, params, attr);
+  }
+
+  /// An inverted bottleneck (MBConv): 1x1 to more channels, depthwise, squeeze-excite, 1x1 to fewer.
+  TensorId mbconv(size_t index, TensorId x, int stride, int kernel) {
+    const BlockNames& names = dict_.blocks[index];
+    const Activation activation = net_.style.activation;
+    const std::string own = "_blocks." + std::to_string(index) + ".";
     TensorId h = x;
-    if (folder_.has(name + "._expand_conv"))
-      h = conv(name + "._expand_conv", name + "._bn0", h, 1, 1, Activation::kRelu6, -1);
-    h = conv(name + "._depthwise_conv", name + "._bn1", h, kernel, stride, Activation::kRelu6, -1, true);
-    const bool residual = stride == 1 && net_.graph.tensor(x).channels == out;
-    h = conv(name + "._project_conv", name + "._bn2", h, 1, 1, Activation::kNone, residual ? x : -1);
-    channels_ = out;
-    return h;
+    if (!names.expand.empty()) h = conv({names.expand, names.expandNorm, own + "_expand_conv"}, h, 1, 1, activation);
+    h = conv({names.depthwise, names.depthwiseNorm, own + "_depthwise_conv"}, h, kernel, stride, activation, -1, true);
+    if (!names.reduce.empty())
+      h = squeezeExcite({names.reduce, "", own + "_se_reduce"}, {names.excite, "", own + "_se_expand"}, own + "_se", h);
+    const Layer project = {names.project, names.projectNorm, own + "_project_conv"};
+    const bool residual = stride == 1 && net_.graph.tensor(x).channels == width(project);
+    return conv(project, h, 1, 1, Activation::kNone, residual ? x : -1);
   }
 
-  const SafetensorsFile& file_;
-  Folder folder_;
-  Backbone net_;
-  std::vector<Folding> foldings_;
+  const TensorSource& file_;
+  const StateDict dict_;
   const int64_t maxStride_;
+  Backbone net_;
+  std::vector<Stored> stored_;
   int level_ = 0;
-  int64_t channels_ = 0;
 };
 
 }  // namespace
 
-Backbone loadBackbone(const SafetensorsFile& file, const std::string& prefix, int64_t maxStride) {
+Backbone loadBackbone(const TensorSource& file, const std::string& prefix, int64_t maxStride) {
   return Builder(file, prefix, maxStride).build();
 }
 

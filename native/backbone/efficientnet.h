@@ -1,16 +1,19 @@
 #pragma once
-// EfficientNet-Lite as an op list: the pretrained features f(x_0) of the feature-level score (10).
+// EfficientNet (Lite0 to Lite4, B0 to B7) as an op list: the pretrained features f(x_0) of the feature-level score
+// (10).
 #include <string>
 #include <vector>
 
-#include "file/safetensors.h"
+#include "backbone/state_dict.h"
+#include "file/tensor_source.h"
 #include "ops/graph.h"
 #include "tensor/aligned_buffer.h"
 
 namespace ddad {
 
 /// A backbone with its batch norms folded into the convolutions. Input: [n, H, W, 3] in the range that the caller
-/// chooses; taps: the last block of the stages at stride 2, 4, 8 and 16.
+/// chooses; taps: the last block of the stages at stride 2, 4, 8 and 16. Its layers carry the names of
+/// efficientnet_pytorch, whatever names the file has.
 struct Backbone {
   struct Tap {
     std::string name;  // "block10"
@@ -22,11 +25,13 @@ struct Backbone {
   TensorId input = -1;
   std::vector<Tap> taps;
   AlignedBuffer parameters;
+  BackboneStyle style;
 };
 
-/// Reads the weights in the names of efficientnet_pytorch, each after `prefix` (Lite0 to Lite4: the depth and widths
-/// are those of the file), up to the tap at `maxStride`; batch norms are folded here unless the file has them folded.
-/// Throws ERR_MODEL_FORMAT where a tensor is missing or has another shape than its neighbours imply.
-Backbone loadBackbone(const SafetensorsFile& file, const std::string& prefix = "", int64_t maxStride = 16);
+/// Reads the weights in the names of efficientnet_pytorch or of timm, each after `prefix` (the depth, the widths and
+/// whether blocks have squeeze-excite are those of the file, the rest is readStyle's), up to the tap at `maxStride`;
+/// batch norms are folded here unless the file has them folded. Throws ERR_MODEL_FORMAT where a tensor is missing or
+/// has another shape than its neighbours imply.
+Backbone loadBackbone(const TensorSource& file, const std::string& prefix = "", int64_t maxStride = 16);
 
 }  // namespace ddad

@@ -43,7 +43,7 @@ FeatureConfig FeatureConfig::fromJson(const nlohmann::json& config) {
   return c;
 }
 
-FeatureSource openFeatures(const SafetensorsFile& file, const std::string& prefix, const FeatureConfig& config) {
+FeatureSource openFeatures(const TensorSource& file, const std::string& prefix, const FeatureConfig& config) {
   const std::vector<int64_t>& strides = config.strides;
   FeatureSource source;
   source.scale = config.scale;
@@ -68,6 +68,7 @@ FeatureSource copyFeatures(const FeatureSource& source) {
   copy.backbone.graph = source.backbone.graph;
   copy.backbone.input = source.backbone.input;
   copy.backbone.taps = source.backbone.taps;
+  copy.backbone.style = source.backbone.style;
   copy.block.values = AlignedBuffer(source.block.values.size());
   std::copy_n(source.block.values.data(), source.block.values.size(), copy.block.values.data());
   copy.taps = source.taps;

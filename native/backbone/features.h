@@ -40,7 +40,7 @@ struct FeatureConfig {
 
 /// Reads backbone weights stored after `prefix` and takes the taps at the strides that `config` names; mean 0 and
 /// standard deviation 1.
-FeatureSource openFeatures(const SafetensorsFile& file, const std::string& prefix, const FeatureConfig& config);
+FeatureSource openFeatures(const TensorSource& file, const std::string& prefix, const FeatureConfig& config);
 
 /// A copy with memory of its own.
 FeatureSource copyFeatures(const FeatureSource& source);

@@ -1,5 +1,7 @@
 #pragma once
 // The features of a model in its file: the folded backbone as "backbone.*" and the channels' normalisation.
+#include <map>
+#include <string>
 #include <vector>
 
 #include "backbone/features.h"
@@ -8,7 +10,8 @@
 namespace ddad {
 
 /// Appends everything that readFeatures needs; the pointers are into `source`.
-void appendFeatures(const FeatureSource& source, std::vector<TensorToWrite>& tensors);
+void appendFeatures(const FeatureSource& source, std::vector<TensorToWrite>& tensors,
+                    std::map<std::string, std::string>& metadata);
 
 /// Reads the features that a model or checkpoint carries. Throws ERR_MODEL_FORMAT.
 FeatureSource readFeatures(const SafetensorsFile& file, const FeatureConfig& config);

@@ -13,6 +13,7 @@
 #include "bind/detector_binding.h"
 #include "bind/env_data.h"
 #include "bind/errors.h"
+#include "bind/export_binding.h"
 #include "bind/importer_binding.h"
 #include "bind/napi_base.h"
 #include "bind/pixel_buffer.h"
@@ -56,7 +57,7 @@ Napi::Value backboneTaps(const Napi::CallbackInfo& call) {
     CancelToken& token = expectToken(call[1], "backboneTaps: token");
     EnvData::of(call.Env()).submit(deferred, nullptr, &token, [path = std::move(path)](const Cancel&) -> ToValue {
       auto taps = nlohmann::json::array();
-      const Backbone net = loadBackbone(SafetensorsFile::open(path));
+      const Backbone net = loadBackbone(*openTensorSource(path));
       for (const Backbone::Tap& tap : net.taps)
         taps.push_back({{"stride", int64_t{1} << tap.level}, {"channels", tap.channels}});
       return [text = toText(taps)](Napi::Env env) { return Napi::String::New(env, text); };
@@ -109,6 +110,8 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("PixelBuffer", PixelBuffer::define(env));
   exports.Set("NativeTrainer", NativeTrainer::define(env));
   exports.Set("backboneTaps", Napi::Function::New<backboneTaps>(env, "backboneTaps"));
+  exports.Set("exportOnnx", Napi::Function::New<exportOnnx>(env, "exportOnnx"));
+  exports.Set("exportWeights", Napi::Function::New<exportWeights>(env, "exportWeights"));
   exports.Set("info", Napi::Function::New<info>(env, "info"));
   exports.Set("loadDetector", Napi::Function::New<loadDetector>(env, "loadDetector"));
   exports.Set("profile", Napi::Function::New<profile>(env, "profile"));

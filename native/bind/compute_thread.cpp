@@ -57,8 +57,10 @@ class BlockedSignals {
 // at the 99th percentile, 8 ms when the engine's threads stand back. OpenMP's threads get what their maker has.
 void standBack() {
 #ifdef __linux__
-  const char* given = std::getenv("DDAD_NICE");                           // checked by whoever loads the addon
-  setpriority(PRIO_PROCESS, 0, given == nullptr ? 5 : std::atoi(given));  // of this thread alone; failing is no error
+  const char* given = std::getenv("DDAD_NICE");  // checked by whoever loads the addon
+  const int nice = given == nullptr ? 5 : std::atoi(given);
+  // Of this thread alone, and never to a higher priority than its process was given; failing is no error.
+  if (getpriority(PRIO_PROCESS, 0) < nice) setpriority(PRIO_PROCESS, 0, nice);
 #endif
 }
 

@@ -88,17 +88,19 @@ SafetensorsFile::SafetensorsFile(std::string path, std::unique_ptr<MappedFile> m
   }
 }
 
-void SafetensorsFile::fail(const std::string& what) const { throw Error("ERR_MODEL_FORMAT", path_ + ": " + what); }
-
 const TensorEntry* SafetensorsFile::find(const std::string& name) const {
   const auto found = index_.find(name);
   return found == index_.end() ? nullptr : &tensors_[found->second];
 }
 
-const TensorEntry& SafetensorsFile::get(const std::string& name) const {
+const std::vector<int64_t>* SafetensorsFile::findShape(const std::string& name) const {
   const TensorEntry* tensor = find(name);
-  if (tensor == nullptr) fail("expected a tensor " + quoteName(name) + ", got none of that name");
-  return *tensor;
+  return tensor == nullptr ? nullptr : &tensor->shape;
+}
+
+const TensorEntry& SafetensorsFile::get(const std::string& name) const {
+  shapeOf(name);  // throws where there is none
+  return *find(name);
 }
 
 std::vector<float> SafetensorsFile::floats(const std::string& name) const {

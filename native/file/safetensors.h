@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "file/mapped_file.h"
+#include "file/tensor_source.h"
 
 namespace ddad {
 
@@ -22,9 +23,6 @@ int64_t dtypeSize(DType dtype);
 
 /// The name in a file's header, e.g. "F32".
 const char* dtypeName(DType dtype);
-
-/// "[2, 3, 64, 64]"; "[]" for a scalar.
-std::string shapeText(std::span<const int64_t> shape);
 
 /// One tensor of an open file. `data` points into the mapping, may be unaligned (copy elements out with memcpy) and
 /// lives as long as the SafetensorsFile.
@@ -42,7 +40,7 @@ struct TensorEntry {
 /// A safetensors file, mapped read-only. Everything is checked in `open`; afterwards the accessors cannot leave the
 /// file. Const members may be called from several threads at once. A file that another program shortens while it is
 /// mapped raises SIGBUS on access, as with any mapping: replace files by renaming, as writeSafetensors does.
-class SafetensorsFile {
+class SafetensorsFile final : public TensorSource {
  public:
   /// Longest header accepted, in bytes, as in the reference implementation.
   static constexpr uint64_t kMaxHeaderBytes = 100'000'000;
@@ -53,14 +51,15 @@ class SafetensorsFile {
 
   SafetensorsFile(SafetensorsFile&&) noexcept;
   SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
-  ~SafetensorsFile();
+  ~SafetensorsFile() override;
 
-  const std::string& path() const { return path_; }
+  const std::string& path() const override { return path_; }
   /// The `__metadata__` strings; empty when the file has none.
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::map<std::string, std::string>& metadata() const override { return metadata_; }
   /// All tensors, in the order of their bytes.
   const std::vector<TensorEntry>& tensors() const { return tensors_; }
 
+  const std::vector<int64_t>* findShape(const std::string& name) const override;
   /// The tensor of that name, or null.
   const TensorEntry* find(const std::string& name) const;
   /// The tensor of that name. Throws ERR_MODEL_FORMAT, naming file and tensor, when there is none.
@@ -78,17 +77,14 @@ class SafetensorsFile {
   /// that does not fit 32 bits.
   std::vector<int32_t> ints(const std::string& name) const;
 
-  /// Reads weights: converts an F64, F32, F16 or BF16 tensor of exactly this shape to float32 in `out`, which holds the
-  /// product of `shape` elements. Throws ERR_MODEL_FORMAT, naming file and tensor, for a missing tensor, another shape
-  /// or element type, or a value that is NaN or infinite in float32; `out` is then unspecified.
-  void readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const;
+  /// Takes F64, F32, F16 and BF16.
+  void readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const override;
 
   /// The mapped bytes, into which the tensors' data point.
   const MappedFile& mapping() const { return *mapping_; }
 
  private:
   SafetensorsFile(std::string path, std::unique_ptr<MappedFile> mapping);
-  [[noreturn]] void fail(const std::string& what) const;
 
   std::string path_;
   std::unique_ptr<MappedFile> mapping_;
@@ -103,34 +99,6 @@ struct TensorToWrite {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   const void* data = nullptr;
-};
-
-/// Writes a safetensors file piece by piece, for tensors that are not in memory as a whole. The file is written beside
-/// `path` under a temporary name, synced and renamed, so `path` holds either its old content or the whole new one, also
-/// after a crash. A symbolic link at `path` is replaced, not followed. Without `commit` nothing remains.
-///
-/// Throws ERR_FILE_WRITE, with the system's reason, when writing fails; an old file is then untouched (but for a
-/// failure to sync the folder, which comes after the rename). Throws ERR_ARGUMENT for duplicate or reserved names, text
-/// that is not UTF-8, bad shapes, or a header that the reader would refuse.
-class SafetensorsWriter {
- public:
-  /// Writes the header; the `data` of `tensors` are not looked at.
-  SafetensorsWriter(const std::string& path, const std::map<std::string, std::string>& metadata,
-                    const std::vector<TensorToWrite>& tensors);
-  ~SafetensorsWriter();
-  SafetensorsWriter(const SafetensorsWriter&) = delete;
-  SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
-
-  /// Appends data of the tensors, in their order and without gaps.
-  void write(const void* data, size_t bytes);
-  /// Puts the file in its place. Throws ERR_ARGUMENT when data are missing, or came in excess.
-  void commit();
-
- private:
-  class Replacement;
-  std::string path_;
-  int64_t missing_ = 0;  // bytes of data
-  std::unique_ptr<Replacement> file_;
 };
 
 /// Writes a safetensors file with SafetensorsWriter, tensors in the given order; equal arguments give equal bytes.

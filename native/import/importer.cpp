@@ -11,6 +11,8 @@
 #include "file/json_fields.h"
 #include "file/reals.h"
 #include "file/safetensors_header.h"
+#include "file/safetensors_writer.h"
+#include "file/tensor_source.h"
 #include "import/checkpoint.h"
 #include "import/infer.h"
 #include "ops/parameters.h"
@@ -107,8 +109,7 @@ class ImporterImpl {
       }
     }
     if (features) {
-      const SafetensorsFile file = SafetensorsFile::open(backbone);
-      features_.emplace(openFeatures(file, "", features));
+      features_.emplace(openFeatures(*openTensorSource(backbone), "", features));
       if (features_->channels() != static_cast<int64_t>(net.graph.tensor(net.features).channels))
         throw Error("ERR_CONFIG", "unet.featureChannels: the backbone's taps have " +
                                       std::to_string(features_->channels()) + " channels");

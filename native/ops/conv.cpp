@@ -7,6 +7,7 @@
 #include <string>
 
 #include "device/parallel.h"
+#include "ops/activation.h"
 #include "ops/elementwise.h"
 #include "ops/gemm.h"
 
@@ -38,7 +39,7 @@ class DirectConv : public Op {
   }
 
   const char* kernelName() const override { return "direct"; }
-  bool backwardReadsInput(int i) const override { return i < attr().sources; }
+  bool backwardReadsInput(int i) const override { return context_.paramGradient && i < attr().sources; }
   bool mayOverwrite(int i) const override { return attr().residual && i == attr().sources; }
   bool gradientPassesThrough(int i) const override { return attr().residual && i == attr().sources; }
   double flops() const override {
@@ -96,7 +97,8 @@ class DirectConv : public Op {
                                   in.c};
       const GemmEpilogue epilogue = {last && attr().bias ? buffers_.param[1] : nullptr, s > 0 ? buffers_.out : residual,
                                      out.c, 1.0f, last && attr().activation == Activation::kRelu6};
-      multiply(rows, packed, out.c, out.pixels(), buffers_.out, epilogue);
+      const bool silu = last && attr().activation == Activation::kSilu;
+      multiply(rows, packed, out.c, out.pixels(), buffers_.out, epilogue, silu);
       packed += align(gemmPackedSize(taps_ * in.c, out.c));
       if (context_.inputGradient[static_cast<size_t>(s)]) packed += align(gemmPackedSize(taps_ * out.c, in.c));
     }
@@ -183,11 +185,15 @@ class DirectConv : public Op {
   }
 
   void multiply(const GemmRowSource& rows, const float* packed, int64_t columns, int64_t pixels, float* to,
-                const GemmEpilogue& epilogue) const {
+                const GemmEpilogue& epilogue, bool silu = false) const {
     const auto kernel = DDAD_DISPATCH(gemmRows);
     const int64_t tile = gemmRowTile(columns) * 8, chunks = (pixels + tile - 1) / tile;
     parallelFor(threads(), chunks, [&](int64_t i) {
-      kernel(rows, i * tile, std::min(pixels, (i + 1) * tile), packed, columns, to, columns, epilogue);
+      const int64_t last = std::min(pixels, (i + 1) * tile);
+      kernel(rows, i * tile, last, packed, columns, to, columns, epilogue);
+      // the chunk is still in the cache
+      float* chunk = to + i * tile * columns;
+      if (silu) activate(Activation::kSilu, chunk, chunk, (last - i * tile) * columns);
     });
   }
 
@@ -208,9 +214,8 @@ void checkConv(const OpContext& context) {
   if (attr.kernel < 1 || attr.kernel > 7) fail("expected a kernel of 1 to 7, got " + std::to_string(attr.kernel));
   if (attr.stride < 1 || attr.stride > 2) fail("expected stride 1 or 2, got " + std::to_string(attr.stride));
   if (attr.sources > 1 && (attr.kernel != 1 || attr.stride != 1)) fail("two sources need a 1x1 kernel with stride 1");
-  if (attr.activation == Activation::kSilu) fail("expected no activation or relu6");
   if (attr.activation != Activation::kNone && context.training)
-    fail("an activation in the convolution has no backward; use a separate op");
+    fail("an activation in the kernel of a convolution has no backward");
 }
 
 void addResidualGradient(const OpContext& context, const OpBuffers& buffers) {
@@ -230,6 +235,7 @@ std::unique_ptr<Op> makeConvWith(ConvKernel kernel, const OpContext& context) {
 }
 
 std::unique_ptr<Op> makeConv(const OpContext& context) {
+  if (context.training && context.record->attr.activation != Activation::kNone) return makeActivatedConv(context);
   checkConv(context);
   ConvKernel kernel = convKernel();
   if (kernel == ConvKernel::kAuto)

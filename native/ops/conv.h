@@ -27,6 +27,9 @@ bool winogradFits(const OpContext& context);
 bool winogradPays(const OpContext& context);
 std::unique_ptr<Op> makeWinogradConv(OpContext context);
 
+/// Convolution with an activation and backward: the kernels below have an activation in inference only.
+std::unique_ptr<Op> makeActivatedConv(const OpContext& context);
+
 /// Convolution by that kernel; null where it cannot do it. kAuto is not a kernel.
 std::unique_ptr<Op> makeConvWith(ConvKernel kernel, const OpContext& context);
 

@@ -107,7 +107,7 @@ std::string keyOf(const OpContext& context) {
   while (plane < kLargestPlane && plane < context.out.h * context.out.w) plane *= 2;
   key += " of " + std::to_string(plane) + " pixels";
   if (attr.residual) key += ", residual";
-  if (attr.activation != Activation::kNone) key += ", activation";
+  if (attr.activation != Activation::kNone) key += attr.activation == Activation::kSilu ? ", swish" : ", activation";
   if (context.training) key += context.inputGradient[0] ? ", training" : ", training without data";
   return key;
 }

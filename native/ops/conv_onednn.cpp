@@ -120,6 +120,7 @@ class OnednnConv : public Op {
     dnnl::post_ops after_ops;
     if (attr().residual) after_ops.append_sum(1.0f);
     if (attr().activation == Activation::kRelu6) after_ops.append_eltwise(dnnl::algorithm::eltwise_clip, 0.0f, 6.0f);
+    if (attr().activation == Activation::kSilu) after_ops.append_eltwise(dnnl::algorithm::eltwise_swish, 1.0f, 0.0f);
     fused.set_post_ops(after_ops);
     const auto direct = dnnl::algorithm::convolution_direct;
     const auto kind = context_.training ? dnnl::prop_kind::forward_training : dnnl::prop_kind::forward_inference;

@@ -1,8 +1,9 @@
-// Depthwise convolution of the backbone: weight [C, 1, k, k], bias (the folded batch norm), ReLU6.
+// Depthwise convolution of the backbone: weight [C, 1, k, k], bias (the folded batch norm), an activation.
 #include <algorithm>
 #include <cstring>
 
 #include "device/parallel.h"
+#include "ops/activation.h"
 #include "ops/depthwise_kernels.h"
 #include "ops/elementwise.h"
 #include "ops/op.h"
@@ -17,13 +18,13 @@ class DepthwiseConv : public Op {
   explicit DepthwiseConv(OpContext context) : Op(std::move(context)) {
     channels_ = context_.out.c;
     taps_ = int64_t{attr().kernel} * attr().kernel;
-    if (attr().activation == Activation::kSilu)
-      throw Error("ERR_CONFIG", context_.record->name + ": expected no activation or relu6");
   }
 
   double flops() const override { return 2.0 * static_cast<double>(context_.out.size() * taps_); }
   int64_t packedFloats() const override { return taps_ * channels_; }
-  bool backwardReadsOutput() const override { return attr().activation == Activation::kRelu6; }
+  bool backwardReadsInput(int) const override { return context_.paramGradient; }
+  bool backwardReadsOutput() const override { return activated() && !keepsArgument(); }
+  int64_t savedFloats() const override { return keepsArgument() ? context_.out.size() : 0; }
   int64_t backwardWorkspaceFloats() const override {
     return context_.out.size() + partials() * taps_ * channels_ + channels_ * (context_.out.pixels() / kSumRows + 1);
   }
@@ -37,9 +38,11 @@ class DepthwiseConv : public Op {
     const auto kernel = DDAD_DISPATCH(depthwiseForwardRow);
     const Shape &in = context_.in[0], &out = context_.out;
     parallelFor(threads(), out.n * out.h, [&](int64_t i) {
+      const int64_t at = i * out.w * out.c;
+      float *y = buffers_.out + at, *sum = keepsArgument() ? buffers_.saved + at : y;
       kernel(row(i % out.h), buffers_.in[0] + i / out.h * in.h * in.w * in.c, buffers_.packed,
-             attr().bias ? buffers_.param[1] : nullptr, buffers_.out + i * out.w * out.c,
-             attr().activation == Activation::kRelu6);
+             attr().bias ? buffers_.param[1] : nullptr, sum, attr().activation == Activation::kRelu6);
+      if (attr().activation == Activation::kSilu) activate(Activation::kSilu, sum, y, out.w * out.c);
     });
   }
 
@@ -47,13 +50,9 @@ class DepthwiseConv : public Op {
     const Shape &in = context_.in[0], &out = context_.out;
     const float* gradient = buffers_.outGrad;
     float* workspace = buffers_.backwardWorkspace;
-    if (attr().activation == Activation::kRelu6) {
-      parallelFor(threads(), out.n * out.h, [&](int64_t i) {
-        for (int64_t k = i * out.w * out.c; k < (i + 1) * out.w * out.c; ++k) {
-          const float y = buffers_.out[k];
-          workspace[k] = y > 0.0f && y < 6.0f ? buffers_.outGrad[k] : 0.0f;
-        }
-      });
+    if (activated()) {
+      activationGradient(threads(), attr().activation, keepsArgument() ? buffers_.saved : buffers_.out, gradient,
+                         workspace, out.size());
       gradient = workspace;
     }
     if (context_.inputGradient[0]) {
@@ -69,6 +68,8 @@ class DepthwiseConv : public Op {
   }
 
  private:
+  bool activated() const { return attr().activation != Activation::kNone; }
+  bool keepsArgument() const { return context_.training && gradientReadsArgument(attr().activation); }
   int64_t partials() const { return (context_.out.n * context_.out.h + kRowsPerPartial - 1) / kRowsPerPartial; }
 
   DepthwiseRow row(int64_t y) const {

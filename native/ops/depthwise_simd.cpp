@@ -18,6 +18,32 @@ inline __attribute__((always_inline)) void forEachTap(const DepthwiseRow& row, i
   }
 }
 
+/// Channels [c, c + V vectors) of output pixel x: the sums stay in registers over all taps.
+template <int V>
+inline __attribute__((always_inline)) void forwardVectors(const DepthwiseRow& row, int64_t x, int64_t c,
+                                                          const float* image, const float* weights, const float* bias,
+                                                          float* to, int relu6) {
+  const int64_t channels = row.channels;
+  const Vec zero = {}, six = zero + 6.0f;
+  Vec sums[V];
+#pragma GCC unroll 4
+  for (int j = 0; j < V; ++j) sums[j] = bias ? load(bias + c + j * kVl) : zero;
+  forEachTap(row, x, [&](int64_t pixel, int64_t tap) {
+    const float *from = image + pixel * channels + c, *w = weights + tap * channels + c;
+#pragma GCC unroll 4
+    for (int j = 0; j < V; ++j) sums[j] += load(from + j * kVl) * load(w + j * kVl);
+  });
+#pragma GCC unroll 4
+  for (int j = 0; j < V; ++j) {
+    Vec v = sums[j];
+    if (relu6) {
+      v = v < zero ? zero : v;  // NaN compares false and stays
+      v = v > six ? six : v;
+    }
+    store(to + c + j * kVl, v);
+  }
+}
+
 }  // namespace
 
 void depthwiseForwardRow(const DepthwiseRow& row, const float* image, const float* weights, const float* bias,
@@ -25,18 +51,23 @@ void depthwiseForwardRow(const DepthwiseRow& row, const float* image, const floa
   const int64_t channels = row.channels;
   for (int64_t x = 0; x < row.outWidth; ++x) {
     float* to = out + x * channels;
-    for (int64_t c = 0; c < channels; ++c) to[c] = bias ? bias[c] : 0.0f;
-    forEachTap(row, x, [=](int64_t pixel, int64_t tap) {
-      const float* from = image + pixel * channels;
-      const float* w = weights + tap * channels;
-      for (int64_t c = 0; c < channels; ++c) to[c] += from[c] * w[c];
-    });
-    if (relu6)
-      for (int64_t c = 0; c < channels; ++c) {
-        float v = to[c];
-        v = v < 0.0f ? 0.0f : v;
-        to[c] = v > 6.0f ? 6.0f : v;
+    int64_t c = 0;
+    for (; c + 4 * kVl <= channels; c += 4 * kVl) forwardVectors<4>(row, x, c, image, weights, bias, to, relu6);
+    for (; c + kVl <= channels; c += kVl) forwardVectors<1>(row, x, c, image, weights, bias, to, relu6);
+    if (c < channels && channels >= kVl) {  // the last vector overlaps the one before it
+      forwardVectors<1>(row, x, channels - kVl, image, weights, bias, to, relu6);
+      continue;
+    }
+    for (; c < channels; ++c) {
+      float sum = bias ? bias[c] : 0.0f;
+      forEachTap(row, x,
+                 [&](int64_t pixel, int64_t tap) { sum += image[pixel * channels + c] * weights[tap * channels + c]; });
+      if (relu6) {
+        sum = sum < 0.0f ? 0.0f : sum;
+        sum = sum > 6.0f ? 6.0f : sum;
       }
+      to[c] = sum;
+    }
   }
 }
 

@@ -42,6 +42,7 @@ enum class OpKind {
   kAttention,          // inputs: qkv
   kUpsample,           // nearest, factor 2
   kAvgPool,            // 2x2
+  kSqueezeExcite,      // inputs: source; params: reduce [R,C,1,1], bias [R], expand [C,R,1,1], bias [C]
 };
 
 enum class EmbeddingMode { kNone, kScaleShift, kAdd };
@@ -54,13 +55,14 @@ struct OpAttributes {
   int pad = 0;            // conv: rows and columns of zeros before the image (those after follow from the output size)
   bool bias = true;       // conv
   bool residual = false;  // conv: the last input is added
-  Activation activation = Activation::kNone;       // conv (relu6), group norm (silu)
+  Activation activation = Activation::kNone;       // conv, squeeze-excite (of the reduced vector), group norm (silu)
   EmbeddingMode embedding = EmbeddingMode::kNone;  // group norm: scale-shift after the norm, or a vector added before
   bool siluInput = false;                          // linear
   int groups = 32;                                 // group norm
   float eps = 1e-5f;                               // group norm
   int heads = 1;                                   // attention
   int classes = 0;                                 // label embedding
+  int64_t reduced = 0;                             // squeeze-excite: R, the width between its two layers
   bool splitBeforeHeads = false;                   // attention: [q|k|v][head] (new order) or [head][q|k|v]
 };
 

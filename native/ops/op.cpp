@@ -21,6 +21,8 @@ std::unique_ptr<Op> compileOp(OpContext context) {
     case OpKind::kUpsample:
     case OpKind::kAvgPool:
       return makeResample(std::move(context));
+    case OpKind::kSqueezeExcite:
+      return makeSqueezeExcite(std::move(context));
   }
   throw Error("ERR_INTERNAL", "unknown op kind");
 }

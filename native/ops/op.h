@@ -94,5 +94,6 @@ std::unique_ptr<Op> makeTimestepEmbedding(OpContext context);
 std::unique_ptr<Op> makeLabelEmbedding(OpContext context);
 std::unique_ptr<Op> makeAttention(OpContext context);
 std::unique_ptr<Op> makeResample(OpContext context);
+std::unique_ptr<Op> makeSqueezeExcite(OpContext context);
 
 }  // namespace ddad

@@ -125,6 +125,36 @@ Values linear(const Call& call) {
   });
 }
 
+Values squeezeExcite(const Call& call) {
+  const int64_t channels = call.out.c, reduced = call.attr().reduced;
+  std::vector<Values> gates;
+  for (int64_t n = 0; n < call.out.n; ++n) {
+    Values mean, hidden, gate;
+    for (int64_t c = 0; c < channels; ++c) {
+      double sum = 0;
+      for (int64_t y = 0; y < call.out.h; ++y)
+        for (int64_t x = 0; x < call.out.w; ++x) sum += call.source(n, y, x, c);
+      mean.push_back(sum / static_cast<double>(call.out.h * call.out.w));
+    }
+    for (int64_t r = 0; r < reduced; ++r) {
+      double sum = call.params[1][static_cast<size_t>(r)];
+      for (int64_t c = 0; c < channels; ++c)
+        sum += call.params[0][static_cast<size_t>(r * channels + c)] * mean[static_cast<size_t>(c)];
+      hidden.push_back(activate(call.attr().activation, sum));
+    }
+    for (int64_t c = 0; c < channels; ++c) {
+      double sum = call.params[3][static_cast<size_t>(c)];
+      for (int64_t r = 0; r < reduced; ++r)
+        sum += call.params[2][static_cast<size_t>(c * reduced + r)] * hidden[static_cast<size_t>(r)];
+      gate.push_back(1.0 / (1.0 + std::exp(-sum)));
+    }
+    gates.push_back(std::move(gate));
+  }
+  return fill(call.out, [&](int64_t n, int64_t y, int64_t x, int64_t c) {
+    return call.source(n, y, x, c) * gates[static_cast<size_t>(n)][static_cast<size_t>(c)];
+  });
+}
+
 Values attention(const Call& call) {
   const int64_t heads = call.attr().heads, width = call.out.c / heads, tokens = call.out.h * call.out.w;
   const auto at = [&](int64_t n, int64_t token, int64_t head, int64_t part, int64_t i) {
@@ -167,6 +197,8 @@ Values referenceForward(const OpRecord& record, const std::vector<Shape>& shapes
       return linear(call);
     case OpKind::kAttention:
       return attention(call);
+    case OpKind::kSqueezeExcite:
+      return squeezeExcite(call);
     case OpKind::kUpsample:
       return fill(out, [&](int64_t n, int64_t y, int64_t x, int64_t c) { return call.source(n, y / 2, x / 2, c); });
     case OpKind::kAvgPool:

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/op_kind.h"
 #include "ops/plan.h"
 #include "profile/profile.h"
 #include "unet/initialize.h"
@@ -14,35 +15,11 @@ namespace {
 
 using nlohmann::json;
 
-const char* kindName(OpKind kind) {
-  switch (kind) {
-    case OpKind::kConv:
-      return "conv";
-    case OpKind::kDepthwiseConv:
-      return "depthwise";
-    case OpKind::kGroupNorm:
-      return "norm";
-    case OpKind::kLinear:
-      return "linear";
-    case OpKind::kTimestepEmbedding:
-      return "timesteps";
-    case OpKind::kLabelEmbedding:
-      return "labels";
-    case OpKind::kAttention:
-      return "attention";
-    case OpKind::kUpsample:
-      return "upsample";
-    case OpKind::kAvgPool:
-      return "pool";
-  }
-  return "op";
-}
-
 /// What tells an op's work from another's: "conv 3x3 64+32>64 +skip 8x32x32", say.
 std::string nameOf(const OpContext& op) {
   const OpAttributes& attr = op.record->attr;
   const auto number = [](int64_t n) { return std::to_string(n); };
-  std::string name = kindName(op.record->kind);
+  std::string name = opKindName(op.record->kind);
   const bool isConv = op.record->kind == OpKind::kConv || op.record->kind == OpKind::kDepthwiseConv;
   if (isConv) name += " " + number(attr.kernel) + "x" + number(attr.kernel);
   if (isConv && attr.stride > 1) name += "/" + number(attr.stride);

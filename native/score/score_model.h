@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backbone/features.h"
+#include "file/safetensors.h"
 #include "nlohmann/json.hpp"
 #include "ops/plan.h"
 #include "score/residual_memory.h"

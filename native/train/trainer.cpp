@@ -111,14 +111,13 @@ class TrainerImpl {
     appendParameters(net_.graph, "ema.", ema_.data(), tensors);
     appendParameters(net_.graph, "adam_m.", m_.data(), tensors);
     appendParameters(net_.graph, "adam_v.", v_.data(), tensors);
-    if (features_) appendFeatures(*features_, tensors);
-    writeSafetensors(path,
-                     {{"format", "ddad-native"},
-                      {"formatVersion", "1"},
-                      {"kind", "checkpoint"},
-                      {"step", std::to_string(steps_)},
-                      {"config", metadata.dump()}},
-                     tensors);
+    std::map<std::string, std::string> texts = {{"format", "ddad-native"},
+                                                {"formatVersion", "1"},
+                                                {"kind", "checkpoint"},
+                                                {"step", std::to_string(steps_)},
+                                                {"config", metadata.dump()}};
+    if (features_) appendFeatures(*features_, tensors, texts);
+    writeSafetensors(path, texts, tensors);
   }
 
   nlohmann::json readCheckpoint(const std::string& path) {
@@ -200,10 +199,10 @@ class TrainerImpl {
  private:
   void openBackbone(const std::string& path) {
     if (path.empty()) throw Error("ERR_CONFIG", "features: expected the weights of a backbone, got none");
-    const SafetensorsFile file = SafetensorsFile::open(path);
+    const std::unique_ptr<TensorSource> file = openTensorSource(path);
     // a checkpoint carries its backbone, folded
-    const std::string prefix = file.find("backbone._conv_stem.weight") ? "backbone." : "";
-    features_ = std::make_unique<FeatureSource>(openFeatures(file, prefix, config_.features));
+    const std::string prefix = file->has("backbone._conv_stem.weight") ? "backbone." : "";
+    features_ = std::make_unique<FeatureSource>(openFeatures(*file, prefix, config_.features));
     if (features_->channels() != config_.unet.featureChannels)
       throw Error("ERR_CONFIG", "unet.featureChannels: the backbone's taps have " +
                                     std::to_string(features_->channels()) + " channels, got " +

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "backbone/efficientnet.h"
+#include "file/safetensors.h"
 #include "ops/plan.h"
 #include "verify/compare.h"
 #include "verify/verify.h"
@@ -17,9 +18,10 @@ void verifyFeatures(VerifyContext& context) {
   const SafetensorsFile& file = context.file;
   Comparison& compare = context.comparison;
   compare.input("pixels");
-  if (context.spec.at("model") != "efficientnet-lite0")
-    throw Error("ERR_MODEL_FORMAT", file.path() + ": model: expected efficientnet-lite0");
-  Backbone net = loadBackbone(SafetensorsFile::open(context.backbonePath));
+  const nlohmann::json& model = context.spec.at("model");
+  if (!model.is_string() || !model.get<std::string>().starts_with("efficientnet-"))
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": model: expected a name like efficientnet-lite0");
+  Backbone net = loadBackbone(*openTensorSource(context.backbonePath));
 
   const std::vector<int64_t> shape = file.get("input").shape;
   if (shape.size() != 4 || shape[1] != 3)

@@ -18,7 +18,7 @@ std::vector<int64_t> tapStrides(const VerifyContext& context) {
   const nlohmann::json& spec = context.spec;
   if (spec.at("backbone") != "efficientnet-lite0")
     throw Error("ERR_MODEL_FORMAT", context.file.path() + ": backbone: expected efficientnet-lite0");
-  const Backbone all = loadBackbone(SafetensorsFile::open(context.backbonePath));
+  const Backbone all = loadBackbone(*openTensorSource(context.backbonePath));
   std::vector<int64_t> strides;
   for (const nlohmann::json& name : spec.at("taps"))
     for (const Backbone::Tap& tap : all.taps)
@@ -55,7 +55,7 @@ void verifyScore(VerifyContext& context) {
     throw Error("ERR_MODEL_FORMAT", file.path() + ": smoothing: expected 0, got " + spec.at("smoothing").dump());
 
   const std::vector<int64_t> strides = tapStrides(context);
-  FeatureSource features = openFeatures(SafetensorsFile::open(context.backbonePath), "", {strides});
+  FeatureSource features = openFeatures(*openTensorSource(context.backbonePath), "", {strides});
   const int64_t featureChannels = features.channels();
   const ScoreConfig config = ScoreConfig::fromJson(modelConfig(spec, strides, featureChannels));
   if (config.normalization != Normalization::kPerImage) {  // the published numbers compare the features as they come

@@ -6,6 +6,7 @@ import { benchCommand } from './bench.js';
 import { type Command, type Context, toModule } from './command.js';
 import { evaluateCommand } from './evaluate.js';
 import { importCommand } from './import.js';
+import { exportCommand } from './export.js';
 import { infoCommand } from './info.js';
 import { log } from './output.js';
 import { scoreCommand } from './score.js';
@@ -20,6 +21,7 @@ const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   evaluate: evaluateCommand,
   serve: serveCommand,
   import: importCommand,
+  export: exportCommand,
   verify: verifyCommand,
   bench: benchCommand,
   info: infoCommand,
@@ -91,6 +93,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .command(toModule(evaluateCommand, context))
     .command(toModule(serveCommand, context))
     .command(toModule(importCommand, context))
+    .command(toModule(exportCommand, context))
     .command(toModule(verifyCommand, context))
     .command(toModule(benchCommand, context))
     .command(toModule(infoCommand, context))

@@ -34,6 +34,8 @@ const methods = {
   backboneTaps: ['addon', values.path, token],
   release: ['addon', values.floats],
   profile: ['addon', values.measured, values.config, values.repetition, token],
+  exportOnnx: ['addon', values.path, values.savePath, values.exported, token],
+  exportWeights: ['addon', values.path, values.savePath, values.exported, token],
   NativeTrainer: ['new', values.config, values.trainerOptions],
   NativeImporter: ['new', values.path],
   CancelToken: ['new'],

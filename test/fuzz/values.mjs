@@ -194,6 +194,18 @@ export const repetition = mostly(
     .constantFrom('{"threads":1,"batch":1,"samples":1,"seconds":0}', '{"batch":0}', '{}')
     .map((value) => ['value', value]),
 );
+export const exported = mostly(
+  fc
+    .constantFrom(
+      '{}',
+      '{"graph":"score"}',
+      '{"graph":"score","width":32,"height":16,"ownNoise":false}',
+      '{"graph":"score","config":{"unet":{}},"label":3}',
+      '{"external":true,"head":false}',
+      '{"graph":"poem"}',
+    )
+    .map((value) => ['value', value]),
+);
 export const floats = mostly(array(['Float32Array'], fc.constantFrom(64, 64, 64, 0, 63, 20)), 10);
 export const labels = mostly(fc.oneof(fc.constant(['value', null]), array(['Int32Array'], fc.constantFrom(1, 0, 2))));
 export const rate = mostly(fc.constantFrom(0, 1e-4, 1, -1).map((value) => ['value', value]));

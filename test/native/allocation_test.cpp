@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "doctest.h"
+#include "file/safetensors.h"
 #include "score/score_pass.h"
 #include "small_model.h"
 #include "train/trainer.h"

@@ -317,8 +317,9 @@ TEST_CASE("features come back from a file as they were") {
   for (float& s : source.std) s = 2.0f;
   const TempFile file;
   std::vector<TensorToWrite> tensors;
-  appendFeatures(source, tensors);
-  writeSafetensors(file.path, {}, tensors);
+  std::map<std::string, std::string> metadata;
+  appendFeatures(source, tensors, metadata);
+  writeSafetensors(file.path, metadata, tensors);
   FeatureSource back = readFeatures(SafetensorsFile::open(file.path), {{2, 4, 8}});
   const auto image = randomValues(32 * 32, 8);
   std::vector<float> one(8 * 8 * 80), two(one);
@@ -332,8 +333,8 @@ TEST_CASE("features come back from a file as they were") {
   CHECK(codeOf([&] { readFeatures(SafetensorsFile::open(file.path), {{2, 16}}); }) == "ERR_MODEL_FORMAT");
   source.std[3] = 0.0f;
   tensors.clear();
-  appendFeatures(source, tensors);
-  writeSafetensors(file.path, {}, tensors);
+  appendFeatures(source, tensors, metadata);
+  writeSafetensors(file.path, metadata, tensors);
   CHECK(codeOf([&] { readFeatures(SafetensorsFile::open(file.path), {{2, 4, 8}}); }) == "ERR_MODEL_FORMAT");
 }
 

@@ -29,6 +29,18 @@ OpAttributes attentionAttr(int heads, bool splitBeforeHeads) {
   return a;
 }
 
+OpAttributes squeezeAttr(int reduced, Activation activation = Activation::kSilu) {
+  OpAttributes a;
+  a.reduced = reduced;
+  a.activation = activation;
+  return a;
+}
+
+OpAttributes activated(OpAttributes a, Activation activation) {
+  a.activation = activation;
+  return a;
+}
+
 bool isVector(OpKind kind, size_t input, const OpCase& c) {
   if (kind == OpKind::kLinear || kind == OpKind::kTimestepEmbedding || kind == OpKind::kLabelEmbedding) return true;
   return kind == OpKind::kGroupNorm && input >= static_cast<size_t>(c.attr.sources);
@@ -40,13 +52,12 @@ std::vector<OpCase> opCases() {
   using K = OpKind;
   using E = EmbeddingMode;
   using A = Activation;
-  OpAttributes relu = convAttr(1), silu, classes, depthwise = convAttr(3), noBias = convAttr(3), tfPad = convAttr(5, 2);
-  relu.activation = A::kRelu6;
+  OpAttributes silu, classes, depthwise = convAttr(3), noBias = convAttr(3), tfPad = convAttr(5, 2);
   silu.siluInput = true;
   classes.classes = 5;
   noBias.bias = false;
-  OpAttributes depthwiseRelu = depthwise;
-  depthwiseRelu.activation = A::kRelu6;
+  OpAttributes stem = activated(convAttr(3, 2), A::kSilu);
+  stem.pad = 0;
   tfPad.pad = 1;
   return {
       {"conv3x3 32-32", K::kConv, convAttr(3), 2, 6, 10, {32}, 32},
@@ -63,7 +74,11 @@ std::vector<OpCase> opCases() {
       {"conv3x3 wide", K::kConv, convAttr(3), 1, 8, 8, {96}, 128},
       {"conv3x3 winograd tiles", K::kConv, convAttr(3), 2, 17, 13, {64}, 64},
       {"conv1x1", K::kConv, convAttr(1), 2, 5, 6, {64}, 96},
-      {"conv1x1 relu6", K::kConv, relu, 1, 6, 5, {32}, 40},
+      {"conv1x1 relu6", K::kConv, activated(convAttr(1), A::kRelu6), 1, 6, 5, {32}, 40},
+      {"conv1x1 swish", K::kConv, activated(convAttr(1), A::kSilu), 2, 7, 9, {24}, 72},
+      {"conv1x1 swish narrow", K::kConv, activated(convAttr(1), A::kSilu), 1, 3, 5, {16}, 7},
+      {"conv3x3 swish", K::kConv, activated(convAttr(3), A::kSilu), 1, 9, 8, {32}, 32},
+      {"conv3x3 swish stride 2 same", K::kConv, stem, 1, 10, 8, {3}, 32},
       {"conv1x1 two sources", K::kConv, convAttr(1, 1, 2), 2, 4, 5, {64, 32}, 32},
       {"conv1x1 two sources residual", K::kConv, convAttr(1, 1, 2, true), 1, 4, 4, {32, 40, 24}, 24},
       {"group norm", K::kGroupNorm, normAttr(1, E::kNone, A::kNone), 2, 5, 6, {64}, 64},
@@ -81,8 +96,15 @@ std::vector<OpCase> opCases() {
       {"upsample", K::kUpsample, {}, 2, 3, 5, {20}, 20},
       {"average pool", K::kAvgPool, {}, 2, 6, 4, {20}, 20},
       {"depthwise 3x3", K::kDepthwiseConv, depthwise, 2, 7, 6, {24}, 24},
-      {"depthwise 3x3 relu6", K::kDepthwiseConv, depthwiseRelu, 1, 18, 5, {24}, 24},
+      {"depthwise 3x3 relu6", K::kDepthwiseConv, activated(depthwise, A::kRelu6), 1, 18, 5, {24}, 24},
+      {"depthwise 3x3 swish", K::kDepthwiseConv, activated(depthwise, A::kSilu), 2, 9, 7, {20}, 20},
+      {"depthwise 5x5 swish stride 2", K::kDepthwiseConv, activated(convAttr(5, 2), A::kSilu), 1, 10, 8, {33}, 33},
+      {"depthwise 5x5 wide", K::kDepthwiseConv, activated(convAttr(5), A::kSilu), 1, 6, 5, {150}, 150},
       {"depthwise 5x5 stride 2 same", K::kDepthwiseConv, tfPad, 1, 8, 10, {16}, 16},
+      {"squeeze excite", K::kSqueezeExcite, squeezeAttr(6), 2, 5, 7, {24}, 24},
+      {"squeeze excite pieces", K::kSqueezeExcite, squeezeAttr(4), 2, 17, 19, {35}, 35},
+      {"squeeze excite one pixel", K::kSqueezeExcite, squeezeAttr(1), 3, 1, 1, {40}, 40},
+      {"squeeze excite relu6", K::kSqueezeExcite, squeezeAttr(5, A::kRelu6), 1, 4, 4, {16}, 16},
   };
 }
 
@@ -112,6 +134,11 @@ OpCaseGraph buildOpCase(const OpCase& c) {
       break;
     case OpKind::kLinear:
       params = {g.graph.addParam("weight", {c.out, c.in[0]}), g.graph.addParam("bias", {c.out})};
+      break;
+    case OpKind::kSqueezeExcite:
+      params = {g.graph.addParam("reduce", {c.attr.reduced, c.out, 1, 1}),
+                g.graph.addParam("reduce.bias", {c.attr.reduced}),
+                g.graph.addParam("expand", {c.out, c.attr.reduced, 1, 1}), g.graph.addParam("expand.bias", {c.out})};
       break;
     case OpKind::kLabelEmbedding:
       params = {g.graph.addParam("weight", {c.attr.classes, c.out})};

@@ -88,7 +88,7 @@ test('a bad image is reported and the others are scored', async () => {
 
 test('usage errors: one line, exit status 2, the nearest known word', async () => {
   for (const [args, message] of [
-    [[], /expected a command: train, score, evaluate, serve, import, verify, bench, info/],
+    [[], /expected a command: train, score, evaluate, serve, import, export, verify, bench, info/],
     [['trian'], /unknown command "trian"; did you mean "train"\?/],
     [['train'], /expected "ddad-native train <dataset>"/],
     [['train', parts], /expected --out/],

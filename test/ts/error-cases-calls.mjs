@@ -1,7 +1,7 @@
 // What provokes the errors about calls and options: by code, then by the message as docs/errors.md has it.
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { Detector, evaluate, Trainer } from '../../dist/index.js';
+import { Detector, evaluate, exportOnnx, exportSafetensors, Trainer } from '../../dist/index.js';
 import {
   addon,
   configOf,
@@ -68,6 +68,7 @@ export const calls = {
       () => Detector.load(model, { signal: AbortSignal.abort() }),
       () => fit({}, parts, { signal: AbortSignal.abort() }),
       () => evaluate(several, products, { signal: AbortSignal.abort() }),
+      () => exportOnnx(model, at('never'), { signal: AbortSignal.abort() }),
     ],
   },
   ERR_BUSY: {
@@ -234,6 +235,9 @@ export const options = {
       () => Detector.load(model, { threads: -1 }),
       () => detector.score(good, { limitInputPixels: 0 }),
       () => evaluate(detector, parts, { onImage: 1 }),
+      () => exportOnnx(model, at('never'), { graph: 'everything' }),
+      () => exportOnnx(model, at('never'), { graph: 'score', size: { width: 15, height: 16 } }),
+      () => exportOnnx(model, at('never'), { graph: 'score', size: { width: 4096, height: 16 } }),
     ],
     'options: expected <what>, got <value>': () => Detector.load(model, 7),
     'option "size": expected a multiple of <n>, the <network\'s or features\'> coarsest stride, got <n>': () =>
@@ -281,6 +285,24 @@ export const options = {
     ],
     'option "product": the folders of the dataset name the products, got "<name>"': () =>
       evaluate(several, products, { product: 'screw' }),
+    'option "<name>": goes with graph "<graph>" only': [
+      () => exportOnnx(model, at('never'), { scale: 50 }),
+      () => exportOnnx(model, at('never'), { graph: 'score', head: false }),
+    ],
+    'option "graph": score needs a model, which is calibrated; of a checkpoint there is the graph unet': () =>
+      exportOnnx(checkpoint, at('never'), { graph: 'score' }),
+    'option "graph": score needs the products of a class-conditional model, and this one names none; expected "unet"':
+      async () => {
+        const anonymous = await changed(unified, ({ config }) => {
+          delete config.products;
+          delete config.perProduct;
+        });
+        await exportOnnx(anonymous, at('never'), { graph: 'score' });
+      },
+    '<file>: expected another file than the model itself': [
+      () => exportOnnx(model, model),
+      () => exportSafetensors(model, path.join(path.dirname(model), '.', path.basename(model))),
+    ],
     'option "against": expected the folder of a built ddad-native, or a ddad.node, got <path>: <reason>': () =>
       cli(['bench', 'ops', '--against', at('nowhere')]),
     "<build>: expected measurements of version <n>, got version <n>; use the same version of ddad-native, or give the build's addon":

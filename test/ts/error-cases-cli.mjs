@@ -35,6 +35,12 @@ export const usage = {
       () => cli(['serve', model, '--max-upload', '0']),
     ],
     '--images: expected a folder, got "<text>"': () => cli(['serve', model, '--images', model]),
+    'expected --onnx or --safetensors, the file to write': () => cli(['export', model]),
+    '--<option>: goes with --onnx only': () => cli(['export', model, '--safetensors', at('w'), '--graph', 'score']),
+    '--size: expected a width and height such as 256x192, got "<text>"': [
+      () => cli(['export', model, '--onnx', at('w'), '--size', 'large']),
+      () => cli(['export', model, '--onnx', at('w'), '--size', '0x4']),
+    ],
     // An address for documentation, which no machine has.
     '--host, --port: cannot listen there: <reason>': () => cli(['serve', model, '--host', '203.0.113.7']),
   },

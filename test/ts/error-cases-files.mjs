@@ -208,6 +208,8 @@ export const modelFile = {
       }, resized);
     },
     '<file>: batchNormEps: expected a number between 0 and 1, got <text>': () => damagedBackbone('eps'),
+    '<file>: paddingMode: expected same or symmetric, got <text>': () => damagedBackbone('paddingMode'),
+    '<file>: activationFunction: expected relu6 or swish, got <text>': () => damagedBackbone('activationFunction'),
     '<file>: expected stages at stride 2 to <n>, got <n> of them': () => damagedBackbone('blocks'),
     '<file>: <name>.weight: expected <shape>, got <shape>': () => damagedBackbone('shape'),
     '<file>: not a safetensors file: <reason>': [
@@ -237,6 +239,7 @@ async function damagedBackbone(what) {
   const own = path.join(root, 'weights', 'efficientnet-lite0-backbone.safetensors');
   const backbone = await changed(own, ({ tensors, metadata }) => {
     if (what === 'eps') metadata.batchNormEps = '2';
+    if (what === 'paddingMode' || what === 'activationFunction') metadata[what] = 'other';
     if (what === 'shape') tensors['_blocks.0._project_conv.weight'].shape = [32, 16, 1, 1];
     if (what !== 'blocks') return;
     for (const name of Object.keys(tensors).filter((name) => name.startsWith('_blocks.3.'))) {

@@ -1,0 +1,44 @@
+#include "export/source.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+
+#include "file/json_fields.h"
+#include "ops/parameters.h"
+#include "score/model_file.h"
+#include "tensor/error.h"
+#include "unet/config.h"
+
+namespace ddad {
+ExportSource::ExportSource(const std::string& path, bool head) : file_(SafetensorsFile::open(path)) {
+  config_ = readModelConfig(file_, {"model", "checkpoint"});
+  if (file_.metadata().at("kind") == "checkpoint") prefix_ = "ema.";
+  try {
+    UNetConfig unet = UNetConfig::fromJson(requireObject(config_, "unet"));
+    if (!head) unet.featureChannels = 0;
+    net_ = buildUNet(unet);
+  } catch (const Error& e) {
+    throw Error("ERR_MODEL_FORMAT", path + ": its configuration is not valid: " + e.what());
+  }
+  checkParameters(net_.graph, file_, prefix_);
+}
+
+ParameterReader ExportSource::reader() const {
+  return [this](const ParamSpec& param, float* to) {
+    const std::string name = tensorName(param);
+    file_.readFloats(name, param.shape, to);
+    letGo(file_.get(name));
+  };
+}
+
+void ExportSource::letGo(const TensorEntry& tensor) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(tensor.data) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<uintptr_t>(tensor.data) + static_cast<uintptr_t>(tensor.bytes)) / page * page;
+  // advice alone: where it is not taken, the pages stay until somebody needs the memory
+  if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+}  // namespace ddad
