@@ -97,6 +97,8 @@ class ImporterImpl {
       throw Error("ERR_CONFIG", "features: expected strides with a feature head, and none without");
 
     const bool ownHead = headFits(net.graph);
+    std::map<std::string, std::string> metadata = {
+        {"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}};
     std::vector<TensorToWrite> tensors;
     for (const OpRecord& op : net.graph.ops()) {
       const bool fresh = startsWith(op.name, kHead) && !ownHead;
@@ -114,7 +116,7 @@ class ImporterImpl {
         throw Error("ERR_CONFIG", "unet.featureChannels: the backbone's taps have " +
                                       std::to_string(features_->channels()) + " channels");
       const size_t before = tensors.size();
-      appendFeatures(*features_, tensors);
+      appendFeatures(*features_, tensors, metadata);
       for (size_t i = before; i < tensors.size(); ++i) {
         int64_t count = 1;
         for (int64_t extent : tensors[i].shape) count *= extent;
@@ -125,11 +127,7 @@ class ImporterImpl {
     for (const Source& source : sources_) total_ += source.count;
     next_ = 0;
     offset_ = 0;
-    writer_ = std::make_unique<SafetensorsWriter>(
-        path,
-        std::map<std::string, std::string>{
-            {"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}},
-        tensors);
+    writer_ = std::make_unique<SafetensorsWriter>(path, metadata, tensors);
   }
 
   double write(const Cancel& cancel) {
