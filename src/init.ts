@@ -1,6 +1,6 @@
 import type { ModelConfig, StoredConfig } from './config.js';
 import { DdadError } from './errors.js';
-import { readStoredConfig } from './model-file.js';
+import { readModel } from './model-file.js';
 import type { TrainerOptions } from './options.js';
 import { type PresetName, presetNames } from './presets.js';
 
@@ -11,7 +11,7 @@ export interface Init {
 }
 
 export async function openInit(file: string | undefined): Promise<Init | undefined> {
-  return file === undefined ? undefined : { file, config: await readStoredConfig(file) };
+  return file === undefined ? undefined : { file, config: await readModel(file) };
 }
 
 const same = (a: readonly number[], b: readonly number[]): boolean => [...a].sort().join() === [...b].sort().join();

@@ -58,18 +58,29 @@ const expected = {
   checkpoint: 'expected a checkpoint of ddad-native, got another safetensors file',
 };
 
-/** The configuration of a file of ours, as JSON, read from its header alone. */
-async function readConfig(file: string, kind: keyof typeof expected): Promise<string> {
+/** The metadata of a file of ours, read from its header alone; of either kind, and refused as the wanted one. */
+async function readOwn(file: string, kind: keyof typeof expected): Promise<Record<string, unknown>> {
   const metadata = await readMetadata(file);
   if (metadata['format'] !== 'ddad-native') throw new DdadError('ERR_MODEL_FORMAT', `${file}: ${expected[kind]}`);
+  return metadata;
+}
+
+/** The configuration in it, as JSON. */
+async function readConfig(file: string, kind: keyof typeof expected): Promise<string> {
+  const metadata = await readOwn(file, kind);
   if (metadata['kind'] !== kind) {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got a ${textOf(metadata['kind'])}`);
   }
   return textOf(metadata['config']);
 }
 
-/** The configuration of a model. */
+/** The configuration of a model, or that in a checkpoint. */
 export async function readStoredConfig(file: string): Promise<StoredConfig> {
+  return parseStoredConfig(textOf((await readOwn(file, 'model'))['config']), file);
+}
+
+/** The configuration of a model. */
+export async function readModel(file: string): Promise<StoredConfig> {
   return parseStoredConfig(await readConfig(file, 'model'), file);
 }
 
