@@ -134,7 +134,7 @@ OnnxValue OnnxModel::weight(const std::string& name, std::vector<int64_t> shape,
   return store({name, false, std::move(shape), floats * static_cast<int64_t>(sizeof(float)), {}, std::move(read)});
 }
 
-OnnxValue OnnxModel::constant(std::vector<float> values, std::vector<int64_t> shape) {
+OnnxValue OnnxModel::constant(const std::vector<float>& values, std::vector<int64_t> shape) {
   std::string raw(values.size() * sizeof(float), '\0');
   std::memcpy(raw.data(), values.data(), raw.size());
   const auto bytes = static_cast<int64_t>(raw.size());

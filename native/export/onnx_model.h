@@ -47,7 +47,7 @@ class OnnxModel {
   void output(OnnxPort port, const OnnxValue& value);
   /// A float32 tensor whose values `read` fills in when the file is written.
   OnnxValue weight(const std::string& name, std::vector<int64_t> shape, std::function<void(float*)> read);
-  OnnxValue constant(std::vector<float> values, std::vector<int64_t> shape);
+  OnnxValue constant(const std::vector<float>& values, std::vector<int64_t> shape);
   OnnxValue scalar(float value) { return constant({value}, {}); }
   OnnxValue integers(const std::vector<int64_t>& values, std::vector<int64_t> shape);
   OnnxValue integers(const std::vector<int64_t>& values) {

@@ -134,7 +134,7 @@ OnnxValue timestepEmbedding(const OpCall& op) {
       table.push_back(i >= 2 * half ? 0.0f : static_cast<float>(i < half ? std::cos(angle) : std::sin(angle)));
     }
   const auto rows = static_cast<int64_t>(op.timesteps().size());
-  return op.model.node("Gather", {op.model.constant(std::move(table), {rows, c}), op.in(0)});
+  return op.model.node("Gather", {op.model.constant(table, {rows, c}), op.in(0)});
 }
 
 OnnxValue labelEmbedding(const OpCall& op) {

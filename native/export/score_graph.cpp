@@ -65,7 +65,7 @@ class Builder {
     for (size_t s = 0; s < steps_.size(); ++s) values.push_back(static_cast<float>(value(s)));
     Ints shape(rank, 1);
     shape[0] = scales_;
-    return m_.constant(std::move(values), std::move(shape));
+    return m_.constant(values, std::move(shape));
   }
   OnnxValue coefficient(float StepCoefficients::* field) {
     return perScale(5, [&](size_t s) { return steps_[s].*field; });
@@ -105,7 +105,7 @@ class Builder {
       for (int64_t c = 0; c < channels_; ++c)
         for (int64_t p = 0; p < pixels; ++p) values.push_back(interleaved[static_cast<size_t>(p * channels_ + c)]);
     }
-    return m_.constant(std::move(values), {scales_, 1, channels_, s_.height, s_.width});
+    return m_.constant(values, {scales_, 1, channels_, s_.height, s_.width});
   }
 
   /// All noise scales of all images in one batch, scale by scale.
@@ -189,7 +189,7 @@ class Builder {
     const auto spread = [&](const std::vector<float>& from) {
       std::vector<float> to(static_cast<size_t>(h * w));
       resizeBilinear(1, from.data(), c_.gridWidth, c_.gridHeight, to.data(), w, h);
-      return m_.constant(std::move(to), {h, w});
+      return m_.constant(to, {h, w});
     };
     return m_.node("Div", {sub(map, spread(grid.mean)), spread(grid.std)});
   }
@@ -204,7 +204,7 @@ class Builder {
       for (int64_t i = 0; i < n; ++i)
         matrix[static_cast<size_t>(transposed ? j * n + i : i * n + j)] = line[static_cast<size_t>(i)];
     }
-    return m_.constant(std::move(matrix), {n, n});
+    return m_.constant(matrix, {n, n});
   }
   OnnxValue smooth(const OnnxValue& map) {
     if (c_.smoothing <= 0) return map;
@@ -253,7 +253,7 @@ class Builder {
     std::vector<float> inverse;
     for (const float std : f.std) inverse.push_back(1.0f / std);
     const Ints shape = {f.channels(), 1, 1};
-    return mul(sub(all, m_.constant(f.mean, shape)), m_.constant(std::move(inverse), shape));
+    return mul(sub(all, m_.constant(f.mean, shape)), m_.constant(inverse, shape));
   }
 
   OnnxValue featureScore() {
@@ -293,8 +293,8 @@ class Builder {
       const OnnxValue block = m_.weight("residual_memory." + std::to_string(first), {n, f},
                                         [from, n, f](float* to) { std::copy_n(from, n * f, to); });
       // |a - b|^2 = |a|^2 + (|b|^2 - 2 a b)
-      const OnnxValue products = m_.node("Gemm", {rows, block, m_.constant(std::move(squares), {n})},
-                                         {{"alpha", -2.0f}, {"transB", int64_t{1}}});
+      const OnnxValue products =
+          m_.node("Gemm", {rows, block, m_.constant(squares, {n})}, {{"alpha", -2.0f}, {"transB", int64_t{1}}});
       nearest.push_back(m_.node("ReduceMin", {products}, {{"axes", Ints{1}}, {"keepdims", int64_t{1}}}));
     }
     const OnnxValue least = nearest.size() == 1 ? nearest[0] : m_.node("Min", nearest);

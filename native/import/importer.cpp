@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "backbone/stored_features.h"
+#include "file/checkpoint.h"
 #include "file/json_fields.h"
 #include "file/reals.h"
 #include "file/safetensors_header.h"
 #include "file/safetensors_writer.h"
 #include "file/tensor_source.h"
-#include "import/checkpoint.h"
 #include "import/infer.h"
 #include "ops/parameters.h"
 #include "tensor/error.h"
@@ -97,8 +97,6 @@ class ImporterImpl {
       throw Error("ERR_CONFIG", "features: expected strides with a feature head, and none without");
 
     const bool ownHead = headFits(net.graph);
-    std::map<std::string, std::string> metadata = {
-        {"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}};
     std::vector<TensorToWrite> tensors;
     for (const OpRecord& op : net.graph.ops()) {
       const bool fresh = startsWith(op.name, kHead) && !ownHead;
@@ -110,6 +108,8 @@ class ImporterImpl {
                                  : Source{named_.at(p.name), nullptr, p.size()});
       }
     }
+    std::map<std::string, std::string> metadata{
+        {"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}};
     if (features) {
       features_.emplace(openFeatures(*openTensorSource(backbone), "", features));
       if (features_->channels() != static_cast<int64_t>(net.graph.tensor(net.features).channels))
