@@ -108,14 +108,13 @@ async function written<T>(
 }
 
 function labelOf(config: StoredConfig, product: string | undefined): number {
-  const { label } = productOf(config, product);
-  if (label === undefined && config.unet.numClasses !== null) {
+  if (!config.products && config.unet.numClasses !== null) {
     throw new DdadError(
       'ERR_OPTION',
       'option "graph": score needs the products of a class-conditional model, and this one names none; expected "unet"',
     );
   }
-  return label ?? 0;
+  return productOf(config, product).label ?? 0;
 }
 
 /** What the engine is told beside the paths. */

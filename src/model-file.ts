@@ -52,21 +52,31 @@ async function readMetadata(file: string): Promise<Record<string, unknown>> {
   }
 }
 
-/** The configuration of a file of ours, as JSON, read from its header alone; of a file of any `kind` without one. */
-async function readConfig(file: string, kind?: 'checkpoint' | 'model'): Promise<string> {
+/** What files of ours that are none of the wanted kind are refused with. */
+const expected = {
+  model: 'expected a ddad-native model, got a safetensors file without that format in its metadata',
+  checkpoint: 'expected a checkpoint of ddad-native, got another safetensors file',
+};
+
+/** The metadata of a file of ours, read from its header alone; of either kind, and refused as the wanted one. */
+async function readOwn(file: string, kind: keyof typeof expected): Promise<Record<string, unknown>> {
   const metadata = await readMetadata(file);
-  const refuse = (what: string): never => {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: ${what}`);
-  };
-  if (metadata['format'] !== 'ddad-native')
-    refuse(`expected a ${kind ?? 'model'} of ddad-native, got another safetensors file`);
-  if (kind !== undefined && metadata['kind'] !== kind) refuse(`expected a ${kind}, got a ${textOf(metadata['kind'])}`);
+  if (metadata['format'] !== 'ddad-native') throw new DdadError('ERR_MODEL_FORMAT', `${file}: ${expected[kind]}`);
+  return metadata;
+}
+
+/** The configuration in it, as JSON. */
+async function readConfig(file: string, kind: keyof typeof expected): Promise<string> {
+  const metadata = await readOwn(file, kind);
+  if (metadata['kind'] !== kind) {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got a ${textOf(metadata['kind'])}`);
+  }
   return textOf(metadata['config']);
 }
 
-/** The configuration of a model or a checkpoint. */
+/** The configuration of a model, or that in a checkpoint. */
 export async function readStoredConfig(file: string): Promise<StoredConfig> {
-  return parseStoredConfig(await readConfig(file), file);
+  return parseStoredConfig(textOf((await readOwn(file, 'model'))['config']), file);
 }
 
 /** The configuration of a model. */

@@ -14,8 +14,6 @@ const std::vector<int64_t>& TensorSource::shapeOf(const std::string& name) const
 
 void TensorSource::fail(const std::string& what) const { throw Error("ERR_MODEL_FORMAT", path() + ": " + what); }
 
-std::unique_ptr<TensorSource> openTensorSource(const std::string& path) {
-  return std::make_unique<Checkpoint>(path);
-}
+std::unique_ptr<TensorSource> openTensorSource(const std::string& path) { return std::make_unique<Checkpoint>(path); }
 
 }  // namespace ddad

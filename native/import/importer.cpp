@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "backbone/stored_features.h"
+#include "file/checkpoint.h"
 #include "file/json_fields.h"
 #include "file/reals.h"
+#include "file/safetensors_header.h"
 #include "file/safetensors_writer.h"
 #include "file/tensor_source.h"
-#include "file/safetensors_header.h"
-#include "file/checkpoint.h"
 #include "import/infer.h"
 #include "ops/parameters.h"
 #include "tensor/error.h"

@@ -6,10 +6,10 @@
 
 #include "../fuzz/native/torch_support.h"
 #include "doctest.h"
+#include "file/checkpoint.h"
 #include "file/pickle.h"
 #include "file/reals.h"
 #include "file_helpers.h"
-#include "file/checkpoint.h"
 
 using namespace ddad;
 using namespace ddad::testing;

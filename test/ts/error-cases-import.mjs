@@ -4,7 +4,7 @@ import path from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { Detector, importModel } from '../../dist/index.js';
 import native from '../../dist/native.js';
-import { at, changed, checkpoint, file, fit, good, model, plain, products, withMetadata } from './error-kit.mjs';
+import { at, changed, checkpoint, file, fit, good, model, plain, products } from './error-kit.mjs';
 import { root } from './helpers.mjs';
 
 const fixtures = path.join(root, 'test', 'ts', 'fixtures', 'checkpoints');
@@ -86,8 +86,6 @@ export const imports = {
         tensors['other.time_embed.0.weight'] = tensors['out.2.bias'];
         delete tensors['out.2.bias'];
       }),
-    '<file>: expected a model of ddad-native, got another safetensors file': async () =>
-      fit({ init: await withMetadata({}) }),
   },
   ERR_OPTION: {
     'option "<kind or alpha>": the feature head is not trained, so the model has a pixel-level score only': [
