@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "file/tensor_source.h"
 #include "backbone/feature_distance.h"
 #include "doctest.h"
 #include "error_code.h"
+#include "file/tensor_source.h"
 #include "random_values.h"
 #include "small_model.h"
 
