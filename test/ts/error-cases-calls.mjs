@@ -75,7 +75,7 @@ export const calls = {
       () => Detector.load(model, { signal: AbortSignal.abort() }),
       () => fit({}, parts, { signal: AbortSignal.abort() }),
       () => evaluate(several, products, { signal: AbortSignal.abort() }),
-      () => exportOnnx(model, at('never'), { signal: AbortSignal.abort() }),
+      () => exportOnnx(model, at('never.onnx'), { signal: AbortSignal.abort() }),
     ],
   },
   ERR_BUSY: {

@@ -13,7 +13,7 @@ await mkdir(spools);
 
 const brightness = {
   threshold: 0.5,
-  config: { threshold: 0.5, calibration: { quantile: 0.99 } },
+  config: { unet: { numClasses: null }, threshold: 0.5, calibration: { quantile: 0.99 } },
   async score(image, { threshold = this.threshold, signal } = {}) {
     signal?.throwIfAborted();
     const { data, info } = await sharp(image).toColourspace('b-w').raw().toBuffer({ resolveWithObject: true });

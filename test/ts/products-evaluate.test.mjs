@@ -132,7 +132,7 @@ test('pixels that go to a file are removed for every product', async () => {
 });
 
 test('what does not fit is refused before anything is scored', async () => {
-  const single = { ...brightness(), config: { threshold: 0.5, calibration: null } };
+  const single = { ...brightness(), config: { unet: { numClasses: null }, threshold: 0.5, calibration: null } };
   const detector = brightness();
   await flat(9, 'strange', 'nut', 'test', 'good', '0.png');
   for (const [used, dataset, options, code, message] of [
