@@ -4,11 +4,11 @@
 
 #include "bind/env_data.h"
 #include "bind/errors.h"
+#include "bind/tagged.h"
 
 namespace ddad::bind {
 namespace {
 
-// Tells our tokens from any other native object: prototypes can be set to anything, tags cannot.
 constexpr napi_type_tag kTokenTag = {0x6d2b1f0c9a3e4d57, 0x8c41e7735fd0ab19};
 
 }  // namespace
@@ -17,13 +17,7 @@ Napi::Function CancelToken::define(Napi::Env env) {
   return DefineClass(env, "CancelToken", {InstanceMethod<&CancelToken::cancel>("cancel")});
 }
 
-CancelToken* CancelToken::from(const Napi::Value& value) {
-  if (!value.IsObject()) return nullptr;
-  bool ours = false;
-  if (napi_check_object_type_tag(value.Env(), value, &kTokenTag, &ours) != napi_ok || !ours) return nullptr;
-  void* token = nullptr;
-  return napi_unwrap(value.Env(), value, &token) == napi_ok ? static_cast<CancelToken*>(token) : nullptr;
-}
+CancelToken* CancelToken::from(const Napi::Value& value) { return unwrapTagged<CancelToken>(value, kTokenTag); }
 
 CancelToken::CancelToken(const Napi::CallbackInfo& info) : Napi::ObjectWrap<CancelToken>(info) {
   info.This().As<Napi::Object>().TypeTag(&kTokenTag);

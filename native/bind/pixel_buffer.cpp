@@ -5,6 +5,7 @@
 
 #include "bind/arguments.h"
 #include "bind/errors.h"
+#include "bind/tagged.h"
 #include "tensor/memory_limit.h"
 
 namespace ddad::bind {
@@ -19,13 +20,7 @@ Napi::Function PixelBuffer::define(Napi::Env env) {
   return DefineClass(env, "PixelBuffer", {InstanceMethod<&PixelBuffer::append>("append")});
 }
 
-PixelBuffer* PixelBuffer::from(const Napi::Value& value) {
-  if (!value.IsObject()) return nullptr;
-  bool ours = false;
-  if (napi_check_object_type_tag(value.Env(), value, &kTag, &ours) != napi_ok || !ours) return nullptr;
-  void* buffer = nullptr;
-  return napi_unwrap(value.Env(), value, &buffer) == napi_ok ? static_cast<PixelBuffer*>(buffer) : nullptr;
-}
+PixelBuffer* PixelBuffer::from(const Napi::Value& value) { return unwrapTagged<PixelBuffer>(value, kTag); }
 
 PixelBuffer::PixelBuffer(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PixelBuffer>(info) {
   callSync(info.Env(), [&] {

@@ -65,7 +65,7 @@ void relu6Forward(float* y, const float* x, int64_t n) {
 }
 
 void relu6Gradient(float* dx, const float* y, const float* dy, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) dx[i] = (y[i] > 0.0f) & (y[i] < 6.0f) ? dy[i] : 0.0f;
+  for (int64_t i = 0; i < n; ++i) dx[i] = ((y[i] > 0.0f) & (y[i] < 6.0f)) ? dy[i] : 0.0f;
 }
 
 void sumFour(float* y, const float* x00, const float* x01, const float* x10, const float* x11, int64_t n, float scale,
