@@ -1,8 +1,8 @@
 // Detectors that come and go: two at a time are loaded, score beside sharp, and are disposed of, one of them at work.
 //   node test/soak/cycles.mjs [--cycles 100]
 // For a build with sanitizers (DDAD_ADDON; npm run build:debug -- --addon tells the command) or valgrind:
-//   DDAD_MAX_CPU_ISA=avx2 valgrind --smc-check=all-non-file --undef-value-errors=no --error-exitcode=9 \
-//     node --jitless test/soak/cycles.mjs --cycles 3
+//   DDAD_MAX_CPU_ISA=avx2 DDAD_AUTOTUNE=off valgrind --smc-check=all-non-file --undef-value-errors=no \
+//     --suppressions=test/soak/valgrind.supp --error-exitcode=9 node --jitless test/soak/cycles.mjs --cycles 3
 import assert from 'node:assert/strict';
 import { parseArgs } from 'node:util';
 import sharp from 'sharp';
