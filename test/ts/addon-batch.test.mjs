@@ -1,7 +1,10 @@
 // scoreBatch of the addon: results and errors by image, cancelling one or all, maps that JavaScript owns.
 import assert from 'node:assert/strict';
+import path from 'node:path';
 import { test } from 'node:test';
+import { tinyConfig, writeBackbone } from '../fuzz/models.mjs';
 import * as shared from './addon-helpers.mjs';
+import { temporaryFolder } from './helpers.mjs';
 
 const { addon, configOf, grayImage, openDetector, pause, slow, token } = shared;
 const tokens = (count) => Array.from({ length: count }, token);
@@ -52,15 +55,27 @@ test("maps are JavaScript's own: they can be transferred", async (t) => {
 });
 
 test('a configuration set while images wait leaves every map as it should be', async (t) => {
-  const detector = await openDetector(t);
-  const { map } = await detector.score(picture(1), token());
-  const outputs = JSON.parse(configOf());
-  outputs.score.kind = 'rgb';
-  const set = detector.setConfig(JSON.stringify(outputs)); // the image below finds it in place
-  const late = await detector.score(picture(1), token());
-  await set;
-  assert.notDeepEqual(late.map, map);
-  assert.deepEqual(late.pixelMap, late.map);
+  const folder = await temporaryFolder();
+  const backbone = path.join(folder, 'backbone.safetensors');
+  writeBackbone(backbone);
+  const config = tinyConfig(true);
+  const judgedBy = (kind) => JSON.stringify({ ...config, score: { ...config.score, kind } });
+  const trainer = new addon.NativeTrainer(JSON.stringify(config), JSON.stringify({ threads: 1, backbone }));
+  await trainer.open(token());
+  const detector = await trainer.toDetector(judgedBy('pixel'));
+  t.after(() => [trainer, detector].forEach((one) => one.dispose()));
+  const { map, pixelMap, featureMap } = await detector.score(picture(1, 8), token());
+  assert.deepEqual(map, pixelMap);
+  assert.notDeepEqual(featureMap, pixelMap);
+  const both = pixelMap.map((value, i) => 0.5 * value + 0.5 * featureMap[i]);
+  const expected = { pixel: pixelMap, feature: featureMap, ensemble: both };
+  for (const kind of ['feature', 'ensemble', 'feature', 'pixel']) {
+    const set = detector.setConfig(judgedBy(kind));
+    const late = await detector.score(picture(1, 8), token()); // made with room for the maps of the kind before
+    await set;
+    assert.deepEqual([late.pixelMap, late.featureMap], [pixelMap, featureMap], kind);
+    for (const [i, value] of late.map.entries()) assert.ok(Math.abs(value - expected[kind][i]) <= 1e-6, kind);
+  }
 });
 
 test('pixels written in pieces score like those in one, once', async (t) => {
