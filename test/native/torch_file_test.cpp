@@ -9,6 +9,7 @@
 #include "file/checkpoint.h"
 #include "file/pickle.h"
 #include "file/reals.h"
+#include "file/tensor_source.h"
 #include "file_helpers.h"
 
 using namespace ddad;
@@ -113,6 +114,28 @@ TEST_CASE("tensors of every type, views and strides come as PyTorch wrote them, 
     std::vector<float> part(5);
     readReals(*named.at("state_dict.view.transposed"), 4, 5, part.data());
     CHECK(part == expected("flat", {11, 15, 8, 12, 16}));
+  }
+}
+
+TEST_CASE("a checkpoint is a source of weights like a safetensors file") {
+  for (const char* file : {"parts-zip.pt", "parts-legacy.pt"}) {
+    CAPTURE(file);
+    const auto source = openTensorSource(fixture(file));
+    CHECK(source->metadata().empty());
+    CHECK_FALSE(source->has("state_dict.other"));
+    const std::string name = "state_dict.view.transposed";
+    CHECK(source->shapeOf(name) == std::vector<int64_t>{4, 3});
+    std::vector<float> values(12);
+    const auto read = [&](const std::string& tensor, std::vector<int64_t> shape) {
+      source->readFloats(tensor, shape, values.data());
+    };
+    read(name, {4, 3});
+    CHECK(values == expected("flat", {6, 10, 14, 7, 11, 15, 8, 12, 16, 9, 13, 17}));
+    checkError("ERR_MODEL_FORMAT", {name, "expected shape [3, 4], got [4, 3]"}, [&] { read(name, {3, 4}); });
+    checkError("ERR_MODEL_FORMAT", {"state_dict.int32", "expected reals, got I32"},
+               [&] { read("state_dict.int32", {2, 3}); });
+    checkError("ERR_MODEL_FORMAT", {"state_dict.other", "got none of that name"},
+               [&] { read("state_dict.other", {1}); });
   }
 }
 
