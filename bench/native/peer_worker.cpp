@@ -97,9 +97,9 @@ class ScoreWorkload : public Workload {
       sources.clear();
       for (int64_t i = 0; i < images; ++i)
         sources.push_back({.given = noise.data() + (s * images + i) * batch.elements()});
-      pixelScore(PixelMeasure::kKl, batch, {x0.data(), batch.elements()},
+      pixelScore(*device_, PixelMeasure::kKl, batch, {x0.data(), batch.elements()},
                  scaleMajor.data() + s * images * pixels * 2 * channels, coefficients.data(), sources.data(), nullptr,
-                 kl.data() + s * images * pixels, nullptr, nullptr, device_->threads());
+                 kl.data() + s * images * pixels, nullptr, nullptr);
     }
     return {{"out", tensorOf({scales * images, 2 * channels, h, w},
                              toNchw(scaleMajor, scales * images, 2 * channels, pixels))},

@@ -4,7 +4,6 @@
 #include <functional>
 #include <string>
 
-#include "device/parallel.h"
 #include "tensor/bilinear.h"
 #include "tensor/error.h"
 
@@ -18,6 +17,7 @@ PlanOptions optionsOf(int64_t images, int64_t height, int64_t width, bool gradie
   options.width = width;
   options.training = options.inputGradients = gradients;
   options.paramGradients = false;
+  options.float32 = true;
   return options;
 }
 
@@ -51,10 +51,10 @@ FeatureDistance::FeatureDistance(const Device& device, FeatureSource& source, st
       width_(width),
       dims_(static_cast<int64_t>(dims.size())),
       gradients_(gradients),
-      features_(images * (height / 4) * (width / 4) * dims_),
-      distances_(images * (height / 4) * (width / 4)),
-      featureGradient_(gradients ? features_.size() : 0),
-      weights_((height / 4) * (width / 4)),
+      features_(device, images * (height / 4) * (width / 4) * dims_),
+      distances_(device, images * (height / 4) * (width / 4)),
+      weights_(device, (height / 4) * (width / 4)),
+      featureGradient_(device, gradients ? features_.size() : 0),
       plan_(device, source.backbone.graph, optionsOf(images, height, width, gradients), source.block, memory) {
   if (height % source.unit() != 0 || width % source.unit() != 0)
     throw Error("ERR_CONFIG", "features: expected a height and width that " + std::to_string(source.unit()) +
@@ -65,102 +65,77 @@ FeatureDistance::FeatureDistance(const Device& device, FeatureSource& source, st
                                   std::to_string(source.channels() - 1) + ", ascending");
   int64_t offset = 0;
   for (const Backbone::Tap& tap : source.taps) {
-    TapChoices chosen{&tap, {}, {}, {}};
-    for (int64_t place = 0; place < dims_; ++place) {
-      const int64_t channel = dims[static_cast<size_t>(place)];
-      if (channel < offset || channel >= offset + tap.channels) continue;
-      chosen.choices.push_back({channel - offset, place});
-      chosen.mean.push_back(source.mean[static_cast<size_t>(channel)]);
-      chosen.inverseStd.push_back(1.0f / source.std[static_cast<size_t>(channel)]);
+    std::vector<int32_t> own, place, channels;  // a chosen channel each: within the tap, among the chosen, of f(x)
+    for (size_t i = 0; i < dims.size(); ++i) {
+      if (dims[i] < offset || dims[i] >= offset + tap.channels) continue;
+      own.push_back(static_cast<int32_t>(dims[i] - offset));
+      place.push_back(static_cast<int32_t>(i));
+      channels.push_back(dims[i]);
     }
     offset += tap.channels;
-    taps_.push_back(std::move(chosen));
+    const Shape& in = plan_.shape(tap.tensor);
+    const TapResize shape = {.images = images,
+                             .inHeight = in.h,
+                             .inWidth = in.w,
+                             .inChannels = in.c,
+                             .height = gridHeight(),
+                             .width = gridWidth(),
+                             .outChannels = dims_};
+    selections_.emplace_back(device, shape, own, place);
+    selections_.back().setStatistics(source.mean, source.std, channels);
   }
   const std::vector<double> rows = shares(gridHeight(), height), columns = shares(gridWidth(), width);
   for (int64_t p = 0; p < positions(); ++p)
-    weights_.data()[p] =
+    weights_.host()[p] =
         static_cast<float>(rows[static_cast<size_t>(p / gridWidth())] * columns[static_cast<size_t>(p % gridWidth())]);
+  weights_.upload();
+  device.synchronize();
   plan_.prepare();
 }
 
 void FeatureDistance::extract(const float* images, int64_t channels, const Cancel& cancel) {
-  repeatChannels(images, images_ * height_ * width_, channels, plan_.value(source_.backbone.input));
+  repeatChannels(device_, images, images_ * height_ * width_, channels, plan_.value(source_.backbone.input));
   plan_.forward(cancel);
-  for (const TapChoices& tap : taps_) resize(tap);
+  for (size_t t = 0; t < selections_.size(); ++t)
+    resizeTap(device_, selections_[t].resize(), plan_.value(source_.taps[t].tensor), features_.device());
 }
 
-void FeatureDistance::resize(const TapChoices& tap) {
-  const Shape& in = plan_.shape(tap.tap->tensor);
-  const float* from = plan_.value(tap.tap->tensor);
-  const int64_t h = gridHeight(), w = gridWidth();
-  parallelFor(device_.threads(), images_ * h, [&](int64_t row) {
-    const BilinearPlace y = bilinearPlace(row % h, in.h, h);
-    const float* image = from + row / h * in.h * in.w * in.c;
-    for (int64_t i = 0; i < w; ++i) {
-      const BilinearPlace x = bilinearPlace(i, in.w, w);
-      const float *a = image + (y.low * in.w + x.low) * in.c, *b = image + (y.low * in.w + x.high) * in.c;
-      const float *d = image + (y.high * in.w + x.low) * in.c, *e = image + (y.high * in.w + x.high) * in.c;
-      float* to = features_.data() + (row * w + i) * dims_;
-      for (size_t k = 0; k < tap.choices.size(); ++k) {
-        const int64_t c = tap.choices[k].channel;
-        const float top = a[c] + (b[c] - a[c]) * x.fraction, bottom = d[c] + (e[c] - d[c]) * x.fraction;
-        to[tap.choices[k].place] = (top + (bottom - top) * y.fraction - tap.mean[k]) * tap.inverseStd[k];
-      }
-    }
-  });
+const float* FeatureDistance::features() {
+  features_.download();
+  device_.synchronize();
+  return features_.host();
 }
 
 void FeatureDistance::run(const FeatureGaussian& gaussian, const float* images, int64_t channels,
                           const Cancel& cancel) {
   checkGrid(gaussian.shape, height_, width_);
   extract(images, channels, cancel);
-  mahalanobis(device_, gaussian, features_.data(), images_, positions(), distances_.data(), weights_.data(),
+  mahalanobis(device_, gaussian, features_.device(), images_, positions(), distances_.device(), weights_.device(),
               gradients_ ? featureGradient_.data() : nullptr);
 }
 
-double FeatureDistance::loss(int64_t i) const {
-  double sum = 0;
-  for (int64_t p = 0; p < positions(); ++p)
-    sum += static_cast<double>(weights_.data()[p]) * static_cast<double>(distances(i)[p]);
-  return sum;
+const float* FeatureDistance::distances(int64_t i) {
+  distances_.download();
+  device_.synchronize();
+  return distances_.host() + i * positions();
 }
 
-/// The transpose of resize: each position gives its gradient to the four that it came from. One thread an image, since
-/// positions share them.
-void FeatureDistance::resizeBack(const TapChoices& tap) {
-  const Shape& in = plan_.shape(tap.tap->tensor);
-  const int64_t h = gridHeight(), w = gridWidth();
-  parallelFor(device_.threads(), images_, [&](int64_t n) {
-    float* image = plan_.gradient(tap.tap->tensor) + n * in.h * in.w * in.c;
-    for (int64_t p = 0; p < h * w; ++p) {
-      const BilinearPlace y = bilinearPlace(p / w, in.h, h), x = bilinearPlace(p % w, in.w, w);
-      float *a = image + (y.low * in.w + x.low) * in.c, *b = image + (y.low * in.w + x.high) * in.c;
-      float *d = image + (y.high * in.w + x.low) * in.c, *e = image + (y.high * in.w + x.high) * in.c;
-      const float* from = featureGradient_.data() + (n * h * w + p) * dims_;
-      for (size_t k = 0; k < tap.choices.size(); ++k) {
-        const int64_t c = tap.choices[k].channel;
-        const float g = from[tap.choices[k].place] * tap.inverseStd[k];
-        const float bottom = g * y.fraction, top = g - bottom;
-        a[c] += top * (1.0f - x.fraction);
-        b[c] += top * x.fraction;
-        d[c] += bottom * (1.0f - x.fraction);
-        e[c] += bottom * x.fraction;
-      }
-    }
-  });
+double FeatureDistance::loss(int64_t i) {
+  const float* of = distances(i);
+  double sum = 0;
+  for (int64_t p = 0; p < positions(); ++p)
+    sum += static_cast<double>(weights_.host()[p]) * static_cast<double>(of[p]);
+  return sum;
 }
 
 void FeatureDistance::gradient(int64_t channels, float* to, const Cancel& cancel) {
   for (const Backbone::Tap& tap : source_.backbone.taps)  // also of those that the features leave out
-    std::fill_n(plan_.gradient(tap.tensor), plan_.shape(tap.tensor).size(), 0.0f);
-  for (const TapChoices& tap : taps_) resizeBack(tap);
+    device_.clear(plan_.gradient(tap.tensor), plan_.shape(tap.tensor).size() * static_cast<int64_t>(sizeof(float)));
+  for (size_t t = 0; t < selections_.size(); ++t)
+    resizeTapBack(device_, selections_[t].resize(), featureGradient_.data(),
+                  plan_.gradient(source_.taps[t].tensor));
   plan_.backward(cancel);
-  const float* input = plan_.gradient(source_.backbone.input);
-  const int64_t pixels = images_ * height_ * width_;
-  if (channels == 3)
-    std::copy_n(input, pixels * 3, to);
-  else  // one channel was repeated
-    for (int64_t p = 0; p < pixels; ++p) to[p] = input[3 * p] + input[3 * p + 1] + input[3 * p + 2];
+  sumChannels(device_, plan_.gradient(source_.backbone.input), images_ * height_ * width_, channels, to);
 }
 
 int64_t FeatureDistance::bytes() const {

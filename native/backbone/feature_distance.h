@@ -20,18 +20,19 @@ class FeatureDistance {
   FeatureDistance(const Device& device, FeatureSource& source, std::vector<int32_t> dims, int64_t images,
                   int64_t height, int64_t width, bool gradients, PlanMemory* memory = nullptr);
 
-  /// The features of images [n, height, width, channels] in [-1, 1] (one channel is repeated to three).
+  /// The features of images [n, height, width, channels] in [-1, 1] (one channel is repeated to three), in the device's
+  /// memory.
   void extract(const float* images, int64_t channels, const Cancel& cancel);
-  /// Of the last extract: f(x) at the chosen channels, [n, positions, d].
-  const float* features() const { return features_.data(); }
+  /// Of the last extract: f(x) at the chosen channels, [n, positions, d], on the host.
+  const float* features();
 
   /// The same, and the distances from the Gaussian.
   void run(const FeatureGaussian& gaussian, const float* images, int64_t channels, const Cancel& cancel);
-  /// Of image i after run, [grid height, grid width].
-  const float* distances(int64_t i) const { return distances_.data() + i * positions(); }
+  /// Of image i after run, [grid height, grid width], on the host.
+  const float* distances(int64_t i);
   /// Of image i after run: the mean over its pixels of the distances, resized bilinearly.
-  double loss(int64_t i) const;
-  /// After run: the gradient of each image's loss by its pixels, to [n, height, width, channels].
+  double loss(int64_t i);
+  /// After run: the gradient of each image's loss by its pixels, to [n, height, width, channels] on the device.
   void gradient(int64_t channels, float* to, const Cancel& cancel);
 
   int64_t gridHeight() const { return height_ / 4; }
@@ -40,25 +41,13 @@ class FeatureDistance {
   int64_t bytes() const;
 
  private:
-  /// A chosen channel of a tap.
-  struct Choice {
-    int64_t channel;  // within the tap
-    int64_t place;    // among the chosen
-  };
-  struct TapChoices {
-    const Backbone::Tap* tap;
-    std::vector<Choice> choices;
-    std::vector<float> mean, inverseStd;  // a choice each
-  };
-  void resize(const TapChoices& tap);
-  void resizeBack(const TapChoices& tap);
-
   const Device& device_;
   FeatureSource& source_;
   const int64_t images_, height_, width_, dims_;
   const bool gradients_;
-  std::vector<TapChoices> taps_;
-  AlignedBuffer features_, distances_, featureGradient_, weights_;
+  std::vector<TapSelection> selections_;  // of source_.taps, one each
+  Mirrored<float> features_, distances_, weights_;
+  DeviceBuffer featureGradient_;
   Plan plan_;
 };
 

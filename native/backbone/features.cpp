@@ -3,15 +3,25 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 
 #include "backbone/feature_kernels.h"
 #include "device/parallel.h"
 #include "file/json_fields.h"
-#include "tensor/bilinear.h"
 #include "tensor/error.h"
 
 namespace ddad {
 namespace {
+
+const FeatureFunctions* ownFunctions(const Device& device) {
+  return static_cast<const FeatureFunctions*>(device.functions(FunctionTable::kFeatures));
+}
+
+PlanOptions backbonePlan(int64_t images, int64_t height, int64_t width) {
+  PlanOptions options{images, height, width};
+  options.float32 = true;  // what training and scoring compare with stays as it was learned
+  return options;
+}
 
 std::string strideText(const std::vector<Backbone::Tap>& taps) {
   std::string text;
@@ -78,6 +88,13 @@ FeatureSource copyFeatures(const FeatureSource& source) {
   return copy;
 }
 
+void reduceImages(const Device& device, const float* from, int64_t n, int64_t height, int64_t width, int64_t channels,
+                  int64_t scale, float* to) {
+  if (const FeatureFunctions* own = ownFunctions(device))
+    return own->reduceImages(device, from, n, height, width, channels, scale, to);
+  reduceImages(from, n, height, width, channels, scale, to);
+}
+
 void reduceImages(const float* from, int64_t n, int64_t height, int64_t width, int64_t channels, int64_t scale,
                   float* to) {
   const float weight = 1.0f / static_cast<float>(scale * scale);
@@ -92,12 +109,23 @@ void reduceImages(const float* from, int64_t n, int64_t height, int64_t width, i
       }
 }
 
-void repeatChannels(const float* pixels, int64_t count, int64_t channels, float* to) {
+void repeatChannels(const Device& device, const float* pixels, int64_t count, int64_t channels, float* to) {
+  if (const FeatureFunctions* own = ownFunctions(device))
+    return own->repeatChannels(device, pixels, count, channels, to);
   if (channels == 3) {
     std::copy_n(pixels, count * 3, to);
     return;
   }
   for (int64_t p = 0; p < count; ++p) std::fill_n(to + 3 * p, 3, pixels[p * channels]);
+}
+
+void sumChannels(const Device& device, const float* three, int64_t count, int64_t channels, float* to) {
+  if (const FeatureFunctions* own = ownFunctions(device)) return own->sumChannels(device, three, count, channels, to);
+  if (channels == 3) {
+    std::copy_n(three, count * 3, to);
+    return;
+  }
+  for (int64_t p = 0; p < count; ++p) to[p] = three[3 * p] + three[3 * p + 1] + three[3 * p + 2];
 }
 
 FeatureExtractor::FeatureExtractor(const Device& device, FeatureSource& source, int64_t images, int64_t height,
@@ -107,49 +135,43 @@ FeatureExtractor::FeatureExtractor(const Device& device, FeatureSource& source, 
       images_(images),
       height_(height),
       width_(width),
-      inverseStd_(source.std.size()),
-      plan_(device, source.backbone.graph, {images, height, width}, source.block, memory) {
+      plan_(device, source.backbone.graph, backbonePlan(images, height, width), source.block, memory) {
   if (height % source.unit() != 0 || width % source.unit() != 0)
     throw Error("ERR_CONFIG", "features: expected a height and width that " + std::to_string(source.unit()) +
                                   " divides, got " + std::to_string(height) + " x " + std::to_string(width));
+  int32_t offset = 0;
+  for (const Backbone::Tap& tap : source.taps) {
+    const Shape& in = plan_.shape(tap.tensor);
+    std::vector<int32_t> own(static_cast<size_t>(tap.channels)), place(own);
+    std::iota(own.begin(), own.end(), 0);
+    std::iota(place.begin(), place.end(), offset);
+    const TapResize shape = {.images = images,
+                             .inHeight = in.h,
+                             .inWidth = in.w,
+                             .inChannels = in.c,
+                             .height = height / source.gridStride(),
+                             .width = width / source.gridStride(),
+                             .outChannels = source.channels()};
+    taps_.emplace_back(device, shape, own, place);
+    channels_.push_back(std::move(place));
+    offset += static_cast<int32_t>(tap.channels);
+  }
   plan_.prepare();
 }
 
 void FeatureExtractor::run(const float* images, int64_t channels, float* out, const Cancel& cancel) {
-  for (size_t c = 0; c < inverseStd_.size(); ++c) inverseStd_[c] = 1.0f / source_.std[c];
-  repeatChannels(images, images_ * height_ * width_, channels, plan_.value(source_.backbone.input));
+  repeatChannels(device_, images, images_ * height_ * width_, channels, plan_.value(source_.backbone.input));
   plan_.forward(cancel);
-  int64_t offset = 0;
-  for (const Backbone::Tap& tap : source_.taps) {
-    resize(tap, offset, out);
-    offset += tap.channels;
+  for (size_t t = 0; t < taps_.size(); ++t) {
+    taps_[t].setStatistics(source_.mean, source_.std, channels_[t]);
+    resizeTap(device_, taps_[t].resize(), plan_.value(source_.taps[t].tensor), out);
   }
-}
-
-void FeatureExtractor::resize(const Backbone::Tap& tap, int64_t offset, float* out) const {
-  const Shape& in = plan_.shape(tap.tensor);
-  const float* from = plan_.value(tap.tensor);
-  const int64_t h = height_ / source_.gridStride(), w = width_ / source_.gridStride(), all = source_.channels(),
-                c = tap.channels;
-  const float *mean = source_.mean.data() + offset, *inverse = inverseStd_.data() + offset;
-  parallelFor(device_.threads(), images_ * h, [&](int64_t row) {
-    const BilinearPlace y = bilinearPlace(row % h, in.h, h);
-    const float* image = from + row / h * in.h * in.w * c;
-    for (int64_t i = 0; i < w; ++i) {
-      const BilinearPlace x = bilinearPlace(i, in.w, w);
-      const float *a = image + (y.low * in.w + x.low) * c, *b = image + (y.low * in.w + x.high) * c;
-      const float *d = image + (y.high * in.w + x.low) * c, *e = image + (y.high * in.w + x.high) * c;
-      float* to = out + (row * w + i) * all + offset;
-      for (int64_t k = 0; k < c; ++k) {
-        const float top = a[k] + (b[k] - a[k]) * x.fraction, bottom = d[k] + (e[k] - d[k]) * x.fraction;
-        to[k] = (top + (bottom - top) * y.fraction - mean[k]) * inverse[k];
-      }
-    }
-  });
 }
 
 void featureLoss(const Device& device, const float* predicted, const float* target, int64_t samples, int64_t elements,
                  double weight, double* losses, float* gradient) {
+  if (const FeatureFunctions* own = ownFunctions(device))
+    return own->featureLoss(device, predicted, target, samples, elements, weight, losses, gradient);
   const auto kernel = DDAD_DISPATCH(squaredDistance);
   const auto scale = static_cast<float>(2.0 * weight / static_cast<double>(elements * samples));
   constexpr int64_t kPiece = 4096;
@@ -165,6 +187,8 @@ void featureLoss(const Device& device, const float* predicted, const float* targ
 
 void featureError(const Device& device, const float* predicted, const float* target, int64_t positions,
                   int64_t channels, float* errors) {
+  if (const FeatureFunctions* own = ownFunctions(device))
+    return own->featureError(device, predicted, target, positions, channels, errors);
   const auto kernel = DDAD_DISPATCH(squaredDistance);
   constexpr int64_t kRows = 64;
   parallelFor(device.threads(), (positions + kRows - 1) / kRows, [&](int64_t part) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backbone/efficientnet.h"
+#include "backbone/tap_resize.h"
 #include "device/device.h"
 #include "nlohmann/json_fwd.hpp"
 #include "ops/plan.h"
@@ -47,14 +48,20 @@ FeatureSource copyFeatures(const FeatureSource& source);
 
 /// Means over squares of `scale` pixels: from [n, height * scale, width * scale, channels] to [n, height, width,
 /// channels], what the UNet sees of an image whose features are taken at `scale`.
+void reduceImages(const Device& device, const float* from, int64_t n, int64_t height, int64_t width, int64_t channels,
+                  int64_t scale, float* to);
+/// The same in the host's memory.
 void reduceImages(const float* from, int64_t n, int64_t height, int64_t width, int64_t channels, int64_t scale,
                   float* to);
 
 /// Pixels of one channel become those of three; three stay.
-void repeatChannels(const float* pixels, int64_t count, int64_t channels, float* to);
+void repeatChannels(const Device& device, const float* pixels, int64_t count, int64_t channels, float* to);
 
-/// Computes f(x_0) for one batch size and image size (of the image that the backbone sees). Nothing is allocated after
-/// construction.
+/// The transpose: from [count, 3] to [count, channels], sums of three where there is one channel.
+void sumChannels(const Device& device, const float* three, int64_t count, int64_t channels, float* to);
+
+/// Computes f(x_0) for one batch size and image size (of the image that the backbone sees), in the device's memory.
+/// Nothing is allocated after construction.
 class FeatureExtractor {
  public:
   FeatureExtractor(const Device& device, FeatureSource& source, int64_t images, int64_t height, int64_t width,
@@ -68,17 +75,16 @@ class FeatureExtractor {
   int64_t positions() const { return (height_ / source_.gridStride()) * (width_ / source_.gridStride()); }
 
  private:
-  void resize(const Backbone::Tap& tap, int64_t offset, float* out) const;
-
   const Device& device_;
   const FeatureSource& source_;
   int64_t images_, height_, width_;
-  std::vector<float> inverseStd_;
+  std::vector<std::vector<int32_t>> channels_;  // of the features, those of a tap each
+  std::vector<TapSelection> taps_;
   Plan plan_;
 };
 
 /// L_f (10) of each sample: the mean of (predicted - target)^2 over its `elements` values, and the gradient by
-/// `predicted` of weight * sum(L_f) / samples. `losses` has `samples` entries.
+/// `predicted` of weight * sum(L_f) / samples. `losses` has `samples` entries. All in the device's memory.
 void featureLoss(const Device& device, const float* predicted, const float* target, int64_t samples, int64_t elements,
                  double weight, double* losses, float* gradient);
 

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <string>
 
+#include "backbone/feature_functions.h"
 #include "backbone/gaussian_kernels.h"
 #include "device/parallel.h"
 #include "tensor/error.h"
@@ -52,6 +53,19 @@ FeatureGaussian::FeatureGaussian(GaussianShape of)
       mean(checkedGroups(shape) * shape.size()),
       precision(shape.groups() * shape.size() * shape.size()) {}
 
+FeatureGaussian::OnDevice FeatureGaussian::on(const Device& device) const {
+  if (device.sharesHostMemory()) return {mean.data(), precision.data()};
+  if (device_.get() != &device) {
+    deviceMean_ = DeviceBuffer(device, mean.size());
+    devicePrecision_ = DeviceBuffer(device, precision.size());
+    device.upload(deviceMean_.data(), mean.data(), mean.bytes());
+    device.upload(devicePrecision_.data(), precision.data(), precision.bytes());
+    device.synchronize();
+    device_ = device.shared_from_this();
+  }
+  return {deviceMean_.data(), devicePrecision_.data()};
+}
+
 void invertSymmetric(double* matrix, int64_t d, double* scratch) {
   // Cholesky: matrix = L L^T, then the inverse of L, then (L^-1)^T L^-1
   for (int64_t i = 0; i < d; ++i)
@@ -90,13 +104,17 @@ void mahalanobis(const Device& device, const FeatureGaussian& gaussian, const fl
   const int64_t d = shape.size(), total = n * positions;
   if (!shape.pooled() && positions != shape.groups())
     throw Error("ERR_INTERNAL", "the Gaussian is of another grid than the features");
+  const FeatureGaussian::OnDevice arrays = gaussian.on(device);
+  if (const void* own = device.functions(FunctionTable::kFeatures))
+    return static_cast<const FeatureFunctions*>(own)->mahalanobis(device, arrays.mean, arrays.precision, shape.pooled(),
+                                                                  d, features, n, positions, distances, weights,
+                                                                  gradient);
   const auto kernel = DDAD_DISPATCH(squaredMahalanobis);
   parallelFor(device.threads(), (total + kPositions - 1) / kPositions, [&](int64_t part) {
     float difference[kMaxDims], product[kMaxDims];
     for (int64_t i = part * kPositions; i < std::min(total, (part + 1) * kPositions); ++i) {
       const int64_t position = i % positions, group = shape.pooled() ? 0 : position;
-      const double squared = kernel(features + i * d, gaussian.mean.data() + group * d,
-                                    gaussian.precision.data() + group * d * d, d, difference, product);
+      const double squared = kernel(features + i * d, arrays.mean + group * d, arrays.precision + group * d * d, d, difference, product);
       // rounding may make a tiny one negative; NaN stays
       const double distance = squared < 0 ? 0.0 : std::sqrt(squared);
       distances[i] = static_cast<float>(distance);

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "device/device.h"
+#include "device/device_buffer.h"
 #include "tensor/aligned_buffer.h"
 
 namespace ddad {
@@ -29,12 +29,23 @@ struct GaussianShape {
 std::vector<int32_t> chooseChannels(uint64_t seed, int64_t channels, int64_t count);
 
 struct FeatureGaussian {
+  /// The arrays below in a device's memory.
+  struct OnDevice {
+    const float *mean, *precision;
+  };
+  /// Copies them there when first asked, where the device has a memory of its own. One device, one thread at a time.
+  OnDevice on(const Device& device) const;
+
   GaussianShape shape;
   AlignedBuffer mean;       // [groups, d]
   AlignedBuffer precision;  // [groups, d, d]: the inverse of the covariance, symmetric
 
   explicit FeatureGaussian(GaussianShape of);
   int64_t bytes() const { return mean.bytes() + precision.bytes(); }
+
+ private:
+  mutable std::shared_ptr<const Device> device_;
+  mutable DeviceBuffer deviceMean_, devicePrecision_;
 };
 
 /// Replaces a symmetric positive definite matrix [d, d] by its inverse; `scratch` has d * d values. Throws ERR_NUMERIC
@@ -43,7 +54,7 @@ void invertSymmetric(double* matrix, int64_t d, double* scratch);
 
 /// The Mahalanobis distance (its square root) of features [n, positions, d], minus and over nothing but what the
 /// Gaussian says, to distances [n, positions]. Where `gradient` is not null, it becomes the gradient by the features of
-/// sum(weights[position] * distance), [n, positions, d]; 0 where a distance is 0.
+/// sum(weights[position] * distance), [n, positions, d]; 0 where a distance is 0. Arrays are the device's.
 void mahalanobis(const Device& device, const FeatureGaussian& gaussian, const float* features, int64_t n,
                  int64_t positions, float* distances, const float* weights, float* gradient);
 

@@ -11,7 +11,6 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "device/info.h"
 #include "file/json_fields.h"
 #include "tensor/error.h"
 
@@ -108,10 +107,7 @@ Choices::Choices(std::string path, std::string processor) : path_(std::move(path
     table_ = tableOf(readDocument(path_), processor_);
 }
 
-Choices& Choices::ofThisProcessor() {
-  static Choices choices(switchedOff() ? "" : cachePath(), processorKey());
-  return choices;
-}
+std::string Choices::defaultPath() { return switchedOff() ? "" : cachePath(); }
 
 size_t Choices::size() const {
   const std::lock_guard<std::mutex> guard(mutex_);

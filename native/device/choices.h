@@ -1,6 +1,6 @@
 #pragma once
-// What was measured on this processor, kept in a file: every process on the machine takes the same choice, so results
-// stay the same, bit for bit, from one run to the next.
+// What was measured on this processor or GPU, kept in a file: every process on the machine takes the same choice, so
+// results stay the same, bit for bit, from one run to the next.
 #include <map>
 #include <mutex>
 #include <optional>
@@ -14,8 +14,10 @@ class Choices {
   /// or one that cannot be written, leaves the table unusable. A file that is damaged counts as empty and is replaced.
   Choices(std::string path, std::string processor);
 
-  /// Those of this user and processor: kernels.json in DDAD_CACHE_DIR, else in ddad-native in XDG_CACHE_HOME or
-  /// ~/.cache. Unusable with DDAD_AUTOTUNE=off; any other value of it but "on" is ERR_OPTION.
+  /// The file of this user: kernels.json in DDAD_CACHE_DIR, else in ddad-native in XDG_CACHE_HOME or ~/.cache. Empty
+  /// with DDAD_AUTOTUNE=off; any other value of it but "on" is ERR_OPTION.
+  static std::string defaultPath();
+  /// Those of this processor in that file.
   static Choices& ofThisProcessor();
 
   bool usable() const { return !path_.empty(); }

@@ -1,5 +1,6 @@
 #pragma once
 // Where the engine computes. A device is opened by name, shared by every model that runs on it, and outlives them.
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -7,22 +8,82 @@ namespace ddad {
 
 enum class DeviceKind { kCpu, kCuda };
 
-class Device {
+/// What products are computed in: float32; float32 rounded to TensorFloat-32 on its way into a product; bfloat16, which
+/// activations are kept in too. Sums, weights and the optimiser's state are float32 in all of them. The CPU has float32.
+enum class Precision { kFloat32, kTf32, kBf16 };
+const char* precisionName(Precision precision);
+
+/// The functions of one layer on a device that has its own: see the struct of that name in the layer.
+enum class FunctionTable { kOps, kNoise, kFeatures, kOptimizer };
+constexpr int kFunctionTables = 4;
+
+/// Work of a device that is done again and again: recorded once, then replayed.
+class Recording {
  public:
-  Device(DeviceKind kind, int threads) : kind_(kind), threads_(threads) {}
+  virtual ~Recording() = default;
+  /// Runs `work(context)`, which enqueues the same work on the same memory each time it is called, or its recording.
+  virtual void run(void (*work)(void*), void* context) = 0;
+};
+
+/// Memory of a device is used in the order in which work was enqueued; the host waits for it with synchronize only.
+class Device : public std::enable_shared_from_this<Device> {
+ public:
+  Device(DeviceKind kind, int threads, Precision precision) : kind_(kind), precision_(precision), threads_(threads) {}
   virtual ~Device() = default;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
   DeviceKind kind() const { return kind_; }
-  /// Compute threads of the CPU device.
+  Precision precision() const { return precision_; }
+  /// Compute threads of the host.
   int threads() const { return threads_; }
+
+  /// Whether the host reads and writes the device's memory: then both are one, and copies between them do nothing.
+  virtual bool sharesHostMemory() const = 0;
+  /// Whether convolution weights lie as [out, kernel, kernel, in] in the device's parameter blocks, not [out, in,
+  /// kernel, kernel] as in checkpoints.
+  virtual bool weightsChannelsLast() const = 0;
+  /// A device like this one for a share of the work: `threads` of the host's threads.
+  virtual std::shared_ptr<Device> share(int threads) const = 0;
+  /// How many independent images it takes side by side, each on a share of its own.
+  virtual int sideBySide() const = 0;
+
+  /// Zeroed memory of the device, 256-byte aligned (64 on the CPU). Throws ERR_MEMORY, saying how much there is.
+  virtual void* allocate(int64_t bytes) const = 0;
+  virtual void release(void* memory) const noexcept = 0;
+  /// Memory of the host that copies to and from the device run beside the host's work from.
+  virtual void* allocateStaging(int64_t bytes) const = 0;
+  virtual void releaseStaging(void* memory) const noexcept = 0;
+  /// Enqueued: `from` and `to` must stay as they are until synchronize.
+  virtual void upload(void* to, const void* from, int64_t bytes) const = 0;
+  virtual void download(void* to, const void* from, int64_t bytes) const = 0;
+  virtual void copy(void* to, const void* from, int64_t bytes) const = 0;
+  virtual void clear(void* to, int64_t bytes) const = 0;
+  /// Waits for everything enqueued. Throws ERR_DEVICE where something failed.
+  virtual void synchronize() const = 0;
+  /// Null where recording gains nothing.
+  virtual std::unique_ptr<Recording> record() const = 0;
+  /// Bytes that can be allocated now.
+  virtual int64_t availableBytes() const = 0;
+
+  /// Null where the functions of the engine itself run.
+  virtual const void* functions(FunctionTable table) const = 0;
 
  private:
   DeviceKind kind_;
+  Precision precision_;
   int threads_;
 };
 
-/// Opens "cpu", "auto" (the best there is) or "cuda"; `threads` 0 means one for each processor that this process may
-/// use. Throws ERR_OPTION for an unknown name or a negative count, ERR_DEVICE where the device cannot be had.
-std::shared_ptr<Device> openDevice(const std::string& name, int threads);
+/// Opens "cpu", "cuda" or "cuda:N" (an NVIDIA GPU), or "auto" (the first GPU, else the CPU); `threads` 0 means one for
+/// each processor that this process may use. Throws ERR_OPTION for an unknown name, a negative count or a precision
+/// that the device does not have, ERR_DEVICE, saying what is missing, where the device cannot be had.
+std::shared_ptr<Device> openDevice(const std::string& name, int threads, Precision precision = Precision::kFloat32);
+
+/// float32, tf32 or bf16; throws ERR_OPTION for anything else.
+Precision precisionOf(const std::string& name);
+
+/// Why "auto" is the CPU here; empty where it is a GPU, and before anybody has asked for "auto".
+std::string whyNoGpu();
 
 /// Processors that this process may use.
 int availableProcessors();

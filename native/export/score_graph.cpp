@@ -96,12 +96,13 @@ class Builder {
     }
     const int64_t pixels = s_.height * s_.width;
     std::vector<float> values, interleaved(static_cast<size_t>(pixels * channels_));
+    const auto device = openDevice("cpu", 1);
     for (int64_t s = 0; s < scales_; ++s) {
       NoiseSource from;
       from.seed = c_.seed;
       from.stream = kStreamScoreNoise;
       from.step = static_cast<uint32_t>(s);
-      fillNormal(from, pixels * channels_, interleaved.data(), 1);
+      fillNormal(*device, from, pixels * channels_, interleaved.data());
       for (int64_t c = 0; c < channels_; ++c)
         for (int64_t p = 0; p < pixels; ++p) values.push_back(interleaved[static_cast<size_t>(p * channels_ + c)]);
     }

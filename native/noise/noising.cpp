@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "device/parallel.h"
+#include "noise/noise_functions.h"
 #include "noise/noise_kernels.h"
 #include "tensor/error.h"
 #include "tensor/philox.h"
@@ -44,6 +45,11 @@ Sums* partialSums(int64_t count) {
   return sums.data();
 }
 
+/// Those of a device with kernels of its own; null where the loops below run.
+const NoiseFunctions* ownFunctions(const Device& device) {
+  return static_cast<const NoiseFunctions*>(device.functions(FunctionTable::kNoise));
+}
+
 double deviation(double sum, double squares, double count) {
   if (count < 2) return 0.0;
   return std::sqrt(std::max(squares - sum * sum / count, 0.0) / (count - 1));
@@ -51,10 +57,11 @@ double deviation(double sum, double squares, double count) {
 
 }  // namespace
 
-void fillNormal(const NoiseSource& source, int64_t count, float* out, int threads) {
+void fillNormal(const Device& device, const NoiseSource& source, int64_t count, float* out) {
+  if (const NoiseFunctions* own = ownFunctions(device)) return own->fillNormal(device, source, count, out);
   const auto kernel = DDAD_DISPATCH(normalPiece);
   const int64_t pieces = (count + kPieceElements - 1) / kPieceElements;
-  parallelFor(threads, pieces, [&](int64_t i) {
+  parallelFor(device.threads(), pieces, [&](int64_t i) {
     const int64_t first = i * kPieceElements;
     kernel(&source, first, std::min(kPieceElements, count - first), out + first);
   });
@@ -72,11 +79,12 @@ void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t
   }
 }
 
-void noising(const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,
-             float* xt, int threads) {
+void noising(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,
+             float* xt) {
+  if (const NoiseFunctions* own = ownFunctions(device)) return own->noising(device, batch, x0, coefficients, noise, xt);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(noisingPiece);
-  parallelFor(threads, pieces.total, [&](int64_t i) {
+  parallelFor(device.threads(), pieces.total, [&](int64_t i) {
     const int64_t n = pieces.sample(i);
     const Piece piece = pieces.piece(i);
     kernel(&coefficients[n], &noise[n], x0.data + n * x0.sampleStride + piece.first, piece.first,
@@ -84,9 +92,10 @@ void noising(const ImageBatch& batch, ImageView x0, const StepCoefficients* coef
   });
 }
 
-void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutput,
+void diffusionLoss(const Device& device, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                    const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight, int64_t lossSamples,
-                   SampleLoss* losses, float* gradient, int threads) {
+                   SampleLoss* losses, float* gradient) {
+  if (const NoiseFunctions* own = ownFunctions(device)) return own->diffusionLoss(device, batch, x0, modelOutput, coefficients, noise, vbWeight, lossSamples, losses, gradient);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(lossPiece);
   const double elements = static_cast<double>(batch.elements());
@@ -94,7 +103,7 @@ void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutp
   const float mseScale = static_cast<float>(1.0 / (elements * static_cast<double>(lossSamples)));
   const float vbScale = static_cast<float>(bits / (elements * static_cast<double>(lossSamples)));
   LossSums* const sums = partialSums<LossSums>(pieces.total);
-  parallelFor(threads, pieces.total, [&](int64_t i) {
+  parallelFor(device.threads(), pieces.total, [&](int64_t i) {
     const int64_t n = pieces.sample(i);
     const Piece piece = pieces.piece(i);
     const int64_t output = 2 * (n * batch.elements() + piece.first);
@@ -113,14 +122,15 @@ void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutp
   }
 }
 
-void pixelScore(PixelMeasure measure, const ImageBatch& batch, ImageView x0, const float* modelOutput,
+void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                 const StepCoefficients* coefficients, const NoiseSource* noise, const EnsembleTerm* terms,
-                float* values, PixelStatistics* statistics, float* map, int threads) {
+                float* values, PixelStatistics* statistics, float* map) {
+  if (const NoiseFunctions* own = ownFunctions(device)) return own->pixelScore(device, measure, batch, x0, modelOutput, coefficients, noise, terms, values, statistics, map);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(scorePiece);
   PixelSums* const sums = partialSums<PixelSums>(pieces.total);
   // One piece of all samples at a time: `map` is written by one thread only, in the samples' order.
-  parallelFor(threads, pieces.perSample, [&](int64_t part) {
+  parallelFor(device.threads(), pieces.perSample, [&](int64_t part) {
     const int64_t pixel = pieces.firstPixel(part);
     const Piece piece = pieces.piece(part);
     if (map != nullptr) std::fill_n(map + pixel, piece.pixels, 0.0f);
@@ -147,12 +157,13 @@ void pixelScore(PixelMeasure measure, const ImageBatch& batch, ImageView x0, con
   }
 }
 
-void variationalMap(const ImageBatch& batch, ImageView x0, const float* modelOutput,
+void variationalMap(const Device& device, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                     const StepCoefficients* coefficients, const NoiseSource* noise, bool clip, bool decoder,
-                    float* nats, int threads) {
+                    float* nats) {
+  if (const NoiseFunctions* own = ownFunctions(device)) return own->variationalMap(device, batch, x0, modelOutput, coefficients, noise, clip, decoder, nats);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(variationalPiece);
-  parallelFor(threads, pieces.total, [&](int64_t i) {
+  parallelFor(device.threads(), pieces.total, [&](int64_t i) {
     const int64_t n = pieces.sample(i);
     const Piece piece = pieces.piece(i);
     const int64_t at = n * batch.elements() + piece.first;
@@ -161,11 +172,12 @@ void variationalMap(const ImageBatch& batch, ImageView x0, const float* modelOut
   });
 }
 
-void priorBits(const ImageBatch& batch, ImageView x0, const StepCoefficients& last, double* bits, int threads) {
+void priorBits(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients& last, double* bits) {
+  if (const NoiseFunctions* own = ownFunctions(device)) return own->priorBits(device, batch, x0, last, bits);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(priorPiece);
   double* const sums = partialSums<double>(pieces.total);
-  parallelFor(threads, pieces.total, [&](int64_t i) {
+  parallelFor(device.threads(), pieces.total, [&](int64_t i) {
     const Piece piece = pieces.piece(i);
     sums[i] = kernel(&last, x0.data + pieces.sample(i) * x0.sampleStride + piece.first, piece.pixels * piece.channels);
   });
@@ -176,12 +188,13 @@ void priorBits(const ImageBatch& batch, ImageView x0, const StepCoefficients& la
   }
 }
 
-void reverseStep(const ImageBatch& batch, const float* xt, const float* modelOutput,
+void reverseStep(const Device& device, const ImageBatch& batch, const float* xt, const float* modelOutput,
                  const StepCoefficients* coefficients, const DdimCoefficients* ddim, const NoiseSource* z, bool clip,
-                 const ReverseOutputs& outputs, int threads) {
+                 const ReverseOutputs& outputs) {
+  if (const NoiseFunctions* own = ownFunctions(device)) return own->reverseStep(device, batch, xt, modelOutput, coefficients, ddim, z, clip, outputs);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(reversePiece);
-  parallelFor(threads, pieces.total, [&](int64_t i) {
+  parallelFor(device.threads(), pieces.total, [&](int64_t i) {
     const int64_t n = pieces.sample(i);
     const Piece piece = pieces.piece(i);
     const int64_t at = n * batch.elements() + piece.first;
@@ -191,13 +204,14 @@ void reverseStep(const ImageBatch& batch, const float* xt, const float* modelOut
   });
 }
 
-void descend(int64_t elements, double stepSize, const float* gradient, float* x, int threads) {
+void descend(const Device& device, int64_t elements, double stepSize, const float* gradient, float* x) {
+  if (const NoiseFunctions* own = ownFunctions(device)) return own->descend(device, elements, stepSize, gradient, x);
   const int64_t pieces = (elements + kPieceElements - 1) / kPieceElements;
   const auto moments = DDAD_DISPATCH(momentsPiece);
   const auto step = DDAD_DISPATCH(descendPiece);
   const auto countOf = [&](int64_t i) { return std::min(kPieceElements, elements - i * kPieceElements); };
   PixelSums* const sums = partialSums<PixelSums>(pieces);
-  parallelFor(threads, pieces, [&](int64_t i) { moments(gradient + i * kPieceElements, countOf(i), &sums[i]); });
+  parallelFor(device.threads(), pieces, [&](int64_t i) { moments(gradient + i * kPieceElements, countOf(i), &sums[i]); });
   double sum = 0.0, squares = 0.0;
   for (int64_t i = 0; i < pieces; ++i) {
     sum += sums[i].elementSum;
@@ -207,7 +221,7 @@ void descend(int64_t elements, double stepSize, const float* gradient, float* x,
   if (std == 0.0) return;
   const auto keep = static_cast<float>(std::sqrt(1.0 - stepSize * stepSize)),
              scale = static_cast<float>(stepSize / std);
-  parallelFor(threads, pieces,
+  parallelFor(device.threads(), pieces,
               [&](int64_t i) { step(keep, scale, gradient + i * kPieceElements, countOf(i), x + i * kPieceElements); });
 }
 

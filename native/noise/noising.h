@@ -5,8 +5,12 @@
 // Shapes: images are float32 NHWC [samples, pixels, C] in [-1, 1]; the network's output is [samples, pixels, 2C], eps
 // in channels [0, C), v in [C, 2C). Every function is cut into fixed pieces, so its results are the same, bit for bit,
 // for any thread count and any split of the batch. At most kMaxImageChannels channels, else ERR_ARGUMENT.
+//
+// Images, outputs of the network and everything that is computed lie in the device's memory, and work is enqueued there;
+// coefficients, noise sources and terms, an entry a sample, are the host's and may change when the call returns.
 #include <cstdint>
 
+#include "device/device.h"
 #include "noise/diffusion_math.h"
 
 namespace ddad {
@@ -37,7 +41,7 @@ struct ImageView {
 };
 
 /// The first `count` numbers of a source, as the functions below see them.
-void fillNormal(const NoiseSource& source, int64_t count, float* out, int threads);
+void fillNormal(const Device& device, const NoiseSource& source, int64_t count, float* out);
 
 /// A share of the samples whose time step is drawn below a limit only: where the scores are taken.
 struct TimestepFocus {
@@ -51,8 +55,8 @@ void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t
                      int32_t* t);
 
 /// Equation (1): xt [samples, pixels, C]. `coefficients` and `noise` have one entry a sample.
-void noising(const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,
-             float* xt, int threads);
+void noising(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,
+             float* xt);
 
 /// Of one sample; all are means over pixels and channels.
 struct SampleLoss {
@@ -65,9 +69,9 @@ struct SampleLoss {
 /// network's output, where `gradient` ([samples, pixels, 2C]) is not null. L_vb trains v only; at step 0 it is the
 /// decoder's negative log-likelihood. `lossSamples` is the size of the whole batch, also when this call holds a part.
 /// guided-diffusion's rescaled_mse is vbWeight = steps / 1000, its mse vbWeight = 1.
-void diffusionLoss(const ImageBatch& batch, ImageView x0, const float* modelOutput,
+void diffusionLoss(const Device& device, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                    const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight, int64_t lossSamples,
-                   SampleLoss* losses, float* gradient, int threads);
+                   SampleLoss* losses, float* gradient);
 
 /// Mean and standard deviation (n - 1; 0 for one value) of a measure of one sample.
 struct PixelStatistics {
@@ -88,18 +92,18 @@ enum class PixelMeasure { kKl, kReconstruction };
 /// Outputs, each left out where null: values [samples, pixels] of the measure; statistics [samples]; map [pixels], the
 /// sum over samples of terms[n].scale * values[n] + terms[n].offset (equation (11) when the samples are the noise
 /// scales of one image).
-void pixelScore(PixelMeasure measure, const ImageBatch& batch, ImageView x0, const float* modelOutput,
+void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                 const StepCoefficients* coefficients, const NoiseSource* noise, const EnsembleTerm* terms,
-                float* values, PixelStatistics* statistics, float* map, int threads);
+                float* values, PixelStatistics* statistics, float* map);
 
 /// The variational term in nats by element, before any mean: [samples, pixels, C]. The KL at every step, or
 /// (decoder) the discretised likelihood, which holds at step 0 only. `clip` clamps xhat0.
-void variationalMap(const ImageBatch& batch, ImageView x0, const float* modelOutput,
+void variationalMap(const Device& device, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                     const StepCoefficients* coefficients, const NoiseSource* noise, bool clip, bool decoder,
-                    float* nats, int threads);
+                    float* nats);
 
 /// L_T, equation (8), in bits, mean over a sample's elements; `last` is the chain's last step.
-void priorBits(const ImageBatch& batch, ImageView x0, const StepCoefficients& last, double* bits, int threads);
+void priorBits(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients& last, double* bits);
 
 /// What a reverse step yields, each [samples, pixels, C]; null leaves it out.
 struct ReverseOutputs {
@@ -111,12 +115,12 @@ struct ReverseOutputs {
 
 /// Equations (2)-(3): p(x_{t-1} | x_t) and a sample of it with noise `z`; DDIM where `ddim` (one entry a sample) is not
 /// null, DDPM otherwise. `z` may be null where nothing random is needed (no `next`, or DDIM with eta 0).
-void reverseStep(const ImageBatch& batch, const float* xt, const float* modelOutput,
+void reverseStep(const Device& device, const ImageBatch& batch, const float* xt, const float* modelOutput,
                  const StepCoefficients* coefficients, const DdimCoefficients* ddim, const NoiseSource* z, bool clip,
-                 const ReverseOutputs& outputs, int threads);
+                 const ReverseOutputs& outputs);
 
 /// x <- sqrt(1 - s^2) x - s g / std(g) for one image of `elements` values, std with n - 1 over all of them (Algorithm
 /// 1). Where the gradient is the same everywhere, which has no direction, x stays as it is.
-void descend(int64_t elements, double stepSize, const float* gradient, float* x, int threads);
+void descend(const Device& device, int64_t elements, double stepSize, const float* gradient, float* x);
 
 }  // namespace ddad

@@ -26,9 +26,11 @@ struct OpContext {
   bool training;                    // backward will be called
   std::vector<bool> inputGradient;  // per input: is its gradient wanted
   bool paramGradient;
+  std::vector<bool> inHalf = {};  // per input: its values and its gradient are bf16, not float32
+  bool outHalf = false;      // the same of the output
 };
 
-/// Memory of one op. Gradients follow the op's own call order: where accumulate[i] is set, inGrad[i] is added to,
+/// Memory of one op, on its device; a pointer to floats is one to bf16 where the context says so. Gradients follow the op's own call order: where accumulate[i] is set, inGrad[i] is added to,
 /// otherwise overwritten. inGrad[i] may equal outGrad for a residual input: then the gradient is already in place.
 struct OpBuffers {
   std::vector<const float*> in;
@@ -36,7 +38,8 @@ struct OpBuffers {
   const float* outGrad = nullptr;
   std::vector<float*> inGrad;
   std::vector<bool> accumulate;
-  std::vector<const float*> param;
+  std::vector<const float*> param;     // float32, in the device's layout
+  std::vector<const void*> paramHalf;  // the same rounded to bf16; null where the plan computes in float32
   std::vector<float*> paramGrad;       // overwritten by backward; null where not wanted
   float* saved = nullptr;              // written by forward, read by backward
   float* workspace = nullptr;          // forward's scratch

@@ -29,15 +29,32 @@ Shape shapeOf(const TensorSpec& spec, const PlanOptions& options) {
 
 Plan::Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters,
            PlanMemory* memory)
-    : device_(device), graph_(graph), options_(options), parameters_(parameters) {
+    : device_(device), graph_(graph), options_(options) {
   if (options.batch < 1 || options.height < 1 || options.width < 1)
     throw Error("ERR_CONFIG", "a plan needs a batch, height and width of at least 1");
+  onDevice_ = &parameters.on(device, graph, options.training && options.paramGradients);
   compile();
   placeMemory(memory);
+  forwardRecording_ = device.record();
+  if (options.training) backwardRecording_ = device.record();
+}
+
+bool Plan::isHalf(TensorId id) const { return half_[static_cast<size_t>(id)]; }
+
+/// What a tensor takes in the arena.
+int64_t Plan::floatsOf(TensorId id) const {
+  const int64_t size = shapes_[static_cast<size_t>(id)].size();
+  return isHalf(id) ? (size + 1) / 2 : size;
 }
 
 void Plan::compile() {
   for (const TensorSpec& t : graph_.tensors()) shapes_.push_back(shapeOf(t, options_));
+  half_.assign(shapes_.size(), false);
+  if (device_.precision() == Precision::kBf16 && !options_.float32) {
+    for (size_t t = 0; t < shapes_.size(); ++t) half_[t] = graph_.tensors()[t].level != TensorSpec::kVector;
+    for (const auto* ends : {&graph_.inputs(), &graph_.outputs()})
+      for (TensorId id : *ends) half_[static_cast<size_t>(id)] = false;
+  }
   // A tensor needs a gradient when something that is wanted (a parameter, an input image) lies upstream of it.
   needsGradient_.assign(shapes_.size(), false);
   if (options_.training && options_.inputGradients)
@@ -51,10 +68,12 @@ void Plan::compile() {
     for (TensorId id : record.inputs) {
       const auto index = static_cast<size_t>(id);
       context.in.push_back(shapes_[index]);
+      context.inHalf.push_back(half_[index]);
       context.inputGradient.push_back(options_.training && needsGradient_[index]);
       upstream = upstream || needsGradient_[index];
     }
     context.out = shapes_[static_cast<size_t>(record.output)];
+    context.outHalf = isHalf(record.output);
     needsGradient_[static_cast<size_t>(record.output)] = options_.training && upstream;
     context.training = options_.training && upstream;
     context.paramGradient = options_.training && options_.paramGradients && !record.params.empty();
@@ -97,7 +116,7 @@ void Plan::placeMemory(PlanMemory* memory) {
   }
   for (TensorId id : graph_.inputs())
     valueId[static_cast<size_t>(id)] =
-        arena.add(shapes_[static_cast<size_t>(id)].size(), 0, std::max(lastUse[static_cast<size_t>(id)], lossStep));
+        arena.add(floatsOf(id), 0, std::max(lastUse[static_cast<size_t>(id)], lossStep));
 
   std::vector<int> saved(ops_.size(), -1), forwardScratch(ops_.size(), -1), backwardScratch(ops_.size(), -1);
   for (int i = 0; i < count; ++i) {
@@ -107,10 +126,10 @@ void Plan::placeMemory(PlanMemory* memory) {
     for (size_t k = 0; k < record.inputs.size() && valueId[out] < 0; ++k) {
       const auto index = static_cast<size_t>(record.inputs[k]);
       if (op.mayOverwrite(static_cast<int>(k)) && lastUse[index] == i && !pinned[index] &&
-          shapes_[index].size() == shapes_[out].size())
+          shapes_[index].size() == shapes_[out].size() && half_[index] == half_[out])
         valueId[out] = valueId[index];
     }
-    if (valueId[out] < 0) valueId[out] = arena.add(shapes_[out].size(), i, i);
+    if (valueId[out] < 0) valueId[out] = arena.add(floatsOf(record.output), i, i);
     arena.extend(valueId[out], std::max(lastUse[out], i));
     const int end = op.context().training ? backwardStep(i) : i;
     if (op.savedFloats() > 0) saved[static_cast<size_t>(i)] = arena.add(op.savedFloats(), i, end);
@@ -126,7 +145,7 @@ void Plan::placeMemory(PlanMemory* memory) {
   if (options_.training)
     for (TensorId id : graph_.outputs())
       if (needsGradient_[static_cast<size_t>(id)])
-        gradientId[static_cast<size_t>(id)] = arena.add(shapes_[static_cast<size_t>(id)].size(), lossStep, lossStep);
+        gradientId[static_cast<size_t>(id)] = arena.add(floatsOf(id), lossStep, lossStep);
   for (int i = count - 1; i >= 0; --i) {
     const OpRecord& record = graph_.ops()[static_cast<size_t>(i)];
     const Op& op = *ops_[static_cast<size_t>(i)];
@@ -142,10 +161,10 @@ void Plan::placeMemory(PlanMemory* memory) {
       int& id = gradientId[static_cast<size_t>(record.inputs[k])];
       flags[k] = id >= 0;
       if (id < 0) {
-        if (op.gradientPassesThrough(static_cast<int>(k)))
+        if (op.gradientPassesThrough(static_cast<int>(k)) && isHalf(record.inputs[k]) == isHalf(record.output))
           id = outGradient;
         else
-          id = arena.add(shapes_[static_cast<size_t>(record.inputs[k])].size(), backwardStep(i), backwardStep(i));
+          id = arena.add(floatsOf(record.inputs[k]), backwardStep(i), backwardStep(i));
       }
       arena.extend(id, backwardStep(i));
     }
@@ -158,7 +177,7 @@ void Plan::placeMemory(PlanMemory* memory) {
   if (memory && memory->arena && memory->arena->size() >= arenaFloats_) {
     arena_ = memory->arena;
   } else {
-    arena_ = std::make_shared<AlignedBuffer>(arenaFloats_);
+    arena_ = std::make_shared<DeviceBuffer>(device_, arenaFloats_);
     if (memory) memory->arena = arena_;
   }
   const auto at = [&](int id) { return id < 0 ? nullptr : arena_->data() + arena.offset(id); };
@@ -181,9 +200,11 @@ void Plan::placeMemory(PlanMemory* memory) {
     b.outGrad = gradients_[static_cast<size_t>(record.output)];
     b.accumulate = accumulate[i];
     for (ParamId id : record.params) {
-      b.param.push_back(parameters_.values.data() + graph_.param(id).offset);
-      b.paramGrad.push_back(ops_[i]->context().paramGradient ? parameters_.gradients.data() + graph_.param(id).offset
-                                                             : nullptr);
+      const int64_t offset = graph_.param(id).offset;
+      void* const half = options_.float32 ? nullptr : onDevice_->half();
+      b.param.push_back(onDevice_->values() + offset);
+      b.paramHalf.push_back(half ? static_cast<const char*>(half) + 2 * offset : nullptr);
+      b.paramGrad.push_back(ops_[i]->context().paramGradient ? onDevice_->gradients() + offset : nullptr);
     }
     b.saved = at(saved[i]);
     b.packed = packed;
@@ -208,7 +229,7 @@ void Plan::takePacked(PlanMemory* memory) {
     prepared_ = true;
     return;
   }
-  packed_ = std::make_shared<AlignedBuffer>(floats);
+  packed_ = std::make_shared<DeviceBuffer>(device_, floats);
   if (!memory) return;
   memory->packed = packed_;
   memory->packedLayout = std::move(layout);
@@ -220,6 +241,13 @@ void Plan::prepare() {
 }
 
 void Plan::forward(const Cancel& cancel) {
+  cancel.check();
+  if (forwardRecording_)
+    return forwardRecording_->run(
+        [](void* plan) {
+          for (const auto& op : static_cast<Plan*>(plan)->ops_) op->forward();
+        },
+        this);
   for (const auto& op : ops_) {
     cancel.check();
     op->forward();
@@ -227,10 +255,36 @@ void Plan::forward(const Cancel& cancel) {
 }
 
 void Plan::backward(const Cancel& cancel) {
+  cancel.check();
+  if (backwardRecording_)
+    return backwardRecording_->run(
+        [](void* plan) {
+          const auto& ops = static_cast<Plan*>(plan)->ops_;
+          for (auto op = ops.rbegin(); op != ops.rend(); ++op)
+            if ((*op)->context().training) (*op)->backward();
+        },
+        this);
   for (auto op = ops_.rbegin(); op != ops_.rend(); ++op) {
     cancel.check();
     if ((*op)->context().training) (*op)->backward();
   }
+}
+
+void Plan::write(TensorId id, const float* from) const {
+  device_.upload(value(id), from, shape(id).size() * static_cast<int64_t>(sizeof(float)));
+  device_.synchronize();
+}
+void Plan::read(TensorId id, float* to) const {
+  device_.download(to, value(id), shape(id).size() * static_cast<int64_t>(sizeof(float)));
+  device_.synchronize();
+}
+void Plan::writeGradient(TensorId id, const float* from) const {
+  device_.upload(gradient(id), from, shape(id).size() * static_cast<int64_t>(sizeof(float)));
+  device_.synchronize();
+}
+void Plan::readGradient(TensorId id, float* to) const {
+  device_.download(to, gradient(id), shape(id).size() * static_cast<int64_t>(sizeof(float)));
+  device_.synchronize();
 }
 
 double Plan::flops() const {

@@ -5,30 +5,26 @@
 #include <string>
 #include <vector>
 
+#include "device/device_buffer.h"
 #include "ops/op.h"
-#include "tensor/aligned_buffer.h"
+#include "ops/parameter_block.h"
 #include "tensor/cancel.h"
 
 namespace ddad {
-
-/// The parameters of one network and, in training, their gradients: blocks laid out as Graph::params() says.
-struct ParameterBlock {
-  AlignedBuffer values;
-  AlignedBuffer gradients;  // empty where nothing is trained
-};
 
 struct PlanOptions {
   int64_t batch = 1, height = 0, width = 0;
   bool training = false;        // keep what backward needs
   bool paramGradients = true;   // in training: gradients of the parameters
   bool inputGradients = false;  // in training: gradients of the spatial inputs
+  bool float32 = false;         // activations stay float32, whatever the device's precision
 };
 
 /// Memory that plans of one graph hand on: the activations of plans that never run at the same time, and the packed
 /// weights, which hardly depend on the size of the image. A plan takes what fits and leaves what it had to allocate.
 struct PlanMemory {
-  std::shared_ptr<AlignedBuffer> arena;
-  std::shared_ptr<AlignedBuffer> packed;
+  std::shared_ptr<DeviceBuffer> arena;
+  std::shared_ptr<DeviceBuffer> packed;
   std::vector<int64_t> packedLayout;  // what `packed` holds, an op each
 };
 
@@ -40,14 +36,20 @@ class Plan {
   Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters,
        PlanMemory* memory = nullptr);
 
-  /// Value of an input or output tensor.
+  /// Value of an input or output tensor, float32, on the device.
   float* value(TensorId id) const { return values_[static_cast<size_t>(id)]; }
-  /// Gradient of an output (filled in by the caller before backward) or of an input.
+  /// Gradient of an output (filled in by the caller before backward) or of an input, likewise.
   float* gradient(TensorId id) const { return gradients_[static_cast<size_t>(id)]; }
+  /// From and to the host, whole tensors; complete when they return.
+  void write(TensorId id, const float* from) const;
+  void read(TensorId id, float* to) const;
+  void writeGradient(TensorId id, const float* from) const;
+  void readGradient(TensorId id, float* to) const;
   const Shape& shape(TensorId id) const { return shapes_[static_cast<size_t>(id)]; }
 
   /// Brings changed weights into the kernels' layouts.
   void prepare();
+  /// Enqueued on a device that works by itself; a cancelled call throws ERR_ABORTED and leaves values unspecified.
   void forward(const Cancel& cancel);
   void backward(const Cancel& cancel);
 
@@ -57,23 +59,27 @@ class Plan {
   double flops() const;
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
   const PlanOptions& options() const { return options_; }
+  DeviceParameters& parameters() const { return *onDevice_; }
 
  private:
   void compile();
+  bool isHalf(TensorId id) const;
+  int64_t floatsOf(TensorId id) const;
   void placeMemory(PlanMemory* memory);
   void takePacked(PlanMemory* memory);
 
   const Device& device_;
   const Graph& graph_;
   PlanOptions options_;
-  ParameterBlock& parameters_;
+  DeviceParameters* onDevice_;
   std::vector<Shape> shapes_;
-  std::vector<bool> needsGradient_;
-  std::shared_ptr<AlignedBuffer> arena_, packed_;  // before the ops that point into them
+  std::vector<bool> needsGradient_, half_;
+  std::shared_ptr<DeviceBuffer> arena_, packed_;  // before the ops that point into them
   int64_t arenaFloats_ = 0;
   bool prepared_ = false;  // the packed weights came from another plan
   std::vector<float*> values_, gradients_;
   std::vector<std::unique_ptr<Op>> ops_;
+  std::unique_ptr<Recording> forwardRecording_, backwardRecording_;  // null where the device gains nothing by them
 };
 
 }  // namespace ddad

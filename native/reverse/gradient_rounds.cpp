@@ -13,13 +13,13 @@ GradientRounds::GradientRounds(const Device& device, ReverseChain& chain, Featur
       images_(images),
       elements_(elements),
       channels_(channels),
-      gradient_(images * elements) {}
+      gradient_(device, images * elements) {}
 
 void GradientRounds::gradientStep(const Cancel& cancel) {
-  distance_.run(*gaussian_, chain_.image(0), channels_, cancel);
+  distance_.run(*gaussian_, chain_.imageOnDevice(0), channels_, cancel);
   distance_.gradient(channels_, gradient_.data(), cancel);
   for (int64_t i = 0; i < images_; ++i)
-    descend(elements_, settings_.stepSize, gradient(i), chain_.image(i), device_.threads());
+    descend(device_, elements_, settings_.stepSize, gradient_.data() + i * elements_, chain_.imageOnDevice(i));
 }
 
 void GradientRounds::round(const Cancel& cancel) {

@@ -27,7 +27,7 @@ class GradientRounds {
   void denoise(const Cancel& cancel) { chain_.denoise(settings_.denoiseStep, cancel); }
   void round(const Cancel& cancel);
 
-  /// After gradientStep, of image i as it was before: [elements].
+  /// After gradientStep, of image i as it was before: [elements], on the device.
   const float* gradient(int64_t i) const { return gradient_.data() + i * elements_; }
 
  private:
@@ -37,7 +37,7 @@ class GradientRounds {
   const std::shared_ptr<const FeatureGaussian> gaussian_;
   const GradientSettings settings_;
   const int64_t images_, elements_, channels_;
-  AlignedBuffer gradient_;
+  DeviceBuffer gradient_;
 };
 
 }  // namespace ddad

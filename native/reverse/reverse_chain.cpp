@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/finite.h"
 #include "tensor/error.h"
 #include "tensor/philox.h"
 
@@ -19,7 +20,10 @@ ReverseChain::ReverseChain(const Device& device, const UNet& net, ParameterBlock
       noise_(static_cast<size_t>(images)),
       samples_(static_cast<size_t>(images)),
       labels_(static_cast<size_t>(images)),
-      x_(images * batch_.elements()),
+      x_(device, images * batch_.elements()),
+      t_(device, images),
+      y_(device, net.y >= 0 ? images : 0),
+      nonFinite_(device, 1),
       plan_(device, net.graph, {images, height, width}, parameters, memory) {
   if (net.graph.tensor(net.out).channels != 2 * batch_.channels)
     throw Error("ERR_CONFIG", "unet.outChannels: expected twice the image's channels (a learned variance), got " +
@@ -45,26 +49,31 @@ void ReverseChain::begin(const uint32_t* samples, const float* given) {
 void ReverseChain::startFromNoise(const uint32_t* samples, const float* given) {
   begin(samples, given);
   for (int64_t i = 0; i < batch_.samples; ++i)
-    fillNormal(noise_[static_cast<size_t>(i)], batch_.elements(), image(i), device_.threads());
+    fillNormal(device_, noise_[static_cast<size_t>(i)], batch_.elements(), imageOnDevice(i));
 }
 
 void ReverseChain::startFromImages(const uint32_t* samples, const float* given) {
   begin(samples, given);
   std::fill(coefficients_.begin(), coefficients_.end(), stepCoefficients(settings_.schedule, settings_.start));
-  noising(batch_, {x_.data(), batch_.elements()}, coefficients_.data(), noise_.data(), x_.data(), device_.threads());
+  x_.upload();
+  noising(device_, batch_, {x_.device(), batch_.elements()}, coefficients_.data(), noise_.data(), x_.device());
+}
+
+void ReverseChain::download() {
+  x_.download();
+  device_.synchronize();
 }
 
 void ReverseChain::network(int step, const Cancel& cancel) {
   const auto t = static_cast<float>(settings_.schedule.timestepMap[static_cast<size_t>(step)]);
-  std::copy_n(x_.data(), x_.size(), plan_.value(net_.x));
-  for (int64_t i = 0; i < batch_.samples; ++i) {
-    plan_.value(net_.t)[i] = t;
-    if (net_.y >= 0) plan_.value(net_.y)[i] = static_cast<float>(labels_[static_cast<size_t>(i)]);
-  }
+  device_.copy(plan_.value(net_.x), x_.device(), x_.bytes());
+  std::fill_n(t_.host(), t_.size(), t);
+  for (int64_t i = 0; i < y_.size(); ++i) y_.host()[i] = static_cast<float>(labels_[static_cast<size_t>(i)]);
+  device_.upload(plan_.value(net_.t), t_.host(), t_.bytes());
+  if (net_.y >= 0) device_.upload(plan_.value(net_.y), y_.host(), y_.bytes());
   plan_.forward(cancel);
   // here rather than in the result, where clamping xhat0 would hide an infinity
-  const float* out = plan_.value(net_.out);
-  if (!std::all_of(out, out + plan_.shape(net_.out).size(), [](float v) { return std::isfinite(v); }))
+  if (!allFinite(device_, plan_.value(net_.out), plan_.shape(net_.out).size(), nonFinite_))
     throw Error("ERR_NUMERIC", "the network's output is not finite: the model's weights are damaged or diverged");
   std::fill(coefficients_.begin(), coefficients_.end(), stepCoefficients(settings_.schedule, step));
 }
@@ -75,16 +84,16 @@ void ReverseChain::step(const Cancel& cancel, const float* z) {
   network(t, cancel);
   if (settings_.ddim) std::fill(ddim_.begin(), ddim_.end(), ddimCoefficients(settings_.schedule, t, settings_.eta));
   const bool random = t > 0 && (!settings_.ddim || settings_.eta > 0);
-  reverseStep(batch_, plan_.value(net_.x), plan_.value(net_.out), coefficients_.data(),
+  reverseStep(device_, batch_, plan_.value(net_.x), plan_.value(net_.out), coefficients_.data(),
               settings_.ddim ? ddim_.data() : nullptr, random ? sources(static_cast<uint32_t>(t), z) : nullptr,
-              settings_.clip, {.next = x_.data()}, device_.threads());
+              settings_.clip, {.next = x_.device()});
   left_ = t;
 }
 
 void ReverseChain::denoise(int step, const Cancel& cancel) {
   network(step, cancel);
-  reverseStep(batch_, plan_.value(net_.x), plan_.value(net_.out), coefficients_.data(), nullptr, nullptr,
-              settings_.clip, {.mean = x_.data()}, device_.threads());
+  reverseStep(device_, batch_, plan_.value(net_.x), plan_.value(net_.out), coefficients_.data(), nullptr, nullptr,
+              settings_.clip, {.mean = x_.device()});
 }
 
 }  // namespace ddad

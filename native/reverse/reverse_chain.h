@@ -28,12 +28,19 @@ class ReverseChain {
   ReverseChain(const Device& device, const UNet& net, ParameterBlock& parameters, ReverseSettings settings,
                int64_t images, int64_t height, int64_t width, PlanMemory* memory = nullptr);
 
-  /// x of image i, [height, width, channels]: x_0 before startFromImages, then what the chain has come to.
-  float* image(int64_t i) { return x_.data() + i * batch_.elements(); }
+  /// x of image i, [height, width, channels], on the host: x_0 that the caller fills in before startFromImages, or
+  /// before denoise and upload; after download what the chain has come to.
+  float* image(int64_t i) { return x_.host() + i * batch_.elements(); }
+  /// Brings all images to the device, where startFromImages has not to.
+  void upload() { x_.upload(); }
+  /// Brings what the chain has come to to the host.
+  void download();
+  /// x of image i in the device's memory.
+  float* imageOnDevice(int64_t i) { return x_.device() + i * batch_.elements(); }
   void setLabel(int64_t i, int label) { labels_[static_cast<size_t>(i)] = label; }
 
   /// Standard normal noise at the first step; `samples[i]` is the place of image i in the random stream: the same seed
-  /// and sample give the same noise, however the batch is split. `given` [images, height, width, channels] replaces it.
+  /// and sample give the same noise, however the batch is split. `given` [images, height, width, channels], on the device, replaces it.
   void startFromNoise(const uint32_t* samples, const float* given = nullptr);
   /// The images noised to the first step, equation (1); likewise.
   void startFromImages(const uint32_t* samples, const float* given = nullptr);
@@ -62,7 +69,8 @@ class ReverseChain {
   std::vector<NoiseSource> noise_;
   std::vector<uint32_t> samples_;
   std::vector<int> labels_;
-  AlignedBuffer x_;
+  Mirrored<float> x_, t_, y_;  // t and y: what the network is told, an image each
+  Mirrored<int32_t> nonFinite_;
   Plan plan_;
   int left_ = 0;
 };

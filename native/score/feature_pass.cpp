@@ -41,18 +41,20 @@ FeaturePass::FeaturePass(const Device& device, ScoreModel& model, std::vector<in
       height_(paddedSide(model, height, true)),
       width_(paddedSide(model, width, true)),
       fine_(scale_ > 1 ? imageHeight() * imageWidth() * channels_ : 0),
-      pixels_(height_.padded * width_.padded * channels_),
+      pixels_(device, height_.padded * width_.padded * channels_),
       distance_(device, *model.features(), std::move(dims), 1, height_.padded, width_.padded, false) {}
 
 void FeaturePass::extract(const ScoreRequest& request, const Tile& tile, const Cancel& cancel) {
-  loadTile(request, tile, height_.padded, width_.padded, scale_, fine_, pixels_.data());
-  distance_.extract(pixels_.data(), channels_, cancel);
+  loadTile(request, tile, height_.padded, width_.padded, scale_, fine_, pixels_.host());
+  pixels_.upload();
+  distance_.extract(pixels_.device(), channels_, cancel);
 }
 
 void FeaturePass::distances(const FeatureGaussian& gaussian, const ScoreRequest& request, const Tile& tile, float* to,
                             const Cancel& cancel) {
-  loadTile(request, tile, height_.padded, width_.padded, scale_, fine_, pixels_.data());
-  distance_.run(gaussian, pixels_.data(), channels_, cancel);
+  loadTile(request, tile, height_.padded, width_.padded, scale_, fine_, pixels_.host());
+  pixels_.upload();
+  distance_.run(gaussian, pixels_.device(), channels_, cancel);
   resizeBilinear(device_.threads(), distance_.distances(0), gridWidth(), gridHeight(), to, imageWidth(), imageHeight());
 }
 

@@ -32,7 +32,7 @@ class FeaturePass {
   void distances(const FeatureGaussian& gaussian, const ScoreRequest& request, const Tile& tile, float* to,
                  const Cancel& cancel);
 
-  const float* features() const { return distance_.features(); }
+  const float* features() { return distance_.features(); }
   int64_t gridHeight() const { return distance_.gridHeight(); }
   int64_t gridWidth() const { return distance_.gridWidth(); }
   /// Positions of the grid that lie in the tile, not in its padding.
@@ -46,7 +46,8 @@ class FeaturePass {
   const Device& device_;
   const int64_t tileHeight_, tileWidth_, scale_, channels_;
   const PaddedSide height_, width_;
-  AlignedBuffer fine_, pixels_;
+  AlignedBuffer fine_;
+  Mirrored<float> pixels_;
   FeatureDistance distance_;
 };
 

@@ -83,7 +83,10 @@ Reconstruction::Reconstruction(std::shared_ptr<const Device> device, ScoreModel&
              fine, chain_->image(i));
   // every image at the same place of the stream: what becomes of it does not depend on those beside it
   const std::vector<uint32_t> samples(images.size());
-  if (!gradient) chain_->startFromImages(samples.data());
+  if (gradient)
+    chain_->upload();
+  else
+    chain_->startFromImages(samples.data());
 }
 
 Reconstruction::Reconstruction(std::shared_ptr<const Device> device, ScoreModel& model, ReconstructOptions options,
@@ -138,6 +141,7 @@ void Reconstruction::advance(const Cancel& cancel) {
 }
 
 void Reconstruction::copyImage(int64_t i, float* to) const {
+  chain_->download();
   const float* from = chain_->image(i);
   const int64_t row = width() * channels_;
   for (int64_t y = 0; y < height(); ++y)

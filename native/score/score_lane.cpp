@@ -237,7 +237,7 @@ void ScoreLane::deliver(const ScoreRequest& request, std::vector<float>& map, fl
 }
 
 int64_t ScoreLane::activationBytes() const {
-  const auto bytes = [](const std::shared_ptr<AlignedBuffer>& buffer) { return buffer ? buffer->bytes() : int64_t{0}; };
+  const auto bytes = [](const std::shared_ptr<DeviceBuffer>& buffer) { return buffer ? buffer->bytes() : int64_t{0}; };
   int64_t activations = bytes(memory_.unet.arena) + bytes(memory_.backbone.arena);
   for (const ScorePass& pass : passes_) activations += pass.ownBytes();
   return activations;

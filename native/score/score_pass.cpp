@@ -18,13 +18,15 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
       width_(width),
       channels_(config.unet.inChannels),
       scales_(static_cast<int64_t>(config.steps.size())),
-      pixels_(images * height * width * scale_ * scale_ * channels_),
-      reduced_(scale_ > 1 ? images * height * width * channels_ : 0),
-      kl_(images * scales_ * height * width),
-      coarse_(scale_ > 1 ? height * width : 0),
-      maps_(images * height * width * scale_ * scale_),
+      pixels_(device, images * height * width * scale_ * scale_ * channels_),
+      t_(device, images * scales_),
+      y_(device, net.y >= 0 ? images * scales_ : 0),
+      reduced_(device, scale_ > 1 ? images * height * width * channels_ : 0),
+      kl_(device, images * scales_ * height * width),
+      coarse_(device, images * height * width),
+      statistics_(device, images * scales_),
+      maps_(scale_ > 1 ? images * height * width * scale_ * scale_ : 0),
       noise_(static_cast<size_t>(scales_)),
-      statistics_(static_cast<size_t>(images * scales_)),
       labels_(static_cast<size_t>(images)),
       plan_(device, net.graph, {images * scales_, height, width}, parameters, memory ? &memory->unet : nullptr) {
   for (const int step : config.steps) coefficients_.push_back(stepCoefficients(config.schedule, step));
@@ -36,16 +38,16 @@ ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& c
   const int64_t positions = gridHeight() * gridWidth();
   extractor_ = std::make_unique<FeatureExtractor>(device, *features, images, imageHeight(), imageWidth(),
                                                   memory ? &memory->backbone : nullptr);
-  target_ = AlignedBuffer(images * positions * features->channels());
-  errors_ = AlignedBuffer(images * scales_ * positions);
+  target_ = DeviceBuffer(device, images * positions * features->channels());
+  errors_ = Mirrored<float>(device, images * scales_ * positions);
   grid_ = AlignedBuffer(positions);
-  featureMaps_ = AlignedBuffer(maps_.size());
+  featureMaps_ = AlignedBuffer(images * imageHeight() * imageWidth());
   residuals_ = AlignedBuffer(2 * positions * features->channels());
 }
 
 void ScorePass::use(const ScoreConfig& config) {
   config_ = &config;
-  if (config.normalization == Normalization::kNone && rgb_.size() == 0) rgb_ = AlignedBuffer(kl_.size());
+  if (config.normalization == Normalization::kNone && rgb_.size() == 0) rgb_ = Mirrored<float>(device_, kl_.size());
   const bool calibrated = config.normalization == Normalization::kCalibration;
   const auto count = static_cast<double>(scales_);
   const auto term = [&](const std::vector<double>& mean, const std::vector<double>& std, size_t s) -> EnsembleTerm {
@@ -61,71 +63,104 @@ void ScorePass::use(const ScoreConfig& config) {
   }
 }
 
+/// The noise of image i, a scale each.
+const NoiseSource* ScorePass::sources(int64_t i, const uint32_t* samples, const float* noise) {
+  const int64_t elements = height_ * width_ * channels_;
+  for (size_t s = 0; s < noise_.size(); ++s) {
+    noise_[s] = NoiseSource();
+    if (noise) noise_[s].given = noise + (i * scales_ + static_cast<int64_t>(s)) * elements;
+    noise_[s].seed = config_->seed;
+    noise_[s].stream = kStreamScoreNoise;
+    noise_[s].step = static_cast<uint32_t>(s);
+    noise_[s].sample = samples[i];
+  }
+  return noise_.data();
+}
+
 void ScorePass::run(const uint32_t* samples, const Cancel& cancel, const float* noise) {
   const ImageBatch batch = {scales_, height_ * width_, static_cast<int>(channels_)};
-  const int threads = device_.threads();
-  const int64_t perImage = scales_ * height_ * width_;
-  const auto sources = [&](int64_t i) {
-    for (size_t s = 0; s < noise_.size(); ++s) {
-      noise_[s] = NoiseSource();
-      if (noise) noise_[s].given = noise + i * perImage * channels_ + static_cast<int64_t>(s) * batch.elements();
-      noise_[s].seed = config_->seed;
-      noise_[s].stream = kStreamScoreNoise;
-      noise_[s].step = static_cast<uint32_t>(s);
-      noise_[s].sample = samples[i];
-    }
-    return noise_.data();
-  };
-  if (scale_ > 1) reduceImages(pixels_.data(), images_, height_, width_, channels_, scale_, reduced_.data());
-  for (int64_t i = 0; i < images_; ++i) {
-    for (int64_t s = 0; s < scales_; ++s) {
-      const int step = config_->steps[static_cast<size_t>(s)];
-      plan_.value(net_.t)[i * scales_ + s] =
-          static_cast<float>(config_->schedule.timestepMap[static_cast<size_t>(step)]);
-      if (net_.y >= 0) plan_.value(net_.y)[i * scales_ + s] = static_cast<float>(labels_[static_cast<size_t>(i)]);
-    }
-    noising(batch, {xStart(i), 0}, coefficients_.data(), sources(i), plan_.value(net_.x) + i * perImage * channels_,
-            threads);
+  pixels_.upload();
+  if (scale_ > 1)
+    reduceImages(device_, pixels_.device(), images_, height_, width_, channels_, scale_, reduced_.data());
+  for (int64_t i = 0; i < images_ * scales_; ++i) {
+    const int step = config_->steps[static_cast<size_t>(i % scales_)];
+    t_.host()[i] = static_cast<float>(config_->schedule.timestepMap[static_cast<size_t>(step)]);
+    if (net_.y >= 0) y_.host()[i] = static_cast<float>(labels_[static_cast<size_t>(i / scales_)]);
   }
+  device_.upload(plan_.value(net_.t), t_.host(), t_.bytes());
+  if (net_.y >= 0) device_.upload(plan_.value(net_.y), y_.host(), y_.bytes());
+  for (int64_t i = 0; i < images_; ++i)
+    noising(device_, batch, {xStart(i), 0}, coefficients_.data(), sources(i, samples, noise),
+            plan_.value(net_.x) + i * scales_ * batch.elements());
   plan_.forward(cancel);
-  const PixelMeasure measure = config_->kind == ScoreKind::kRgb ? PixelMeasure::kReconstruction : PixelMeasure::kKl;
-  const bool perImageNorm = config_->normalization == Normalization::kPerImage;
+  enqueuePixelScores(noise, samples);
+  if (extractor_) enqueueFeatureErrors(cancel);
+  device_.synchronize();
   for (int64_t i = 0; i < images_; ++i) {
-    float* map = maps_.data() + i * imageHeight() * imageWidth();
-    float* coarse = scale_ > 1 ? coarse_.data() : map;
-    const float* output = plan_.value(net_.out) + i * perImage * 2 * channels_;
-    pixelScore(measure, batch, {xStart(i), 0}, output, coefficients_.data(), sources(i), terms_.data(),
-               kl_.data() + i * perImage, perImageNorm ? statistics_.data() + i * scales_ : nullptr, coarse, threads);
-    if (config_->normalization == Normalization::kNone)
-      pixelScore(PixelMeasure::kReconstruction, batch, {xStart(i), 0}, output, coefficients_.data(), sources(i),
-                 nullptr, rgb_.data() + i * perImage, nullptr, nullptr, threads);
-    if (perImageNorm) normalisePerImage(i, coarse);
-    if (scale_ > 1) enlarge_.run(coarse, map);
+    float* coarse = coarse_.host() + i * height_ * width_;
+    if (config_->normalization == Normalization::kPerImage) normalisePerImage(i, coarse);
+    if (scale_ > 1) enlarge_.run(coarse, maps_.data() + i * imageHeight() * imageWidth());
+    if (extractor_) scoreFeatures(i);
   }
-  if (!extractor_) return;
-  extractor_->run(pixels_.data(), channels_, target_.data(), cancel);
-  for (int64_t i = 0; i < images_; ++i) scoreFeatures(i);
+}
+
+void ScorePass::enqueuePixelScores(const float* noise, const uint32_t* samples) {
+  const ImageBatch batch = {scales_, height_ * width_, static_cast<int>(channels_)};
+  const PixelMeasure measure = config_->kind == ScoreKind::kRgb ? PixelMeasure::kReconstruction : PixelMeasure::kKl;
+  const bool perImage = config_->normalization == Normalization::kPerImage,
+             rgb = config_->normalization == Normalization::kNone;
+  for (int64_t i = 0; i < images_; ++i) {
+    const int64_t first = i * scales_ * batch.pixels;
+    pixelScore(device_, measure, batch, {xStart(i), 0}, output(i, 0), coefficients_.data(), sources(i, samples, noise),
+               terms_.data(), kl_.device() + first, perImage ? statistics_.device() + i * scales_ : nullptr,
+               coarse_.device() + i * batch.pixels);
+    if (rgb)
+      pixelScore(device_, PixelMeasure::kReconstruction, batch, {xStart(i), 0}, output(i, 0), coefficients_.data(),
+                 sources(i, samples, noise), nullptr, rgb_.device() + first, nullptr, nullptr);
+  }
+  kl_.download();
+  coarse_.download();
+  if (perImage) statistics_.download();
+  if (rgb) rgb_.download();
+}
+
+void ScorePass::enqueueFeatureErrors(const Cancel& cancel) {
+  extractor_->run(pixels_.device(), channels_, target_.data(), cancel);
+  const int64_t positions = gridHeight() * gridWidth(), channels = features_->channels();
+  for (int64_t i = 0; i < images_ * scales_; ++i)
+    featureError(device_, plan_.value(net_.features) + i * positions * channels,
+                 target_.data() + i / scales_ * positions * channels, positions, channels,
+                 errors_.device() + i * positions);
+  errors_.download();
 }
 
 void ScorePass::scoreFeatures(int64_t i) {
-  const int64_t positions = gridHeight() * gridWidth(), channels = features_->channels();
+  const int64_t positions = gridHeight() * gridWidth();
   std::fill_n(grid_.data(), positions, 0.0f);
   for (int64_t s = 0; s < scales_; ++s) {
-    float* errors = errors_.data() + (i * scales_ + s) * positions;
-    featureError(device_, plan_.value(net_.features) + (i * scales_ + s) * positions * channels,
-                 target_.data() + i * positions * channels, positions, channels, errors);
     const EnsembleTerm term = featureTerms_[static_cast<size_t>(s)];
+    const float* errors = featureErrors(i, s);
     for (int64_t p = 0; p < positions; ++p) grid_.data()[p] += errors[p] * term.scale + term.offset;
   }
   // resizing is linear, so the sum is resized, not each scale
   spread_.run(grid_.data(), featureMaps_.data() + i * imageHeight() * imageWidth());
 }
 
+const float* ScorePass::features(int64_t i) {
+  const int64_t elements = gridHeight() * gridWidth() * features_->channels();
+  return targetHost_.take(device_, target_.data() + i * elements, elements);
+}
+
+const float* ScorePass::predictedFeatures(int64_t i) {
+  const int64_t elements = scales_ * gridHeight() * gridWidth() * features_->channels();
+  return predictedHost_.take(device_, plan_.value(net_.features) + i * elements, elements);
+}
+
 const float* ScorePass::pooledResiduals(int64_t i) {
   const int64_t elements = gridHeight() * gridWidth() * features_->channels();
   float* out = residuals_.data() + elements;
-  ddad::pooledResiduals(device_, plan_.value(net_.features) + i * scales_ * elements, features(i), scales_,
-                        gridHeight(), gridWidth(), features_->channels(), residuals_.data(), out);
+  ddad::pooledResiduals(device_, predictedFeatures(i), features(i), scales_, gridHeight(), gridWidth(),
+                        features_->channels(), residuals_.data(), out);
   return out;
 }
 

@@ -29,33 +29,35 @@ class ScorePass {
   int64_t imageHeight() const { return height_ * scale_; }
   int64_t imageWidth() const { return width_ * scale_; }
   /// Where the caller puts image i: [image height, image width, channels] in [-1, 1].
-  float* image(int64_t i) { return pixels_.data() + i * imageHeight() * imageWidth() * channels_; }
+  float* image(int64_t i) { return pixels_.host() + i * imageHeight() * imageWidth() * channels_; }
   void setLabel(int64_t i, int label) { labels_[static_cast<size_t>(i)] = label; }
   /// Scores with another configuration from now on, which differs in the calibration alone and must outlive the pass.
   void use(const ScoreConfig& config);
   /// Brings changed weights into the kernels' layouts.
   void prepare() { plan_.prepare(); }
   /// `samples[i]` is the place of image i in the random stream: the same image and sample give the same map. Where
-  /// `noise` is not null it is used instead: [images, scales, height, width, channels].
+  /// `noise` is not null it is used instead: [images, scales, height, width, channels], on the device.
   void run(const uint32_t* samples, const Cancel& cancel, const float* noise = nullptr);
 
-  /// x_0 of image i after run: what the UNet sees of it, [height, width, channels].
+  /// x_0 of image i after run: what the UNet sees of it, [height, width, channels], on the device.
   const float* xStart(int64_t i) const {
-    return (scale_ > 1 ? reduced_ : pixels_).data() + i * height_ * width_ * channels_;
+    return (scale_ > 1 ? reduced_.data() : pixels_.device()) + i * height_ * width_ * channels_;
   }
   /// After run: the pixel-level score (or where the configuration says so the error of the reconstruction), normalised
   /// and averaged over the scales, [image height, image width].
-  const float* map(int64_t i) const { return maps_.data() + i * imageHeight() * imageWidth(); }
+  const float* map(int64_t i) const {
+    return (scale_ > 1 ? maps_.data() : coarse_.host()) + i * imageHeight() * imageWidth();
+  }
   /// After run: the channel-mean KL in nats [height, width] of scale s.
-  const float* kl(int64_t i, int64_t s) const { return kl_.data() + (i * scales_ + s) * height_ * width_; }
+  const float* kl(int64_t i, int64_t s) const { return kl_.host() + (i * scales_ + s) * height_ * width_; }
   /// After run, where nothing is normalised: (x_0 - xhat0)^2, mean over channels, like kl.
-  const float* rgb(int64_t i, int64_t s) const { return rgb_.data() + (i * scales_ + s) * height_ * width_; }
+  const float* rgb(int64_t i, int64_t s) const { return rgb_.host() + (i * scales_ + s) * height_ * width_; }
   /// After run, where per-image normalisation needs it: statistics over pixels and channels of scale s.
   const PixelStatistics& statistics(int64_t i, int64_t s) const {
-    return statistics_[static_cast<size_t>(i * scales_ + s)];
+    return statistics_.host()[i * scales_ + s];
   }
 
-  /// After run: the network's output [height, width, 2C] for image i at scale s.
+  /// After run: the network's output [height, width, 2C] for image i at scale s, on the device.
   const float* output(int64_t i, int64_t s) const {
     return plan_.value(net_.out) + (i * scales_ + s) * height_ * width_ * 2 * channels_;
   }
@@ -67,12 +69,12 @@ class ScorePass {
   const float* featureMap(int64_t i) const { return featureMaps_.data() + i * imageHeight() * imageWidth(); }
   /// After run: s^f_t of scale s on the stride-4 grid.
   const float* featureErrors(int64_t i, int64_t s) const {
-    return errors_.data() + (i * scales_ + s) * gridHeight() * gridWidth();
+    return errors_.host() + (i * scales_ + s) * gridHeight() * gridWidth();
   }
-  /// After run: f(x_0) of image i, [grid height, grid width, C].
-  const float* features(int64_t i) const {
-    return target_.data() + i * gridHeight() * gridWidth() * features_->channels();
-  }
+  /// After run: f(x_0) of image i, [grid height, grid width, C], and the prediction of it at all noise scales, [scales,
+  /// grid height, grid width, C]; on the host, each valid until its next call.
+  const float* features(int64_t i);
+  const float* predictedFeatures(int64_t i);
 
   /// After run, where the model has features: the residual of image i as a ResidualMemory takes it, on the stride-4
   /// grid [grid height, grid width, C]. Valid until the next call.
@@ -90,6 +92,9 @@ class ScorePass {
   }
 
  private:
+  void enqueuePixelScores(const float* noise, const uint32_t* samples);
+  void enqueueFeatureErrors(const Cancel& cancel);
+  const NoiseSource* sources(int64_t i, const uint32_t* samples, const float* noise);
   void scoreFeatures(int64_t i);
   void normalisePerImage(int64_t i, float* map) const;
 
@@ -98,13 +103,18 @@ class ScorePass {
   const ScoreConfig* config_;
   const FeatureSource* features_;
   int64_t scale_, images_, height_, width_, channels_, scales_;
-  AlignedBuffer pixels_, reduced_, kl_, rgb_, coarse_, maps_;
-  AlignedBuffer target_, errors_, grid_, featureMaps_, residuals_;
+  Mirrored<float> pixels_, t_, y_;  // t and y: what the network is told, a scale of an image each
+  DeviceBuffer reduced_;
+  Mirrored<float> kl_, rgb_, coarse_;  // coarse_: the map as large as what the UNet sees
+  Mirrored<PixelStatistics> statistics_;
+  Mirrored<float> errors_;
+  DeviceBuffer target_;
+  AlignedBuffer maps_, grid_, featureMaps_, residuals_;
+  Handback targetHost_, predictedHost_;
   BilinearResize enlarge_, spread_;  // coarse_ and grid_ to the size of the image
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;
   std::vector<EnsembleTerm> terms_, featureTerms_;
-  std::vector<PixelStatistics> statistics_;
   std::vector<int> labels_;
   Plan plan_;
   std::unique_ptr<FeatureExtractor> extractor_;

@@ -50,26 +50,25 @@ void scoreJob(ScoreLane& lane, ScoreJob& job) {
 void ScorerImpl::scoreBatch(ScoreJob* jobs, size_t count) {
   // An image on each thread needs no barriers and waits for nobody, but only a full set keeps all threads busy. Images
   // of many tiles differ too much in time.
-  const auto threads = static_cast<size_t>(device_->threads());
+  const auto lanes = static_cast<size_t>(device_->sideBySide());
   std::vector<ScoreJob*> sideBySide;
   for (size_t i = 0; i < count; ++i)
     if (whole_.single(jobs[i].request)) sideBySide.push_back(&jobs[i]);
-  sideBySide.resize(threads > 1 ? sideBySide.size() / threads * threads : 0);
+  sideBySide.resize(lanes > 1 ? sideBySide.size() / lanes * lanes : 0);
   if (!sideBySide.empty()) scoreSideBySide(sideBySide);
   for (size_t i = 0; i < count; ++i)
     if (std::find(sideBySide.begin(), sideBySide.end(), &jobs[i]) == sideBySide.end()) scoreJob(whole_, jobs[i]);
 }
 
 void ScorerImpl::scoreSideBySide(const std::vector<ScoreJob*>& jobs) {
-  const int threads = device_->threads();
+  const int threads = device_->sideBySide();
   std::vector<ScoreJob*> ready;
   for (ScoreJob* job : jobs) {
     // Compiling may measure kernels, which wants quiet, and opens oneDNN's primitives.
     try {
       for (int i = 0; i < threads; ++i) {
         if (lanes_.size() <= static_cast<size_t>(i)) {
-          const auto one = std::make_shared<Device>(device_->kind(), 1);
-          lanes_.emplace_back(one, *model_, i == 0 ? &whole_.memory() : &lanes_.front().memory());
+          lanes_.emplace_back(device_->share(1), *model_, i == 0 ? &whole_.memory() : &lanes_.front().memory());
         }
         lanes_[static_cast<size_t>(i)].prepare(job->request);
       }
@@ -137,12 +136,12 @@ void Scorer::scoreBatch(ScoreJob* jobs, size_t count) { impl_->scoreBatch(jobs, 
 void Scorer::save(const std::string& path, const nlohmann::json& config) const { impl_->model_->save(path, config); }
 
 nlohmann::json Scorer::memory() const {
-  std::vector<const AlignedBuffer*> packed;  // lanes mostly share theirs
+  std::vector<const DeviceBuffer*> packed;  // lanes mostly share theirs
   int64_t activations = 0, packedBytes = 0;
   const auto count = [&](const ScoreLane& lane) {
     activations += lane.activationBytes();
     for (const PlanMemory* memory : {&lane.memory().unet, &lane.memory().backbone}) {
-      const AlignedBuffer* buffer = memory->packed.get();
+      const DeviceBuffer* buffer = memory->packed.get();
       if (!buffer || std::find(packed.begin(), packed.end(), buffer) != packed.end()) continue;
       packed.push_back(buffer);
       packedBytes += buffer->bytes();

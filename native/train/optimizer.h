@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "device/device.h"
 #include "device/dispatch.h"
 
 namespace ddad {
@@ -24,7 +25,14 @@ struct AdamWStep {
 };
 AdamWStep adamWStep(const OptimizerSettings& settings, double lr, int64_t step);
 
-/// One pass over n values: weights, both moments and the moving average.
+/// One pass over n values in the device's memory: weights, both moments and the moving average; `half`, where it is not
+/// null, gets the new weights rounded to bf16.
+void updateWeights(const Device& device, float* weights, const float* gradients, float* m, float* v, float* ema,
+                   void* half, int64_t n, const AdamWStep& s);
+/// The sum of squares of n values to *result, both in the device's memory.
+void squaredNorm(const Device& device, const float* x, int64_t n, double* result);
+
+/// The two of a processor, a chunk each.
 DDAD_DECLARE_SIMD(void, adamwEma,
                   (float* weights, const float* gradients, float* m, float* v, float* ema, int64_t n,
                    const AdamWStep& s))

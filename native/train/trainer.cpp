@@ -6,7 +6,7 @@
 
 #include "backbone/features.h"
 #include "backbone/stored_features.h"
-#include "device/parallel.h"
+#include "device/device_buffer.h"
 #include "file/json_fields.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
@@ -22,7 +22,6 @@ namespace ddad {
 namespace {
 
 constexpr int64_t kFeatureCacheBytes = int64_t{512} << 20;
-constexpr int64_t kOptimizerChunk = 8192;  // parameters updated by one piece of work
 
 bool isHead(const ParamSpec& p) { return p.name.rfind("feat_rec1.", 0) == 0; }
 
@@ -34,6 +33,20 @@ bool hasHead(const Graph& graph, const SafetensorsFile& file) {
   });
 }
 
+/// A block of the device on the host: itself, or a copy.
+class HostBlock {
+ public:
+  const float* of(const DeviceParameters& parameters, const DeviceBuffer& block) {
+    if (parameters.device().sharesHostMemory()) return block.data();
+    if (copy_.size() == 0) copy_ = AlignedBuffer(block.size());
+    parameters.toHost(block.data(), copy_.data());
+    return copy_.data();
+  }
+
+ private:
+  AlignedBuffer copy_;
+};
+
 }  // namespace
 
 class TrainerImpl {
@@ -43,24 +56,29 @@ class TrainerImpl {
         config_(TrainerConfig::fromJson(json)),
         schedule_(makeSchedule(config_.schedule, config_.diffusionSteps, config_.respacing)),
         net_(buildUNet(config_.unet)),
-        parameters_{AlignedBuffer(net_.graph.parameterFloats()), AlignedBuffer(net_.graph.parameterFloats())},
-        ema_(net_.graph.parameterFloats()),
-        m_(net_.graph.parameterFloats()),
-        v_(net_.graph.parameterFloats()) {
+        parameters_(AlignedBuffer(net_.graph.parameterFloats()),
+                    AlignedBuffer(device_->sharesHostMemory() ? net_.graph.parameterFloats() : 0)),
+        ema_(*device_, net_.graph.parameterFloats()),
+        m_(*device_, net_.graph.parameterFloats()),
+        v_(*device_, net_.graph.parameterFloats()),
+        seen_(*device_, config_.batch * imageFloats()),
+        givenNoise_(*device_, 0),
+        t_(*device_, config_.batch),
+        y_(*device_, net_.y >= 0 ? config_.batch : 0),
+        losses_(*device_, config_.batch),
+        squaredNorm_(*device_, 1) {
     initializeUNet(net_, config_.seed, parameters_.values.data());
-    std::memcpy(ema_.data(), parameters_.values.data(), static_cast<size_t>(ema_.bytes()));
     PlanOptions options;
     options.batch = config_.batch;
     options.height = options.width = config_.size;
     options.training = true;
     plan_ = std::make_unique<Plan>(*device_, net_.graph, options, parameters_);
+    startAverage();
     if (net_.features >= 0) openBackbone(backbone);
     const auto batch = static_cast<size_t>(config_.batch);
     timesteps_.resize(batch);
     coefficients_.resize(batch);
     noise_.resize(batch);
-    losses_.resize(batch);
-    squares_.resize(static_cast<size_t>((net_.graph.parameterFloats() + kOptimizerChunk - 1) / kOptimizerChunk));
   }
 
   StepResult step(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel) {
@@ -79,10 +97,13 @@ class TrainerImpl {
   StepResult stepGiven(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise, double lr,
                        const Cancel& cancel) {
     const int64_t elements = config_.size * config_.size * config_.unet.inChannels;
+    if (!takesNoise_) givenNoise_ = Handover(*device_, config_.batch * elements);
+    takesNoise_ = true;
+    const float* given = givenNoise_.take(noise, config_.batch * elements);
     for (size_t i = 0; i < noise_.size(); ++i) {
       timesteps_[i] = t[i];
       noise_[i] = NoiseSource();
-      noise_[i].given = noise + static_cast<int64_t>(i) * elements;
+      noise_[i].given = given + static_cast<int64_t>(i) * elements;
     }
     return run(pixels, labels, lr, cancel);
   }
@@ -95,8 +116,8 @@ class TrainerImpl {
       std::fill(features_->mean.begin(), features_->mean.end(), 0.0f);
       std::fill(features_->std.begin(), features_->std.end(), 1.0f);
     }
-    extract(pixels, cancel);
-    statistics_->add(target_.data(), config_.batch * positions());
+    extract(pixels, seen_.take(pixels, batchFloats()), cancel);
+    statistics_->add(Handback().take(*device_, target_.data(), target_.size()), config_.batch * positions());
   }
 
   int64_t imageFloats() const {
@@ -105,12 +126,13 @@ class TrainerImpl {
   }
   int64_t batchFloats() const { return config_.batch * imageFloats(); }
 
-  void writeCheckpoint(const std::string& path, const nlohmann::json& metadata) const {
+  void writeCheckpoint(const std::string& path, const nlohmann::json& metadata) {
     std::vector<TensorToWrite> tensors;
-    appendParameters(net_.graph, "model.", parameters_.values.data(), tensors);
-    appendParameters(net_.graph, "ema.", ema_.data(), tensors);
-    appendParameters(net_.graph, "adam_m.", m_.data(), tensors);
-    appendParameters(net_.graph, "adam_v.", v_.data(), tensors);
+    HostBlock ema, m, v;
+    appendParameters(net_.graph, "model.", weights(), tensors);
+    appendParameters(net_.graph, "ema.", ema.of(plan_->parameters(), ema_), tensors);
+    appendParameters(net_.graph, "adam_m.", m.of(plan_->parameters(), m_), tensors);
+    appendParameters(net_.graph, "adam_v.", v.of(plan_->parameters(), v_), tensors);
     std::map<std::string, std::string> texts = {{"format", "ddad-native"},
                                                 {"formatVersion", "1"},
                                                 {"kind", "checkpoint"},
@@ -145,21 +167,24 @@ class TrainerImpl {
     readParameters(net_.graph, file, "adam_v.", v.data());
     if (features_) {
       readFeatures(file, config_.features, *features_);
+      features_->block.upload();
       extractor_->plan().prepare();
       if (cache_) cache_->clear();
     }
     // the plan points into the parameter block: copy, do not swap
     std::memcpy(parameters_.values.data(), values.data(), static_cast<size_t>(values.bytes()));
-    ema_ = std::move(ema);
-    m_ = std::move(m);
-    v_ = std::move(v);
+    parameters_.upload();
+    plan_->parameters().toDevice(ema.data(), ema_.data());
+    plan_->parameters().toDevice(m.data(), m_.data());
+    plan_->parameters().toDevice(v.data(), v_.data());
     steps_ = std::stoll(step);
     return config;
   }
 
   void setWeights(const float* block) {
     std::memcpy(parameters_.values.data(), block, static_cast<size_t>(ema_.bytes()));
-    std::memcpy(ema_.data(), block, static_cast<size_t>(ema_.bytes()));
+    parameters_.upload();
+    startAverage();
   }
 
   std::vector<std::string> initialize(const std::string& path, bool keepHead) {
@@ -178,25 +203,35 @@ class TrainerImpl {
       }
     }
     for (const ParamSpec* p : taken) file.readFloats(p->name, p->shape, parameters_.values.data() + p->offset);
-    std::memcpy(ema_.data(), parameters_.values.data(), static_cast<size_t>(ema_.bytes()));
+    parameters_.upload();
+    startAverage();
     return fresh;
   }
+
+  /// The weights on the host, as they are now.
+  const float* weights() {
+    parameters_.downloadValues();
+    return parameters_.values.data();
+  }
+  const float* averagedWeights() { return averaged_.of(plan_->parameters(), ema_); }
 
   const std::shared_ptr<Device> device_;
   const TrainerConfig config_;
   const Schedule schedule_;
   const UNet net_;
   ParameterBlock parameters_;
-  AlignedBuffer ema_, m_, v_;
+  DeviceBuffer ema_, m_, v_;
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<FeatureSource> features_;  // null without a feature head
   std::unique_ptr<FeatureExtractor> extractor_;
   std::unique_ptr<FeatureCache> cache_;  // null where samples do not come again
-  AlignedBuffer target_;                 // f(x_0) of the batch
-  AlignedBuffer reduced_;                // what the UNet sees of the batch, where the backbone sees more
+  DeviceBuffer target_;                  // f(x_0) of the batch
+  DeviceBuffer reduced_;                 // what the UNet sees of the batch, where the backbone sees more
   int64_t steps_ = 0;
 
  private:
+  void startAverage() { plan_->parameters().toDevice(parameters_.values.data(), ema_.data()); }
+
   void openBackbone(const std::string& path) {
     if (path.empty()) throw Error("ERR_CONFIG", "features: expected the weights of a backbone, got none");
     const std::unique_ptr<TensorSource> file = openTensorSource(path);
@@ -208,23 +243,24 @@ class TrainerImpl {
                                     std::to_string(features_->channels()) + " channels, got " +
                                     std::to_string(config_.unet.featureChannels));
     const int64_t side = config_.size * config_.features.scale;
-    // with a cache image by image, so that only those that are new are computed
-    extractor_ =
-        std::make_unique<FeatureExtractor>(*device_, *features_, config_.samplesRepeat ? 1 : config_.batch, side, side);
+    // With a cache image by image, so that only those that are new are computed. The cache is the host's: to fetch from
+    // it takes a device with a memory of its own longer than to compute again.
+    const bool cached = config_.samplesRepeat && device_->sharesHostMemory();
+    extractor_ = std::make_unique<FeatureExtractor>(*device_, *features_, cached ? 1 : config_.batch, side, side);
     if (config_.features.scale > 1)
-      reduced_ = AlignedBuffer(config_.batch * config_.size * config_.size * config_.unet.inChannels);
-    target_ = AlignedBuffer(config_.batch * featureFloats());
-    if (config_.samplesRepeat) cache_ = std::make_unique<FeatureCache>(featureFloats(), kFeatureCacheBytes);
-    featureLosses_.resize(static_cast<size_t>(config_.batch));
+      reduced_ = DeviceBuffer(*device_, config_.batch * config_.size * config_.size * config_.unet.inChannels);
+    target_ = DeviceBuffer(*device_, config_.batch * featureFloats());
+    if (cached) cache_ = std::make_unique<FeatureCache>(featureFloats(), kFeatureCacheBytes);
+    featureLosses_ = Mirrored<double>(*device_, config_.batch);
   }
 
   /// Cells of an image's features, and floats.
   int64_t positions() const { return (config_.size / 4) * (config_.size / 4); }
   int64_t featureFloats() const { return positions() * features_->channels(); }
 
-  /// target_ from the pixels of the batch.
-  void extract(const float* pixels, const Cancel& cancel) {
-    if (!cache_) return extractor_->run(pixels, config_.unet.inChannels, target_.data(), cancel);
+  /// target_ from the pixels of the batch, on the host and on the device.
+  void extract(const float* pixels, const float* onDevice, const Cancel& cancel) {
+    if (!cache_) return extractor_->run(onDevice, config_.unet.inChannels, target_.data(), cancel);
     for (int64_t i = 0; i < config_.batch; ++i) {
       const float* image = pixels + i * imageFloats();
       float* target = target_.data() + i * featureFloats();
@@ -243,51 +279,72 @@ class TrainerImpl {
   /// One step with timesteps_ and noise_ filled in. Until the optimiser starts nothing that lasts is touched.
   StepResult run(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel) {
     const ImageBatch images = {config_.batch, config_.size * config_.size, static_cast<int>(config_.unet.inChannels)};
-    const float* seen = pixels;
-    if (config_.features.scale > 1) {
-      reduceImages(pixels, config_.batch, config_.size, config_.size, config_.unet.inChannels, config_.features.scale,
-                   reduced_.data());
-      seen = reduced_.data();
-    }
-    const ImageView x0 = {seen, images.elements()};
-    const int threads = device_->threads();
     for (size_t i = 0; i < timesteps_.size(); ++i) {
       coefficients_[i] = stepCoefficients(schedule_, timesteps_[i]);
-      plan_->value(net_.t)[i] = static_cast<float>(schedule_.timestepMap[static_cast<size_t>(timesteps_[i])]);
-      if (net_.y >= 0) plan_->value(net_.y)[i] = static_cast<float>(checkedLabel(labels, i));
+      t_.host()[i] = static_cast<float>(schedule_.timestepMap[static_cast<size_t>(timesteps_[i])]);
+      if (net_.y >= 0) y_.host()[i] = static_cast<float>(checkedLabel(labels, i));
     }
     if (statistics_) {
       statistics_->finish(features_->mean, features_->std);
       statistics_.reset();
     }
-    noising(images, x0, coefficients_.data(), noise_.data(), plan_->value(net_.x), threads);
-    if (features_) extract(pixels, cancel);
+    const float *const given = seen_.take(pixels, batchFloats()), *seen = given;
+    if (config_.features.scale > 1) {
+      reduceImages(*device_, given, config_.batch, config_.size, config_.size, config_.unet.inChannels,
+                   config_.features.scale, reduced_.data());
+      seen = reduced_.data();
+    }
+    const ImageView x0 = {seen, images.elements()};
+    device_->upload(plan_->value(net_.t), t_.host(), t_.bytes());
+    if (net_.y >= 0) device_->upload(plan_->value(net_.y), y_.host(), y_.bytes());
+    noising(*device_, images, x0, coefficients_.data(), noise_.data(), plan_->value(net_.x));
+    if (features_) extract(pixels, given, cancel);
     plan_->prepare();
     plan_->forward(cancel);
     const double vbWeight = config_.rescaledLoss ? schedule_.steps() / 1000.0 : 1.0;
-    diffusionLoss(images, x0, plan_->value(net_.out), coefficients_.data(), noise_.data(), vbWeight, config_.batch,
-                  losses_.data(), plan_->gradient(net_.out), threads);
-    StepResult result;
-    for (const SampleLoss& loss : losses_) {
-      result.loss += loss.loss / static_cast<double>(config_.batch);
-      result.mse += loss.mse / static_cast<double>(config_.batch);
-      result.vb += loss.vb / static_cast<double>(config_.batch);
-    }
+    diffusionLoss(*device_, images, x0, plan_->value(net_.out), coefficients_.data(), noise_.data(), vbWeight,
+                  config_.batch, losses_.device(), plan_->gradient(net_.out));
+    losses_.download();
     if (features_) {
-      const int64_t elements = featureFloats();
-      featureLoss(*device_, plan_->value(net_.features), target_.data(), config_.batch, elements,
-                  config_.features.weight, featureLosses_.data(), plan_->gradient(net_.features));
-      for (double loss : featureLosses_) result.feature += loss / static_cast<double>(config_.batch);
-      result.loss += config_.features.weight * result.feature;
+      featureLoss(*device_, plan_->value(net_.features), target_.data(), config_.batch, featureFloats(),
+                  config_.features.weight, featureLosses_.device(), plan_->gradient(net_.features));
+      featureLosses_.download();
     }
-    if (!std::isfinite(result.loss)) fail("loss", result.loss);
+    // a device that works by itself goes on while the host waits for its losses
+    if (device_->sharesHostMemory()) checkLoss(lossOf());
     plan_->backward(cancel);
-    result.gradNorm = gradientNorm();
+    squaredNorm(*device_, plan_->parameters().gradients(), net_.graph.parameterFloats(), squaredNorm_.device());
+    squaredNorm_.download();
+    device_->synchronize();
+    StepResult result = lossOf();
+    checkLoss(result);
+    result.gradNorm = std::sqrt(squaredNorm_.host()[0]);
     if (!std::isfinite(result.gradNorm)) fail("gradient norm", result.gradNorm);
     cancel.check();
-    update(lr);
+    DeviceParameters& parameters = plan_->parameters();
+    updateWeights(*device_, parameters.values(), parameters.gradients(), m_.data(), v_.data(), ema_.data(),
+                  parameters.half(), net_.graph.parameterFloats(), adamWStep(config_.optimizer, lr, steps_ + 1));
     ++steps_;
     return result;
+  }
+
+  /// Batch means of what the losses came to.
+  StepResult lossOf() const {
+    StepResult result;
+    const auto share = 1.0 / static_cast<double>(config_.batch);
+    for (int64_t i = 0; i < config_.batch; ++i) {
+      const SampleLoss& loss = losses_.host()[i];
+      result.loss += loss.loss * share;
+      result.mse += loss.mse * share;
+      result.vb += loss.vb * share;
+      if (features_) result.feature += featureLosses_.host()[i] * share;
+    }
+    result.loss += config_.features.weight * result.feature;
+    return result;
+  }
+
+  void checkLoss(const StepResult& result) const {
+    if (!std::isfinite(result.loss)) fail("loss", result.loss);
   }
 
   [[noreturn]] void fail(const char* what, double value) const {
@@ -303,35 +360,15 @@ class TrainerImpl {
     return labels[i];
   }
 
-  double gradientNorm() {
-    const int64_t n = net_.graph.parameterFloats();
-    const auto sum = DDAD_DISPATCH(sumOfSquares);
-    parallelFor(device_->threads(), static_cast<int64_t>(squares_.size()), [&](int64_t i) {
-      const int64_t first = i * kOptimizerChunk;
-      squares_[static_cast<size_t>(i)] =
-          sum(parameters_.gradients.data() + first, std::min(kOptimizerChunk, n - first));
-    });
-    double total = 0;
-    for (double s : squares_) total += s;
-    return std::sqrt(total);
-  }
-
-  void update(double lr) {
-    const int64_t n = net_.graph.parameterFloats();
-    const AdamWStep constants = adamWStep(config_.optimizer, lr, steps_ + 1);
-    const auto kernel = DDAD_DISPATCH(adamwEma);
-    parallelFor(device_->threads(), static_cast<int64_t>(squares_.size()), [&](int64_t i) {
-      const int64_t first = i * kOptimizerChunk;
-      kernel(parameters_.values.data() + first, parameters_.gradients.data() + first, m_.data() + first,
-             v_.data() + first, ema_.data() + first, std::min(kOptimizerChunk, n - first), constants);
-    });
-  }
-
   std::vector<int32_t> timesteps_;
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;
-  std::vector<SampleLoss> losses_;
-  std::vector<double> squares_, featureLosses_;
+  Handover seen_, givenNoise_;
+  bool takesNoise_ = false;
+  Mirrored<float> t_, y_;  // what the network is told, a sample each
+  Mirrored<SampleLoss> losses_;
+  Mirrored<double> featureLosses_, squaredNorm_;
+  HostBlock averaged_;
   std::unique_ptr<ChannelStatistics> statistics_;  // between observe and the first step
 };
 
@@ -351,8 +388,8 @@ int64_t Trainer::stepsDone() const { return impl_->steps_; }
 int64_t Trainer::batchSize() const { return impl_->config_.batch; }
 int64_t Trainer::batchFloats() const { return impl_->batchFloats(); }
 const Graph& Trainer::graph() const { return impl_->net_.graph; }
-const float* Trainer::weights() const { return impl_->parameters_.values.data(); }
-const float* Trainer::averagedWeights() const { return impl_->ema_.data(); }
+const float* Trainer::weights() const { return impl_->weights(); }
+const float* Trainer::averagedWeights() const { return impl_->averagedWeights(); }
 void Trainer::setWeights(const float* block) { impl_->setWeights(block); }
 std::vector<std::string> Trainer::initialize(const std::string& path, bool keepHead) {
   return impl_->initialize(path, keepHead);
@@ -362,7 +399,7 @@ void Trainer::saveCheckpoint(const std::string& path, const nlohmann::json& meta
 }
 nlohmann::json Trainer::loadCheckpoint(const std::string& path) { return impl_->readCheckpoint(path); }
 std::unique_ptr<Scorer> Trainer::toScorer(const nlohmann::json& config) const {
-  return std::make_unique<Scorer>(impl_->device_, config, impl_->ema_.data(), impl_->features_.get());
+  return std::make_unique<Scorer>(impl_->device_, config, impl_->averagedWeights(), impl_->features_.get());
 }
 nlohmann::json Trainer::memory() const {
   const int64_t backbone = impl_->features_ ? impl_->features_->block.values.bytes() : 0;

@@ -43,7 +43,7 @@ class Trainer {
   /// Floats of one batch: batch * side * side * channels.
   int64_t batchFloats() const;
   const Graph& graph() const;
-  /// Parameter blocks laid out as graph() says.
+  /// Parameter blocks on the host, laid out as graph() says; valid until the next call of any method.
   const float* weights() const;
   const float* averagedWeights() const;
   /// Starts from these weights (and an average equal to them).

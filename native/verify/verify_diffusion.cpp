@@ -3,7 +3,7 @@
 #include <numbers>
 #include <numeric>
 
-#include "device/device.h"
+#include "device/device_buffer.h"
 #include "file/json_fields.h"
 #include "file/safetensors.h"
 #include "noise/noising.h"
@@ -21,7 +21,7 @@ constexpr double kScheduleTolerance = 1e-12, kTolerance = 1e-5, kMapTolerance = 
 class DiffusionCheck {
  public:
   explicit DiffusionCheck(VerifyContext& context)
-      : context_(context), compare_(context.comparison), threads_(context.device.threads()) {
+      : context_(context), compare_(context.comparison), device_(context.device) {
     const nlohmann::json& spec = context.spec;
     const nlohmann::json respacing = spec.value("respacing", nlohmann::json());
     schedule_ =
@@ -48,8 +48,8 @@ class DiffusionCheck {
       throw Error("ERR_MODEL_FORMAT", context.file.path() + ": t: expected one step a sample");
     for (int64_t n = 0; n < batch_.samples; ++n) {
       coefficients_.push_back(stepCoefficients(schedule_, t_[n]));
-      noiseSources_.push_back({.given = noise_.data() + n * batch_.elements()});
-      zSources_.push_back({.given = z_.data() + n * batch_.elements()});
+      noiseSources_.push_back({.given = noise_.device() + n * batch_.elements()});
+      zSources_.push_back({.given = z_.device() + n * batch_.elements()});
     }
   }
 
@@ -71,51 +71,47 @@ class DiffusionCheck {
   }
 
   void checkForward() {
-    xt_.resize(x0_.size());
-    noising(batch_, x0View(), coefficients_.data(), noiseSources_.data(), xt_.data(), threads_);
-    checkImages("x_t", xt_, kTolerance);
+    xt_ = Mirrored<float>(device_, x0_.size());
+    noising(device_, batch_, x0View(), coefficients_.data(), noiseSources_.data(), xt_.device());
+    checkImages("x_t", fetch(xt_), kTolerance);
 
     std::vector<float> mean(x0_.size()), logVariance(x0_.size());
-    for (size_t i = 0; i < x0_.size(); ++i) {
+    for (size_t i = 0; i < mean.size(); ++i) {
       const StepCoefficients& k = coefficients_[i / batch_.elements()];
-      mean[i] = posteriorMean(k, x0_[i], xt_[i]);
+      mean[i] = posteriorMean(k, x0_.host()[i], xt_.host()[i]);
       logVariance[i] = k.posteriorLogVariance;
     }
     checkImages("q_posterior_mean", mean, kTolerance);
     checkImages("q_posterior_log_variance", logVariance, kTolerance);
 
-    std::vector<double> prior(batch_.samples);
-    priorBits(batch_, x0View(), stepCoefficients(schedule_, schedule_.steps() - 1), prior.data(), threads_);
-    checkSamples("prior_bits", prior, kPriorTolerance);
+    Mirrored<double> prior(device_, batch_.samples);
+    priorBits(device_, batch_, x0View(), stepCoefficients(schedule_, schedule_.steps() - 1), prior.device());
+    checkSamples("prior_bits", fetch(prior), kPriorTolerance);
   }
 
   void checkReverse(bool clip) {
     const std::string suffix = clip ? ".clip" : ".noclip";
-    std::vector<float> xstart(x0_.size()), mean(x0_.size()), logVariance(x0_.size()), next(x0_.size());
-    reverseStep(batch_, xt_.data(), modelOutput_.data(), coefficients_.data(), nullptr, zSources_.data(), clip,
-                {xstart.data(), mean.data(), logVariance.data(), next.data()}, threads_);
-    checkImages("pred_xstart" + suffix, xstart, kTolerance);
-    checkImages("p_mean" + suffix, mean, kTolerance);
-    checkImages("p_log_variance" + suffix, logVariance, kTolerance);
+    Mirrored<float> xstart = output(x0_.size()), mean = output(x0_.size()), logVariance = output(x0_.size()),
+                    next = output(x0_.size());
+    reverseStep(device_, batch_, xt_.device(), modelOutput_.device(), coefficients_.data(), nullptr, zSources_.data(),
+                clip, {xstart.device(), mean.device(), logVariance.device(), next.device()});
+    checkImages("pred_xstart" + suffix, fetch(xstart), kTolerance);
+    checkImages("p_mean" + suffix, fetch(mean), kTolerance);
+    checkImages("p_log_variance" + suffix, fetch(logVariance), kTolerance);
     if (!clip) return;
-    checkImages("p_sample", next, kTolerance);
+    checkImages("p_sample", fetch(next), kTolerance);
     std::vector<DdimCoefficients> ddim;
     for (const int32_t t : t_) ddim.push_back(ddimCoefficients(schedule_, t, 0.0));
-    reverseStep(batch_, xt_.data(), modelOutput_.data(), coefficients_.data(), ddim.data(), nullptr, clip,
-                {.next = next.data()}, threads_);
-    checkImages("ddim_sample.eta0", next, kTolerance);
+    reverseStep(device_, batch_, xt_.device(), modelOutput_.device(), coefficients_.data(), ddim.data(), nullptr, clip,
+                {.next = next.device()});
+    checkImages("ddim_sample.eta0", fetch(next), kTolerance);
   }
 
   void checkVariational(bool clip) {
     const std::string suffix = clip ? ".clip" : ".noclip";
-    std::vector<float> kl(x0_.size());
-    variationalMap(batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(), clip, false,
-                   kl.data(), threads_);
+    const std::vector<float> kl = variational(clip, false);
     checkImages("kl_map_nats" + suffix, kl, kMapTolerance);
-
-    std::vector<float> decoder(x0_.size());
-    variationalMap(batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(), clip, true,
-                   decoder.data(), threads_);
+    const std::vector<float> decoder = variational(clip, true);
     const std::string name = "decoder_nll_map_nats" + suffix;
     if (t_[0] == 0) {
       const int64_t shape[] = {1, shape_[1], shape_[2], shape_[3]};
@@ -138,12 +134,12 @@ class DiffusionCheck {
   }
 
   void checkLoss() {
-    std::vector<SampleLoss> losses(batch_.samples);
-    std::vector<float> gradient(modelOutput_.size());
-    diffusionLoss(batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(), vbWeight_,
-                  batch_.samples, losses.data(), gradient.data(), threads_);
+    Mirrored<SampleLoss> losses(device_, batch_.samples);
+    Mirrored<float> gradient = output(modelOutput_.size());
+    diffusionLoss(device_, batch_, x0View(), modelOutput_.device(), coefficients_.data(), noiseSources_.data(),
+                  vbWeight_, batch_.samples, losses.device(), gradient.device());
     std::vector<double> loss, mse, vb;
-    for (const SampleLoss& sample : losses) {
+    for (const SampleLoss& sample : fetch(losses)) {
       loss.push_back(sample.loss);
       mse.push_back(sample.mse);
       vb.push_back(sample.vb);
@@ -153,21 +149,44 @@ class DiffusionCheck {
     checkSamples("loss.vb", vb, kTolerance);
     const int64_t shape[] = {shape_[0], 2 * shape_[1], shape_[2], shape_[3]};
     compare_.check("grad.model_output",
-                   std::span<const float>(toNchw(gradient, batch_.samples, 2 * batch_.channels, batch_.pixels)), shape,
+                   std::span<const float>(toNchw(fetch(gradient), batch_.samples, 2 * batch_.channels, batch_.pixels)), shape,
                    kTolerance);
   }
 
  private:
-  ImageView x0View() const { return {x0_.data(), batch_.elements()}; }
+  ImageView x0View() const { return {x0_.device(), batch_.elements()}; }
 
-  std::vector<float> images(const std::string& name, int64_t channels) {
+  Mirrored<float> output(int64_t size) const { return Mirrored<float>(device_, size); }
+
+  /// What the device has computed, on the host.
+  template <class T>
+  std::span<const T> fetch(Mirrored<T>& values) const {
+    values.download();
+    device_.synchronize();
+    return {values.host(), static_cast<size_t>(values.size())};
+  }
+
+  std::vector<float> variational(bool clip, bool decoder) const {
+    Mirrored<float> nats = output(x0_.size());
+    variationalMap(device_, batch_, x0View(), modelOutput_.device(), coefficients_.data(), noiseSources_.data(), clip,
+                   decoder, nats.device());
+    const auto values = fetch(nats);
+    return {values.begin(), values.end()};
+  }
+
+  Mirrored<float> images(const std::string& name, int64_t channels) {
     compare_.input(name);
     const int64_t shape[] = {shape_[0], channels, shape_[2], shape_[3]};
     const TensorEntry& entry = context_.file.get(name);
     if (!std::ranges::equal(entry.shape, shape))
       throw Error("ERR_MODEL_FORMAT", context_.file.path() + ": " + name + ": expected " + shapeText(shape) + ", got " +
                                           shapeText(entry.shape));
-    return toNhwc(context_.file.floats(name), shape_[0], channels, shape_[2] * shape_[3]);
+    const auto nhwc = toNhwc(context_.file.floats(name), shape_[0], channels, shape_[2] * shape_[3]);
+    Mirrored<float> values(device_, static_cast<int64_t>(nhwc.size()));
+    std::copy(nhwc.begin(), nhwc.end(), values.host());
+    values.upload();
+    device_.synchronize();
+    return values;
   }
 
   void checkImages(const std::string& name, std::span<const float> nhwc, double tolerance) {
@@ -182,9 +201,10 @@ class DiffusionCheck {
 
   /// The score's own kernel must give the mean over channels of the map above, which the file vouches for.
   void checkScoreKernel(const std::vector<float>& kl) {
-    std::vector<float> score(batch_.samples * batch_.pixels);
-    pixelScore(PixelMeasure::kKl, batch_, x0View(), modelOutput_.data(), coefficients_.data(), noiseSources_.data(),
-               nullptr, score.data(), nullptr, nullptr, threads_);
+    Mirrored<float> scored = output(batch_.samples * batch_.pixels);
+    pixelScore(device_, PixelMeasure::kKl, batch_, x0View(), modelOutput_.device(), coefficients_.data(),
+               noiseSources_.data(), nullptr, scored.device(), nullptr, nullptr);
+    const std::span<const float> score = fetch(scored);
     double difference = 0.0, norm = 0.0;
     for (size_t p = 0; p < score.size(); ++p) {
       double mean = 0.0;
@@ -199,12 +219,12 @@ class DiffusionCheck {
 
   VerifyContext& context_;
   Comparison& compare_;
-  int threads_;
+  const Device& device_;
   Schedule schedule_;
   double vbWeight_ = 1.0;
   std::vector<int64_t> shape_;  // [N, C, H, W]
   ImageBatch batch_;
-  std::vector<float> x0_, noise_, z_, modelOutput_, xt_;
+  Mirrored<float> x0_, noise_, z_, modelOutput_, xt_;
   std::vector<int32_t> t_;
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noiseSources_, zSources_;

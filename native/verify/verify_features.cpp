@@ -26,11 +26,12 @@ void verifyFeatures(VerifyContext& context) {
   const std::vector<int64_t> shape = file.get("input").shape;
   if (shape.size() != 4 || shape[1] != 3)
     throw Error("ERR_MODEL_FORMAT", file.path() + ": input: expected [N, 3, H, W], got " + shapeText(shape));
-  ParameterBlock block{std::move(net.parameters), AlignedBuffer()};
+  ParameterBlock block(std::move(net.parameters));
   PlanOptions options;
   options.batch = shape[0];
   options.height = shape[2];
   options.width = shape[3];
+  options.float32 = true;
   Plan plan(context.device, net.graph, options, block);
   // the input follows from the pixels as the weights were trained: (pixel - 127) / 128
   std::vector<float> pixels(static_cast<size_t>(plan.shape(net.input).size()));
@@ -38,13 +39,13 @@ void verifyFeatures(VerifyContext& context) {
   for (float& p : pixels) p = (p - 127.0f) / 128.0f;
   compare.check("input", std::span<const float>(pixels), shape, kTolerance);
   const auto nhwc = toNhwc(pixels, shape[0], 3, shape[2] * shape[3]);
-  std::copy(nhwc.begin(), nhwc.end(), plan.value(net.input));
+  plan.write(net.input, nhwc.data());
   plan.prepare();
   plan.forward(context.cancel);
   for (const Backbone::Tap& tap : net.taps) {
     const Shape& s = plan.shape(tap.tensor);
     const std::vector<int64_t> expected = {s.n, s.c, s.h, s.w};
-    compare.check(tap.name, toNchw({plan.value(tap.tensor), static_cast<size_t>(s.size())}, s.n, s.c, s.h * s.w),
+    compare.check(tap.name, toNchw(hostCopy(context.device, plan.value(tap.tensor), s.size()), s.n, s.c, s.h * s.w),
                   expected, kTolerance);
   }
 }

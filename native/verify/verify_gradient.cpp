@@ -70,9 +70,10 @@ void verifyGradient(VerifyContext& context) {
   for (size_t i = 0; i < labels.size(); ++i) chain.setLabel(static_cast<int64_t>(i), labels[i]);
   const auto x0 = goldenImages(context, "x0", shape);
   std::copy(x0.begin(), x0.end(), chain.image(0));
+  chain.upload();
 
-  const auto planes = [&](const float* nhwc) {
-    return toNchw({nhwc, static_cast<size_t>(shape.n * shape.elements())}, shape.n, shape.c, shape.pixels());
+  const auto planes = [&](const float* onDevice) {
+    return toNchw(hostCopy(context.device, onDevice, shape.n * shape.elements()), shape.n, shape.c, shape.pixels());
   };
   const auto check = [&](const char* name, const std::vector<float>& values, std::vector<int64_t> dims) {
     compare.check(name, std::span<const float>(values), dims, kTolerance);
@@ -89,13 +90,13 @@ void verifyGradient(VerifyContext& context) {
       check("loss", loss, {shape.n});
       check("grad.x0", planes(algorithm.gradient(0)), shape.dims());
     }
-    if (round == 0) check("after_gradient_steps", planes(chain.image(0)), shape.dims());
+    if (round == 0) check("after_gradient_steps", planes(chain.imageOnDevice(0)), shape.dims());
     algorithm.denoise(context.cancel);
-    const std::vector<float> x = planes(chain.image(0));
+    const std::vector<float> x = planes(chain.imageOnDevice(0));
     trajectory.insert(trajectory.end(), x.begin(), x.end());
   }
   check("trajectory", trajectory, trajectoryShape);
-  check("out", planes(chain.image(0)), shape.dims());
+  check("out", planes(chain.imageOnDevice(0)), shape.dims());
 }
 
 }  // namespace ddad

@@ -36,21 +36,25 @@ void verifySample(VerifyContext& context) {
   ReverseChain chain(context.device, golden.net, golden.parameters, settings, shape.n, shape.h, shape.w);
   const std::vector<int32_t> labels = goldenLabels(context, golden.config, shape.n);
   for (size_t i = 0; i < labels.size(); ++i) chain.setLabel(static_cast<int64_t>(i), labels[i]);
+  const int64_t floats = shape.n * shape.elements();
+  Handover given(context.device, floats);
   const std::vector<uint32_t> samples(static_cast<size_t>(shape.n));
   if (fromNoise) {
-    chain.startFromNoise(samples.data(), goldenImages(context, "x_start_noise", shape).data());
+    const auto noise = goldenImages(context, "x_start_noise", shape);
+    chain.startFromNoise(samples.data(), given.take(noise.data(), floats));
   } else {
     const auto x0 = goldenImages(context, "x0", shape);
     std::copy(x0.begin(), x0.end(), chain.image(0));
-    chain.startFromImages(samples.data(), goldenImages(context, "noise", shape).data());
+    const auto noise = goldenImages(context, "noise", shape);
+    chain.startFromImages(samples.data(), given.take(noise.data(), floats));
   }
 
   const auto now = [&] {
-    return toNchw({chain.image(0), static_cast<size_t>(shape.n * shape.elements())}, shape.n, shape.c, shape.pixels());
+    return toNchw(hostCopy(context.device, chain.imageOnDevice(0), floats), shape.n, shape.c, shape.pixels());
   };
   std::vector<float> trajectory;
   for (int i = 0; i < steps; ++i) {
-    chain.step(context.cancel, z.data() + i * shape.n * shape.elements());
+    chain.step(context.cancel, given.take(z.data() + i * floats, floats));
     const std::vector<float> x = now();
     trajectory.insert(trajectory.end(), x.begin(), x.end());
   }

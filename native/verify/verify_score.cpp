@@ -52,7 +52,7 @@ void verifyScore(VerifyContext& context) {
   }
   const UNet net = buildUNet(config.unet);
   checkParameters(net.graph, file, "param.");
-  ParameterBlock parameters{AlignedBuffer(net.graph.parameterFloats()), AlignedBuffer()};
+  ParameterBlock parameters(AlignedBuffer(net.graph.parameterFloats()));
   readParameters(net.graph, file, "param.", parameters.values.data());
 
   const std::vector<int64_t> shape = file.get("x0").shape;  // [N, C, H, W]
@@ -84,11 +84,17 @@ void verifyScore(VerifyContext& context) {
     std::copy_n(x0.data() + static_cast<size_t>(i) * image, image, pass.image(i));
     if (!labels.empty()) pass.setLabel(i, labels[static_cast<size_t>(i)]);
   }
-  pass.run(samples.data(), context.cancel, noise.data());
+  Handover handover(context.device, static_cast<int64_t>(noise.size()));
+  const float* const noiseOnDevice = handover.take(noise.data(), static_cast<int64_t>(noise.size()));
+  pass.run(samples.data(), context.cancel, noiseOnDevice);
 
   const int64_t gh = pass.gridHeight(), gw = pass.gridWidth();
   const int64_t featureShape[] = {n, featureChannels, gh, gw};
-  std::vector<float> raw(pass.features(0), pass.features(0) + n * gh * gw * featureChannels);
+  std::vector<float> raw;
+  for (int64_t i = 0; i < n; ++i) {
+    const float* of = pass.features(i);
+    raw.insert(raw.end(), of, of + gh * gw * featureChannels);
+  }
   for (size_t i = 0; i < raw.size(); ++i) {  // the file has them before their normalisation
     const size_t channel = i % static_cast<size_t>(featureChannels);
     raw[i] = raw[i] * features.std[channel] + features.mean[channel];
@@ -96,15 +102,15 @@ void verifyScore(VerifyContext& context) {
   compare.check("features", toNchw(raw, n, featureChannels, gh * gw), featureShape, kTolerance);
   const auto mapSize = static_cast<size_t>(pixels);
   std::vector<float> kl, errors(static_cast<size_t>(scales * n) * mapSize), pixelMap, featureMap, map, score;
-  std::vector<float> nats(image);
+  DeviceBuffer nats(context.device, c * pixels);
   for (int64_t s = 0; s < scales; ++s)
     for (int64_t i = 0; i < n; ++i) {
       const StepCoefficients k = stepCoefficients(config.schedule, config.steps[static_cast<size_t>(s)]);
       NoiseSource source;
-      source.given = noise.data() + static_cast<size_t>(i * scales + s) * image;
-      variationalMap({1, pixels, static_cast<int>(c)}, {pass.image(i), 0}, pass.output(i, s), &k, &source, true, false,
-                     nats.data(), context.device.threads());
-      const auto planes = toNchw(nats, 1, c, pixels);
+      source.given = noiseOnDevice + (i * scales + s) * c * pixels;
+      variationalMap(context.device, {1, pixels, static_cast<int>(c)}, {pass.xStart(i), 0}, pass.output(i, s), &k,
+                     &source, true, false, nats.data());
+      const auto planes = toNchw(hostCopy(context.device, nats.data(), nats.size()), 1, c, pixels);
       kl.insert(kl.end(), planes.begin(), planes.end());
       resizeBilinear(1, pass.featureErrors(i, s), gw, gh, errors.data() + static_cast<size_t>(s * n + i) * mapSize, w,
                      h);

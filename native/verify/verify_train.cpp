@@ -51,7 +51,7 @@ void verifyTrain(VerifyContext& context) {
                                         std::to_string(batch) + ", " + std::to_string(unet.inChannels) +
                                         ", size, size], got " + shapeText(shape));
   checkParameters(buildUNet(unet).graph, file, "param.");
-  Trainer trainer(openDevice("cpu", context.device.threads()), trainerConfig(spec, shape[3]));
+  Trainer trainer(context.device.shared_from_this(), trainerConfig(spec, shape[3]));
   const Graph& graph = trainer.graph();
   AlignedBuffer start(graph.parameterFloats());
   readParameters(graph, file, "param.", start.data());
@@ -79,9 +79,9 @@ void verifyTrain(VerifyContext& context) {
   const int64_t lossShape[] = {steps, 3}, normShape[] = {steps};
   compare.check("losses", std::span<const float>(losses), lossShape, kTolerance);
   compare.check("grad_norms", std::span<const float>(norms), normShape, kTolerance);
+  const float *weights = trainer.weights(), *averaged = trainer.averagedWeights();
   for (const ParamSpec& p : graph.params())
-    for (const auto& [prefix, block] :
-         {std::pair{"movement.", trainer.weights()}, std::pair{"ema_movement.", trainer.averagedWeights()}}) {
+    for (const auto& [prefix, block] : {std::pair{"movement.", weights}, {"ema_movement.", averaged}}) {
       std::vector<float> moved(static_cast<size_t>(p.size()));
       for (size_t i = 0; i < moved.size(); ++i) {
         const int64_t at = p.offset + static_cast<int64_t>(i);

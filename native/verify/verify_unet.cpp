@@ -22,7 +22,7 @@ void verifyUnet(VerifyContext& context) {
   for (const char* name : {"x", "t", "y", "dout", "param.*"}) compare.input(name);
 
   checkParameters(graph, file, "param.");
-  ParameterBlock block{AlignedBuffer(graph.parameterFloats()), AlignedBuffer(graph.parameterFloats())};
+  ParameterBlock block(AlignedBuffer(graph.parameterFloats()), AlignedBuffer(graph.parameterFloats()));
   readParameters(graph, file, "param.", block.values.data());
   const std::vector<int64_t> shape = file.get("x").shape;
   if (shape.size() != 4)
@@ -35,41 +35,41 @@ void verifyUnet(VerifyContext& context) {
   Plan plan(context.device, graph, options, block);
 
   const int64_t pixels = shape[2] * shape[3];
-  const auto copyImage = [&](const char* name, TensorId id, float* to) {
+  const auto readImage = [&](const char* name, TensorId id) {
     const int64_t channels = graph.tensor(id).channels;
     const std::vector<int64_t> expected = {shape[0], channels, shape[2], shape[3]};
     std::vector<float> values(static_cast<size_t>(plan.shape(id).size()));
     file.readFloats(name, expected, values.data());
-    const auto nhwc = toNhwc(values, shape[0], channels, pixels);
-    std::copy(nhwc.begin(), nhwc.end(), to);
+    return toNhwc(values, shape[0], channels, pixels);
   };
   const auto copyVector = [&](const char* name, TensorId id, int64_t limit) {
     const auto values = file.ints(name);
     if (static_cast<int64_t>(values.size()) != shape[0])
       throw Error("ERR_MODEL_FORMAT", file.path() + ": " + name + ": expected one value a sample");
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (values[i] < 0 || values[i] >= limit)
+    for (const int32_t value : values)
+      if (value < 0 || value >= limit)
         throw Error("ERR_MODEL_FORMAT", file.path() + ": " + name + ": expected 0 to " + std::to_string(limit - 1));
-      plan.value(id)[i] = static_cast<float>(values[i]);
-    }
+    const std::vector<float> floats(values.begin(), values.end());
+    plan.write(id, floats.data());
   };
-  copyImage("x", net.x, plan.value(net.x));
+  plan.write(net.x, readImage("x", net.x).data());
   copyVector("t", net.t, 1000000);
   if (net.y >= 0) copyVector("y", net.y, UNetConfig::fromJson(context.spec.at("config")).numClasses);
 
   plan.prepare();
   plan.forward(context.cancel);
-  const auto checkImage = [&](const char* name, TensorId id, const float* values, double tolerance) {
+  const auto checkImage = [&](const char* name, TensorId id, const float* onDevice, double tolerance) {
     const int64_t channels = graph.tensor(id).channels;
     const std::vector<int64_t> expected = {shape[0], channels, shape[2], shape[3]};
-    compare.check(name, toNchw({values, static_cast<size_t>(plan.shape(id).size())}, shape[0], channels, pixels),
+    compare.check(name, toNchw(hostCopy(context.device, onDevice, plan.shape(id).size()), shape[0], channels, pixels),
                   expected, tolerance);
   };
   checkImage("out", net.out, plan.value(net.out), kOutputTolerance);
 
-  copyImage("dout", net.out, plan.gradient(net.out));
+  plan.writeGradient(net.out, readImage("dout", net.out).data());
   plan.backward(context.cancel);
   checkImage("grad.x", net.x, plan.gradient(net.x), kGradientTolerance);
+  block.downloadGradients();
   for (const ParamSpec& p : graph.params()) {
     const std::span<const float> gradient(block.gradients.data() + p.offset, static_cast<size_t>(p.size()));
     compare.check("grad." + p.name, gradient, p.shape, kGradientTolerance);

@@ -17,6 +17,8 @@ using namespace ddad::testing;
 
 namespace {
 
+std::shared_ptr<Device> cpu(int threads) { return openDevice("cpu", threads); }
+
 std::vector<float> pick(const std::vector<float>& values, int64_t first, int64_t count) {
   return {values.begin() + first, values.begin() + first + count};
 }
@@ -34,7 +36,7 @@ TEST_SUITE("noise") {
     const NoiseSource source{nullptr, 0x123456789abcdefull, kStreamScoreNoise, 17, 5};
     for (const int64_t count : {1, 3, 4, 1023, 5000}) {
       std::vector<float> noise(count);
-      fillNormal(source, count, noise.data(), 2);
+      fillNormal(*cpu(2), source, count, noise.data());
       double worst = 0.0;
       for (int64_t e = 0; e < count; ++e) {
         float block[4];
@@ -54,21 +56,21 @@ TEST_SUITE("noise") {
       std::vector<PixelStatistics> statistics(all.samples());
       const std::vector<EnsembleTerm> terms = {{1, 0}, {0.5f, 1}, {2, -1}, {3, 0.25f}, {0.1f, 2}};
       std::vector<float> map(all.pixels());
-      noising(all.batch, all.x0View(), all.k.data(), all.drawn.data(), xt.data(), 1);
-      diffusionLoss(all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), 1.0, 5, losses.data(),
-                    gradient.data(), 1);
-      pixelScore(PixelMeasure::kKl, all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(),
-                 terms.data(), kl.data(), statistics.data(), map.data(), 1);
+      noising(*cpu(1), all.batch, all.x0View(), all.k.data(), all.drawn.data(), xt.data());
+      diffusionLoss(*cpu(1), all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), 1.0, 5, losses.data(),
+                    gradient.data());
+      pixelScore(*cpu(1), PixelMeasure::kKl, all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(),
+                 terms.data(), kl.data(), statistics.data(), map.data());
 
       for (const int threads : {2, 3, 8}) {
         std::vector<float> xt2(xt.size()), gradient2(gradient.size()), kl2(kl.size()), map2(map.size());
         std::vector<SampleLoss> losses2(5);
         std::vector<PixelStatistics> statistics2(5);
-        noising(all.batch, all.x0View(), all.k.data(), all.drawn.data(), xt2.data(), threads);
-        diffusionLoss(all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), 1.0, 5,
-                      losses2.data(), gradient2.data(), threads);
-        pixelScore(PixelMeasure::kKl, all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(),
-                   terms.data(), kl2.data(), statistics2.data(), map2.data(), threads);
+        noising(*cpu(threads), all.batch, all.x0View(), all.k.data(), all.drawn.data(), xt2.data());
+        diffusionLoss(*cpu(threads), all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), 1.0, 5,
+                      losses2.data(), gradient2.data());
+        pixelScore(*cpu(threads), PixelMeasure::kKl, all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(),
+                   terms.data(), kl2.data(), statistics2.data(), map2.data());
         CHECK(xt2 == xt);
         CHECK(gradient2 == gradient);
         CHECK(kl2 == kl);
@@ -83,9 +85,9 @@ TEST_SUITE("noise") {
         const ImageView x0{all.x0.data() + first * images, images};
         std::vector<float> xt2(count * images), gradient2(2 * count * images);
         std::vector<SampleLoss> losses2(count);
-        noising(part, x0, &all.k[first], &all.drawn[first], xt2.data(), 2);
-        diffusionLoss(part, x0, all.output.data() + 2 * first * images, &all.k[first], &all.drawn[first], 1.0, 5,
-                      losses2.data(), gradient2.data(), 2);
+        noising(*cpu(2), part, x0, &all.k[first], &all.drawn[first], xt2.data());
+        diffusionLoss(*cpu(2), part, x0, all.output.data() + 2 * first * images, &all.k[first], &all.drawn[first], 1.0, 5,
+                      losses2.data(), gradient2.data());
         CHECK(xt2 == pick(xt, first * images, count * images));
         CHECK(gradient2 == pick(gradient, 2 * first * images, 2 * count * images));
         CHECK(std::memcmp(losses2.data(), &losses[first], sizeof(SampleLoss) * count) == 0);
@@ -98,16 +100,16 @@ TEST_SUITE("noise") {
     std::vector<NoiseSource> given;
     std::vector<float> noise(c.images());
     for (int64_t n = 0; n < 2; ++n) {
-      fillNormal(c.drawn[n], c.batch.elements(), noise.data() + n * c.batch.elements(), 1);
+      fillNormal(*cpu(1), c.drawn[n], c.batch.elements(), noise.data() + n * c.batch.elements());
       given.push_back({.given = noise.data() + n * c.batch.elements()});
     }
     std::vector<float> a(c.images()), b(c.images()), ga(c.outputs()), gb(c.outputs());
     SampleLoss la[2], lb[2];
-    noising(c.batch, c.x0View(), c.k.data(), c.drawn.data(), a.data(), 1);
-    noising(c.batch, c.x0View(), c.k.data(), given.data(), b.data(), 1);
+    noising(*cpu(1), c.batch, c.x0View(), c.k.data(), c.drawn.data(), a.data());
+    noising(*cpu(1), c.batch, c.x0View(), c.k.data(), given.data(), b.data());
     CHECK(a == b);
-    diffusionLoss(c.batch, c.x0View(), c.output.data(), c.k.data(), c.drawn.data(), 1, 2, la, ga.data(), 1);
-    diffusionLoss(c.batch, c.x0View(), c.output.data(), c.k.data(), given.data(), 1, 2, lb, gb.data(), 1);
+    diffusionLoss(*cpu(1), c.batch, c.x0View(), c.output.data(), c.k.data(), c.drawn.data(), 1, 2, la, ga.data());
+    diffusionLoss(*cpu(1), c.batch, c.x0View(), c.output.data(), c.k.data(), given.data(), 1, 2, lb, gb.data());
     CHECK(ga == gb);
     CHECK(la[1].loss == lb[1].loss);
   }
@@ -120,8 +122,8 @@ TEST_SUITE("noise") {
         const NoiseCase c(4, 23, channels, {0, 1, 400, 999});
         std::vector<SampleLoss> losses(4);
         std::vector<float> gradient(c.outputs());
-        diffusionLoss(c.batch, c.x0View(), c.output.data(), c.k.data(), c.sources().data(), vbWeight, 4, losses.data(),
-                      gradient.data(), 1);
+        diffusionLoss(*cpu(1), c.batch, c.x0View(), c.output.data(), c.k.data(), c.sources().data(), vbWeight, 4, losses.data(),
+                      gradient.data());
         double error2 = 0.0, norm2 = 0.0;
         for (int64_t n = 0; n < 4; ++n) {
           CAPTURE(n);
@@ -177,8 +179,8 @@ TEST_SUITE("noise") {
         std::vector<float> values(3000), map(1000);
         std::vector<PixelStatistics> statistics(3);
         const std::vector<EnsembleTerm> terms = {{2, 0.5f}, {-1, 0}, {0.25f, 1}};
-        pixelScore(measure, c.batch, c.x0View(), c.output.data(), c.k.data(), c.sources().data(), terms.data(),
-                   values.data(), statistics.data(), map.data(), 2);
+        pixelScore(*cpu(2), measure, c.batch, c.x0View(), c.output.data(), c.k.data(), c.sources().data(), terms.data(),
+                   values.data(), statistics.data(), map.data());
         for (int64_t n = 0; n < 3; ++n) {
           const std::vector<double> exact = referencePixels(measure, c, n);
           double error2 = 0.0, norm2 = 0.0, sum = 0.0, squares = 0.0;
@@ -211,13 +213,13 @@ TEST_SUITE("noise") {
     NoiseCase c(3, 100, 3, {5, 50, 100});
     for (int64_t n = 1; n < 3; ++n) std::copy_n(c.x0.data(), c.batch.elements(), c.x0.data() + n * c.batch.elements());
     std::vector<float> apart(300), shared(300), xa(c.images()), xs(c.images());
-    pixelScore(PixelMeasure::kKl, c.batch, c.x0View(), c.output.data(), c.k.data(), c.drawn.data(), nullptr,
-               apart.data(), nullptr, nullptr, 1);
-    pixelScore(PixelMeasure::kKl, c.batch, {c.x0.data(), 0}, c.output.data(), c.k.data(), c.drawn.data(), nullptr,
-               shared.data(), nullptr, nullptr, 1);
+    pixelScore(*cpu(1), PixelMeasure::kKl, c.batch, c.x0View(), c.output.data(), c.k.data(), c.drawn.data(), nullptr,
+               apart.data(), nullptr, nullptr);
+    pixelScore(*cpu(1), PixelMeasure::kKl, c.batch, {c.x0.data(), 0}, c.output.data(), c.k.data(), c.drawn.data(), nullptr,
+               shared.data(), nullptr, nullptr);
     CHECK(apart == shared);
-    noising(c.batch, c.x0View(), c.k.data(), c.drawn.data(), xa.data(), 1);
-    noising(c.batch, {c.x0.data(), 0}, c.k.data(), c.drawn.data(), xs.data(), 1);
+    noising(*cpu(1), c.batch, c.x0View(), c.k.data(), c.drawn.data(), xa.data());
+    noising(*cpu(1), c.batch, {c.x0.data(), 0}, c.k.data(), c.drawn.data(), xs.data());
     CHECK(xa == xs);
   }
 
@@ -230,12 +232,12 @@ TEST_SUITE("noise") {
         SampleLoss loss;
         std::vector<float> gradient(128), kl(64);
         PixelStatistics statistics;
-        diffusionLoss(bad.batch, bad.x0View(), bad.output.data(), bad.k.data(), bad.drawn.data(), 1, 1, &loss,
-                      gradient.data(), 1);
+        diffusionLoss(*cpu(1), bad.batch, bad.x0View(), bad.output.data(), bad.k.data(), bad.drawn.data(), 1, 1, &loss,
+                      gradient.data());
         CHECK(std::isnan(loss.loss));
         CHECK(std::isnan(gradient[21]));
-        pixelScore(PixelMeasure::kKl, bad.batch, bad.x0View(), bad.output.data(), bad.k.data(), bad.drawn.data(),
-                   nullptr, kl.data(), &statistics, nullptr, 1);
+        pixelScore(*cpu(1), PixelMeasure::kKl, bad.batch, bad.x0View(), bad.output.data(), bad.k.data(), bad.drawn.data(),
+                   nullptr, kl.data(), &statistics, nullptr);
         CHECK(std::isnan(kl[10]));
         CHECK(std::isnan(statistics.mean));
         CHECK(std::isnan(statistics.std));
@@ -273,18 +275,18 @@ TEST_SUITE("noise") {
   TEST_CASE("reverse steps") {
     const NoiseCase c(2, 300, 3, {0, 60});
     std::vector<float> xt(c.images()), exact = c.output;
-    noising(c.batch, c.x0View(), c.k.data(), c.sources().data(), xt.data(), 1);
+    noising(*cpu(1), c.batch, c.x0View(), c.k.data(), c.sources().data(), xt.data());
     // A network that knows the noise: xhat0 is x_0, the mean is the posterior's.
     for (int64_t p = 0; p < 600; ++p)
       for (int i = 0; i < 3; ++i) exact[p * 6 + i] = c.noise[p * 3 + i];
     std::vector<float> xstart(c.images()), mean(c.images()), logVariance(c.images()), next(c.images());
     const std::vector<NoiseSource> z = {{nullptr, 1, kStreamSampling, 0, 0}, {nullptr, 1, kStreamSampling, 60, 1}};
-    reverseStep(c.batch, xt.data(), exact.data(), c.k.data(), nullptr, z.data(), true,
-                {xstart.data(), mean.data(), logVariance.data(), next.data()}, 2);
+    reverseStep(*cpu(2), c.batch, xt.data(), exact.data(), c.k.data(), nullptr, z.data(), true,
+                {xstart.data(), mean.data(), logVariance.data(), next.data()});
     CHECK(largest(xstart, c.x0) < 1e-5);
     for (int64_t i = 0; i < c.batch.elements(); ++i) CHECK(next[i] == mean[i]);  // nothing random at step 0
     std::vector<float> drawn(c.batch.elements());
-    fillNormal(z[1], c.batch.elements(), drawn.data(), 1);
+    fillNormal(*cpu(1), z[1], c.batch.elements(), drawn.data());
     for (int64_t i = 0; i < c.batch.elements(); ++i) {
       const int64_t at = c.batch.elements() + i;
       CHECK(mean[at] == doctest::Approx(posteriorMean(c.k[1], c.x0[at], xt[at])).epsilon(1e-5).scale(1));
@@ -294,7 +296,7 @@ TEST_SUITE("noise") {
     const Schedule schedule = makeSchedule("linear", 1000, std::nullopt);
     const std::vector<DdimCoefficients> ddim = {ddimCoefficients(schedule, 0, 0), ddimCoefficients(schedule, 60, 0)};
     std::vector<float> moved(c.images());
-    reverseStep(c.batch, xt.data(), exact.data(), c.k.data(), ddim.data(), nullptr, true, {.next = moved.data()}, 1);
+    reverseStep(*cpu(1), c.batch, xt.data(), exact.data(), c.k.data(), ddim.data(), nullptr, true, {.next = moved.data()});
     const StepCoefficients before = stepCoefficients(schedule, 59);
     for (int64_t i = c.batch.elements(); i < c.images(); ++i)
       CHECK(moved[i] == doctest::Approx(qSample(before, c.x0[i], c.noise[i])).epsilon(1e-4).scale(1));
@@ -304,7 +306,7 @@ TEST_SUITE("noise") {
     const NoiseCase c(2, 500, 3, {0, 1});
     const Schedule schedule = makeSchedule("linear", 1000, std::nullopt);
     double bits[2];
-    priorBits(c.batch, c.x0View(), stepCoefficients(schedule, 999), bits, 1);
+    priorBits(*cpu(1), c.batch, c.x0View(), stepCoefficients(schedule, 999), bits);
     const double abar = schedule.alphasCumprod[999];
     for (int64_t n = 0; n < 2; ++n) {
       double sum = 0.0;
@@ -317,7 +319,7 @@ TEST_SUITE("noise") {
 
   TEST_CASE("too many channels are refused") {
     const ImageBatch batch{1, 1, kMaxImageChannels + 1};
-    CHECK_THROWS_AS(noising(batch, {}, nullptr, nullptr, nullptr, 1), Error);
-    CHECK_THROWS_AS(noising({1, 1, 0}, {}, nullptr, nullptr, nullptr, 1), Error);
+    CHECK_THROWS_AS(noising(*cpu(1), batch, {}, nullptr, nullptr, nullptr), Error);
+    CHECK_THROWS_AS(noising(*cpu(1), {1, 1, 0}, {}, nullptr, nullptr, nullptr), Error);
   }
 }

@@ -1,0 +1,135 @@
+#pragma once
+// Memory of a device, and memory that the host and a device have in common.
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "device/device.h"
+
+namespace ddad {
+
+/// One zeroed block of floats in a device's memory.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  /// Throws ERR_MEMORY.
+  DeviceBuffer(const Device& device, int64_t count) : device_(device.shared_from_this()), count_(count) {
+    if (count > 0) data_ = static_cast<float*>(device.allocate(bytes()));
+  }
+  ~DeviceBuffer() {
+    if (data_) device_->release(data_);
+  }
+  DeviceBuffer(DeviceBuffer&& other) noexcept { *this = std::move(other); }
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(data_, other.data_);
+    std::swap(count_, other.count_);
+    return *this;
+  }
+  float* data() noexcept { return data_; }
+  const float* data() const noexcept { return data_; }
+  int64_t size() const noexcept { return count_; }
+  int64_t bytes() const noexcept { return count_ * static_cast<int64_t>(sizeof(float)); }
+
+ private:
+  std::shared_ptr<const Device> device_;
+  float* data_ = nullptr;
+  int64_t count_ = 0;
+};
+
+/// An array that the host and the device both see: one block where the device shares the host's memory, else a block on
+/// each side, the host's such that copies run beside its work. `T` is plain data.
+template <class T>
+class Mirrored {
+ public:
+  Mirrored() = default;
+  Mirrored(const Device& device, int64_t count) : device_(device.shared_from_this()), count_(count) {
+    if (count <= 0) return;
+    on_ = static_cast<T*>(device.allocate(bytes()));
+    try {
+      host_ = device.sharesHostMemory() ? on_ : static_cast<T*>(device.allocateStaging(bytes()));
+    } catch (...) {
+      device.release(on_);
+      throw;
+    }
+  }
+  ~Mirrored() {
+    if (host_ && host_ != on_) device_->releaseStaging(host_);
+    if (on_) device_->release(on_);
+  }
+  Mirrored(Mirrored&& other) noexcept { *this = std::move(other); }
+  Mirrored& operator=(Mirrored&& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(host_, other.host_);
+    std::swap(on_, other.on_);
+    std::swap(count_, other.count_);
+    return *this;
+  }
+  T* host() noexcept { return host_; }
+  const T* host() const noexcept { return host_; }
+  T* device() noexcept { return on_; }
+  const T* device() const noexcept { return on_; }
+  int64_t size() const noexcept { return count_; }
+  int64_t bytes() const noexcept { return count_ * static_cast<int64_t>(sizeof(T)); }
+
+  /// Enqueue a copy of `count` values from `first` on; the host's stay as they are until Device::synchronize.
+  void upload(int64_t first, int64_t count) {
+    if (host_ != on_) device_->upload(on_ + first, host_ + first, count * static_cast<int64_t>(sizeof(T)));
+  }
+  void upload() { upload(0, count_); }
+  /// The host reads them after Device::synchronize.
+  void download(int64_t first, int64_t count) {
+    if (host_ != on_) device_->download(host_ + first, on_ + first, count * static_cast<int64_t>(sizeof(T)));
+  }
+  void download() { download(0, count_); }
+
+ private:
+  std::shared_ptr<const Device> device_;
+  T *host_ = nullptr, *on_ = nullptr;
+  int64_t count_ = 0;
+};
+
+/// Values of a device's memory on the host, after everything enqueued.
+inline std::vector<float> hostCopy(const Device& device, const float* from, int64_t count) {
+  std::vector<float> values(static_cast<size_t>(count));
+  device.download(values.data(), from, count * static_cast<int64_t>(sizeof(float)));
+  device.synchronize();
+  return values;
+}
+
+/// Arrays of the caller on their way to a device.
+class Handover {
+ public:
+  Handover() = default;
+  /// For at most `most` floats at a time.
+  Handover(const Device& device, int64_t most) : copy_(device, device.sharesHostMemory() ? 0 : most) {}
+  /// `values` as the device sees them: themselves, or a copy that is on its way. The array may change when the call
+  /// returns only where the device has a memory of its own; the copy is that of the last call.
+  const float* take(const float* values, int64_t count) {
+    if (copy_.size() == 0) return values;
+    std::copy_n(values, count, copy_.host());
+    copy_.upload(0, count);
+    return copy_.device();
+  }
+
+ private:
+  Mirrored<float> copy_;
+};
+
+/// Arrays of a device on their way to the host.
+class Handback {
+ public:
+  /// `values` as the host sees them, after everything enqueued: themselves, or a copy, which is that of the last call.
+  const float* take(const Device& device, const float* values, int64_t count) {
+    if (device.sharesHostMemory()) return values;
+    copy_ = hostCopy(device, values, count);
+    return copy_.data();
+  }
+
+ private:
+  std::vector<float> copy_;
+};
+
+}  // namespace ddad
