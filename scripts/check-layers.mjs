@@ -16,6 +16,7 @@ export const nativeLayers = (() => {
   const verify = ['train', ...train];
   const exporting = ['score', ...score];
   const profile = train;
+  const cuda = ['train', ...train];
   const bind = ['verify', 'profile', 'import', 'export', ...verify];
   return {
     tensor,
@@ -32,12 +33,16 @@ export const nativeLayers = (() => {
     profile,
     verify,
     export: exporting,
+    cuda,
     bind,
   };
 })();
 
 /** What a *_simd.cpp may include of the system: nothing that brings functions the linker could share with other code. */
 const simdHeaders = ['cstdint', 'cstddef', 'cfloat', 'climits', 'immintrin.h'];
+/** Files of the CUDA device's library, which nothing else includes: the engine is compiled without a toolkit. */
+const ofCuda = /_cuda\.(cpp|h)$|\.cuh?$/;
+const cudaHeaders = /^(cuda|cublas|cudnn|cooperative_groups|cub\/|nvrtc|nvtx|mma\.h|driver_types\.h|device_launch)/;
 const maxLines = 500;
 
 function filesOf(root, folder, pattern) {
@@ -48,6 +53,13 @@ function filesOf(root, folder, pattern) {
     .filter((name) => pattern.test(name))
     .map((name) => `${folder}/${name.split(path.sep).join('/')}`)
     .sort();
+}
+
+/** Whether the toolkit's type of bfloat16 is included where nvcc compiles the header, and only there. */
+function guarded(header, text) {
+  return (
+    header === 'cuda_bf16.h' && /#\s*if(def\s+| defined\()__CUDACC__\)?\s+#\s*include <cuda_bf16\.h>\s+#/.test(text)
+  );
 }
 
 function checkNativeFile(root, file, text) {
@@ -62,6 +74,9 @@ function checkNativeFile(root, file, text) {
     }
     if (angled && file.endsWith('_simd.cpp') && !simdHeaders.includes(angled)) {
       problems.push(`${file}: a *_simd.cpp may not include <${angled}>`);
+    }
+    if (!ofCuda.test(file) && (ofCuda.test(name) || cudaHeaders.test(angled ?? '')) && !guarded(angled, text)) {
+      problems.push(`${file}: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include ${name}`);
     }
     if (!quoted || /^dnnl\w*\.hp*$/.test(quoted) || fs.existsSync(path.join(root, 'third_party', quoted))) continue;
     const target = quoted.split('/')[0];
@@ -145,7 +160,7 @@ export function checkLayers(root) {
   const native = filesOf(root, 'native', /\.(cpp|h|cu|cuh)$/);
   const source = filesOf(root, 'src', /\.ts$/);
   const others = ['test', 'bench', 'scripts', 'bin', 'examples'].flatMap((at) =>
-    filesOf(root, at, /\.(cpp|h|js|mjs|ts|py)$/),
+    filesOf(root, at, /\.(cpp|h|cu|cuh|js|mjs|ts|py)$/),
   );
   return [
     ...native.flatMap((file) => checkNativeFile(root, file, read(file))),

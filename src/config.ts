@@ -371,6 +371,7 @@ const changeable = new Set<keyof TrainerOptions>([
   'positions',
   'memory',
   'device',
+  'precision',
   'threads',
 ]);
 

@@ -125,8 +125,14 @@ export class Detector {
     return atCaller(async () => {
       if (typeof path !== 'string')
         throw new DdadError('ERR_ARGUMENT', `load: expected a model's path, got ${kindOf(path)}`);
-      const { device = 'auto', threads = 0, scoring = {}, ...given } = parseOptions(loadOptions, options);
-      const engine = JSON.stringify({ device, threads });
+      const {
+        device = 'auto',
+        threads = 0,
+        precision = 'float32',
+        scoring = {},
+        ...given
+      } = parseOptions(loadOptions, options);
+      const engine = JSON.stringify({ device, threads, precision });
       const native = await callNative(given.signal, (token) => addon().loadDetector(path, engine, token)).catch(
         (error: unknown) => {
           throw modelError(error, path);

@@ -178,6 +178,12 @@ export type ProfileKind = 'ceiling' | 'forward' | 'backward' | 'pass';
 export interface Addon {
   info(): string;
   backboneTaps(path: string, token: CancelToken): Promise<string>;
+  /**
+   * What training a model of this configuration takes, without building it: JSON of {"parameters","optimizer",
+   * "activations","packedWeights","total","available","largestBatch"}. `options` is JSON of {"device","threads",
+   * "precision","backbone"}.
+   */
+  trainingMemory(config: string, options: string, token: CancelToken): Promise<string>;
   CancelToken: new () => CancelToken;
   NativeImporter: new (path: string) => NativeImporter;
   PixelBuffer: new (bytes: number) => PixelBuffer;

@@ -10,10 +10,20 @@ export const topPixels = z.union(
     error: 'expected { count: a number of pixels } or { share: above 0, at most 1 }',
   },
 );
-const deviceName = z.enum(['auto', 'cpu', 'cuda']);
+const deviceName = z
+  .string()
+  .regex(/^(auto|cpu|cuda(:\d{1,3})?)$/, 'expected auto, cpu, cuda or cuda:N (the GPU of that number)');
+const precisionName = z.enum(['float32', 'tf32', 'bf16']);
 
-/** Which device computes, and how many threads a CPU gives (0: all). */
-export const deviceOptions = z.strictObject({ device: deviceName.optional(), threads: whole(0, 1024).optional() });
+/**
+ * Which device computes, how many threads of the CPU it may use (0: all), and what products are computed in: a CPU has
+ * float32; a GPU also tf32 (float32 rounded to 11 bits for products) and bf16 (8 bits, activations too).
+ */
+export const deviceOptions = z.strictObject({
+  device: deviceName.optional(),
+  threads: whole(0, 1024).optional(),
+  precision: precisionName.optional(),
+});
 
 const unetOptions = z.strictObject({
   modelChannels: whole(32, 1024).multipleOf(32).optional(),
@@ -65,8 +75,7 @@ const trainerOptions = z.strictObject({
     .optional(),
   alpha: z.number().min(0).max(1).optional(),
   init: z.string().min(1).optional(),
-  device: deviceName.optional(),
-  threads: whole(0, 1024).optional(),
+  ...deviceOptions.shape,
 });
 
 const { size, backbone, featureStrides, featureScale } = trainerOptions.shape;

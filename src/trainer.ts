@@ -144,7 +144,7 @@ export class Trainer {
   async #open(dataset: string | readonly string[], options: FitOptions): Promise<Run> {
     const { signal, resume } = options;
     throwIfAborted(signal);
-    const { device = 'auto', threads = 0 } = this.#options;
+    const { device = 'auto', threads = 0, precision = 'float32' } = this.#options;
     const images = await findImages(dataset);
     const saved = resume === undefined ? undefined : await readCheckpoint(resume);
     if (saved && saved.state.fingerprint !== images.fingerprint) {
@@ -161,7 +161,7 @@ export class Trainer {
     const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images, options, init);
     const brought = resume ?? (init && ownFeatures(init, this.#options) ? init.file : undefined);
     const backbone = config.features ? (brought ?? this.#options.backbone ?? defaultBackbone) : '';
-    const engine = JSON.stringify({ device, threads, backbone });
+    const engine = JSON.stringify({ device, threads, precision, backbone });
     const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
     const { fingerprint, files } = images;
     const state = saved?.state ?? { step: 0, elapsedMs: 0, fingerprint, images: files.length };
@@ -375,4 +375,21 @@ async function writeCheckpoint(
   const metadata = JSON.stringify({ ...config, checkpoint: state });
   // Not cancellable: what an aborted run keeps is written here.
   await callNative(undefined, (token) => native.saveCheckpoint(path, metadata, token));
+}
+
+/** Bytes of the device's memory that training takes, what it has left, and the largest batch that fits in there. */
+export type TrainingMemory = Record<
+  'parameters' | 'optimizer' | 'activations' | 'packedWeights' | 'total' | 'available' | 'largestBatch',
+  number
+>;
+
+/** What training with these options takes, without building anything: at the size that the options or preset name. */
+export async function trainingMemory(options: TrainerOptions, signal?: AbortSignal): Promise<TrainingMemory> {
+  const given = parseTrainerOptions(options);
+  const { device = 'auto', threads = 0, precision = 'float32' } = given;
+  const config = expandConfig(given, await readTaps(given.backbone, signal));
+  const backbone = config.features ? (given.backbone ?? defaultBackbone) : '';
+  const engine = JSON.stringify({ device, threads, precision, backbone });
+  const report = await callNative(signal, (token) => addon().trainingMemory(JSON.stringify(config), engine, token));
+  return JSON.parse(report) as TrainingMemory;
 }

@@ -123,8 +123,7 @@ const float* FeatureDistance::distances(int64_t i) {
 double FeatureDistance::loss(int64_t i) {
   const float* of = distances(i);
   double sum = 0;
-  for (int64_t p = 0; p < positions(); ++p)
-    sum += static_cast<double>(weights_.host()[p]) * static_cast<double>(of[p]);
+  for (int64_t p = 0; p < positions(); ++p) sum += static_cast<double>(weights_.host()[p]) * static_cast<double>(of[p]);
   return sum;
 }
 
@@ -132,8 +131,7 @@ void FeatureDistance::gradient(int64_t channels, float* to, const Cancel& cancel
   for (const Backbone::Tap& tap : source_.backbone.taps)  // also of those that the features leave out
     device_.clear(plan_.gradient(tap.tensor), plan_.shape(tap.tensor).size() * static_cast<int64_t>(sizeof(float)));
   for (size_t t = 0; t < selections_.size(); ++t)
-    resizeTapBack(device_, selections_[t].resize(), featureGradient_.data(),
-                  plan_.gradient(source_.taps[t].tensor));
+    resizeTapBack(device_, selections_[t].resize(), featureGradient_.data(), plan_.gradient(source_.taps[t].tensor));
   plan_.backward(cancel);
   sumChannels(device_, plan_.gradient(source_.backbone.input), images_ * height_ * width_, channels, to);
 }

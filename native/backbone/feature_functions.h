@@ -12,9 +12,9 @@ namespace ddad {
 struct TapResize {
   int64_t images, inHeight, inWidth, inChannels;
   int64_t height, width, outChannels;
-  int64_t count = 0;                                      // channels that are taken
-  const int32_t *source = nullptr, *place = nullptr;      // [count], ascending
-  const float *mean = nullptr, *inverseStd = nullptr;     // [count]
+  int64_t count = 0;                                   // channels that are taken
+  const int32_t *source = nullptr, *place = nullptr;   // [count], ascending
+  const float *mean = nullptr, *inverseStd = nullptr;  // [count]
 };
 
 struct FeatureFunctions {

@@ -106,15 +106,15 @@ void mahalanobis(const Device& device, const FeatureGaussian& gaussian, const fl
     throw Error("ERR_INTERNAL", "the Gaussian is of another grid than the features");
   const FeatureGaussian::OnDevice arrays = gaussian.on(device);
   if (const void* own = device.functions(FunctionTable::kFeatures))
-    return static_cast<const FeatureFunctions*>(own)->mahalanobis(device, arrays.mean, arrays.precision, shape.pooled(),
-                                                                  d, features, n, positions, distances, weights,
-                                                                  gradient);
+    return static_cast<const FeatureFunctions*>(own)->mahalanobis(
+        device, arrays.mean, arrays.precision, shape.pooled(), d, features, n, positions, distances, weights, gradient);
   const auto kernel = DDAD_DISPATCH(squaredMahalanobis);
   parallelFor(device.threads(), (total + kPositions - 1) / kPositions, [&](int64_t part) {
     float difference[kMaxDims], product[kMaxDims];
     for (int64_t i = part * kPositions; i < std::min(total, (part + 1) * kPositions); ++i) {
       const int64_t position = i % positions, group = shape.pooled() ? 0 : position;
-      const double squared = kernel(features + i * d, arrays.mean + group * d, arrays.precision + group * d * d, d, difference, product);
+      const double squared =
+          kernel(features + i * d, arrays.mean + group * d, arrays.precision + group * d * d, d, difference, product);
       // rounding may make a tiny one negative; NaN stays
       const double distance = squared < 0 ? 0.0 : std::sqrt(squared);
       distances[i] = static_cast<float>(distance);

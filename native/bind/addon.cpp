@@ -19,8 +19,8 @@
 #include "bind/pixel_buffer.h"
 #include "bind/profile_binding.h"
 #include "bind/trainer_binding.h"
-#include "device/device.h"
 #include "device/info.h"
+#include "train/trainer.h"
 #include "verify/verify.h"
 
 namespace ddad::bind {
@@ -43,8 +43,26 @@ Napi::Value verify(const Napi::CallbackInfo& call) {
         .submit(deferred, nullptr, &token,
                 [path = std::move(path), backbone = std::move(backbone),
                  options = std::move(options)](const Cancel& cancel) -> ToValue {
-                  const auto device = openDevice(options.device, options.threads);
+                  const auto device = options.open();
                   std::string report = toText(verifyFile(*device, path, backbone, cancel));
+                  return [report = std::move(report)](Napi::Env env) { return Napi::String::New(env, report); };
+                });
+  });
+}
+
+/// trainingMemory(config, options, token): Promise<string>, JSON: see Trainer::estimateMemory
+Napi::Value trainingMemory(const Napi::CallbackInfo& call) {
+  return callAsync(call.Env(), [&](napi_deferred deferred) {
+    nlohmann::json config = expectJson(call[0], "trainingMemory: config");
+    const nlohmann::json json = expectJson(call[1], "trainingMemory: options");
+    DeviceOptions options = deviceOptions(json, "trainingMemory: options");
+    std::string backbone = textOption(json, "backbone", "", "trainingMemory: options");
+    CancelToken& token = expectToken(call[2], "trainingMemory: token");
+    EnvData::of(call.Env())
+        .submit(deferred, nullptr, &token,
+                [config = std::move(config), backbone = std::move(backbone),
+                 options = std::move(options)](const Cancel&) -> ToValue {
+                  std::string report = toText(Trainer::estimateMemory(*options.open(), config, backbone));
                   return [report = std::move(report)](Napi::Env env) { return Napi::String::New(env, report); };
                 });
   });
@@ -109,6 +127,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeImporter", NativeImporter::define(env));
   exports.Set("PixelBuffer", PixelBuffer::define(env));
   exports.Set("NativeTrainer", NativeTrainer::define(env));
+  exports.Set("trainingMemory", Napi::Function::New<trainingMemory>(env, "trainingMemory"));
   exports.Set("backboneTaps", Napi::Function::New<backboneTaps>(env, "backboneTaps"));
   exports.Set("exportOnnx", Napi::Function::New<exportOnnx>(env, "exportOnnx"));
   exports.Set("exportWeights", Napi::Function::New<exportWeights>(env, "exportWeights"));

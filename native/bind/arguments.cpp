@@ -199,9 +199,12 @@ ArrayView expectTypedArray(const Napi::Value& value, const std::string& what,
   return {static_cast<napi_typedarray_type>(info.type), info.length, elementType(info.type).bytes, info.data};
 }
 
+std::shared_ptr<Device> DeviceOptions::open() const { return openDevice(device, threads, precisionOf(precision)); }
+
 DeviceOptions deviceOptions(const nlohmann::json& options, const std::string& what) {
   DeviceOptions found;
   found.device = textOption(options, "device", found.device, what);
+  found.precision = textOption(options, "precision", found.precision, what);
   const auto threads = options.find("threads");
   if (threads == options.end()) return found;
   const bool integer = threads->is_number_unsigned() && threads->get<uint64_t>() <= 1024;

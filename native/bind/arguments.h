@@ -3,10 +3,12 @@
 // what came, naming it as `what` ("step: lr", say).
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "bind/napi_base.h"
+#include "device/device.h"
 #include "nlohmann/json.hpp"
 
 namespace ddad::bind {
@@ -47,10 +49,14 @@ struct ArrayView {
 ArrayView expectTypedArray(const Napi::Value& value, const std::string& what,
                            std::initializer_list<napi_typedarray_type> types);
 
-/// {"device","threads"}, both optional.
+/// {"device","threads","precision"}, all optional.
 struct DeviceOptions {
   std::string device = "auto";
   int threads = 0;
+  std::string precision = "float32";
+
+  /// See openDevice.
+  std::shared_ptr<Device> open() const;
 };
 DeviceOptions deviceOptions(const nlohmann::json& options, const std::string& what);
 std::string textOption(const nlohmann::json& options, const char* name, const std::string& fallback,

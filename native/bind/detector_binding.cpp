@@ -302,7 +302,7 @@ Napi::Value loadDetector(const Napi::CallbackInfo& info) {
     EnvData::of(info.Env())
         .submit(deferred, nullptr, &token,
                 [path = std::move(path), options = std::move(options)](const Cancel& cancel) -> ToValue {
-                  auto scorer = Scorer::load(openDevice(options.device, options.threads), path);
+                  auto scorer = Scorer::load(options.open(), path);
                   cancel.check();
                   auto resource = makeResource<DetectorResource>(std::move(scorer));
                   return [resource](Napi::Env env) { return NativeDetector::create(env, resource); };

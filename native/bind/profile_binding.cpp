@@ -28,7 +28,7 @@ double numberOption(const nlohmann::json& options, const char* name, double min,
 
 nlohmann::json measure(const std::string& what, const nlohmann::json& config, const DeviceOptions& device,
                        const ProfileOptions& options, const Cancel& cancel) {
-  const auto opened = openDevice(device.device, device.threads);
+  const auto opened = device.open();
   if (what == "ceiling") return profileCeiling(*opened, options.repetition, cancel);
   if (what == "pass") return profilePass(*opened, config, options.batch, options.repetition, cancel);
   return profileOps(*opened, config, options, cancel);

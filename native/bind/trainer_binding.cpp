@@ -32,7 +32,7 @@ TrainerResource::TrainerResource(nlohmann::json config, DeviceOptions options, s
 
 void TrainerResource::open() {
   if (trainer_) throw Error("ERR_ARGUMENT", "open: this trainer is open already");
-  trainer_ = std::make_unique<Trainer>(openDevice(options_.device, options_.threads), config_, backbone_);
+  trainer_ = std::make_unique<Trainer>(options_.open(), config_, backbone_);
   publishMemory(trainer_->memory());
 }
 

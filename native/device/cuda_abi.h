@@ -18,7 +18,8 @@ constexpr const char* kCudaBuildId = DDAD_CUDA_ABI;
 using CudaBuildIdFunction = const char*();
 /// ddadOpenCuda: a new device, the caller's. Throws what the constructor of CudaDevice does.
 using OpenCudaFunction = Device*(int ordinal, int threads, Precision precision);
-/// ddadDescribeCuda: JSON of {"driver","runtime","cudnn","cublas","gpus":[{"name","computeCapability","multiprocessors",
+/// ddadDescribeCuda: JSON of
+/// {"driver","runtime","cudnn","cublas","gpus":[{"name","computeCapability","multiprocessors",
 /// "memory":{"total","free"}}],"reason"}; the reason says why there is no GPU, and is null where there is one.
 using DescribeCudaFunction = void(std::string& json);
 

@@ -102,8 +102,9 @@ CudaLibrary load() {
   const std::string id = ours ? buildId() : "";
   if (id != kCudaBuildId) {
     dlclose(handle);
-    fail(whole + (ours ? " is of another build (" + id + ") than this engine (" + kCudaBuildId + ")"
-                       : std::string(" is not the CUDA device of this engine")) +
+    fail(whole +
+         (ours ? " is of another build (" + id + ") than this engine (" + kCudaBuildId + ")"
+               : std::string(" is not the CUDA device of this engine")) +
          "; npm run build:cuda builds it");
   }
   return library;  // stays: devices have their code in it

@@ -9,7 +9,8 @@ namespace ddad {
 enum class DeviceKind { kCpu, kCuda };
 
 /// What products are computed in: float32; float32 rounded to TensorFloat-32 on its way into a product; bfloat16, which
-/// activations are kept in too. Sums, weights and the optimiser's state are float32 in all of them. The CPU has float32.
+/// activations are kept in too. Sums, weights and the optimiser's state are float32 in all of them. The CPU has
+/// float32.
 enum class Precision { kFloat32, kTf32, kBf16 };
 const char* precisionName(Precision precision);
 

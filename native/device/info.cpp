@@ -6,6 +6,7 @@
 #include <string>
 
 #include "device/choices.h"
+#include "device/cuda_library.h"
 #include "device/device.h"
 #include "device/dispatch.h"
 #include "dnnl.hpp"
@@ -87,14 +88,13 @@ const char* oneDnnIsa() {
   }
 }
 
-/// Opens a device to see whether it can be had, and why not.
-json describeDevice(const char* name) {
-  try {
-    openDevice(name, 1);
-    return {{"name", name}, {"available", true}};
-  } catch (const Error& error) {
-    return {{"name", name}, {"available", false}, {"reason", error.what()}};
-  }
+/// The CPU, and the GPU with what there is of it: whether it can be had, or why not.
+json describeDevices() {
+  json cuda = describeCuda();
+  cuda["name"] = "cuda";
+  cuda["available"] = cuda.contains("reason") && cuda["reason"].is_null();
+  if (cuda["available"]) cuda.erase("reason");
+  return json::array({{{"name", "cpu"}, {"available", true}}, std::move(cuda)});
 }
 
 }  // namespace
@@ -113,7 +113,7 @@ json engineInfo() {
         {"isas", usableIsas()},
         {"processors", availableProcessors()}}},
       {"onednn", {{"version", oneDnnVersion()}, {"isa", oneDnnIsa()}}},
-      {"devices", json::array({describeDevice("cpu"), describeDevice("cuda")})},
+      {"devices", describeDevices()},
       {"kernelChoices", {{"file", choices.usable() ? json(choices.path()) : json(nullptr)}, {"count", choices.size()}}},
       {"memory",
        {{"total", bytes("/proc/meminfo", "MemTotal")},

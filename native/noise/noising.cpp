@@ -79,8 +79,8 @@ void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t
   }
 }
 
-void noising(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,
-             float* xt) {
+void noising(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients,
+             const NoiseSource* noise, float* xt) {
   if (const NoiseFunctions* own = ownFunctions(device)) return own->noising(device, batch, x0, coefficients, noise, xt);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(noisingPiece);
@@ -95,7 +95,9 @@ void noising(const Device& device, const ImageBatch& batch, ImageView x0, const 
 void diffusionLoss(const Device& device, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                    const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight, int64_t lossSamples,
                    SampleLoss* losses, float* gradient) {
-  if (const NoiseFunctions* own = ownFunctions(device)) return own->diffusionLoss(device, batch, x0, modelOutput, coefficients, noise, vbWeight, lossSamples, losses, gradient);
+  if (const NoiseFunctions* own = ownFunctions(device))
+    return own->diffusionLoss(device, batch, x0, modelOutput, coefficients, noise, vbWeight, lossSamples, losses,
+                              gradient);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(lossPiece);
   const double elements = static_cast<double>(batch.elements());
@@ -122,10 +124,12 @@ void diffusionLoss(const Device& device, const ImageBatch& batch, ImageView x0, 
   }
 }
 
-void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& batch, ImageView x0, const float* modelOutput,
-                const StepCoefficients* coefficients, const NoiseSource* noise, const EnsembleTerm* terms,
-                float* values, PixelStatistics* statistics, float* map) {
-  if (const NoiseFunctions* own = ownFunctions(device)) return own->pixelScore(device, measure, batch, x0, modelOutput, coefficients, noise, terms, values, statistics, map);
+void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& batch, ImageView x0,
+                const float* modelOutput, const StepCoefficients* coefficients, const NoiseSource* noise,
+                const EnsembleTerm* terms, float* values, PixelStatistics* statistics, float* map) {
+  if (const NoiseFunctions* own = ownFunctions(device))
+    return own->pixelScore(device, measure, batch, x0, modelOutput, coefficients, noise, terms, values, statistics,
+                           map);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(scorePiece);
   PixelSums* const sums = partialSums<PixelSums>(pieces.total);
@@ -160,7 +164,8 @@ void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& ba
 void variationalMap(const Device& device, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                     const StepCoefficients* coefficients, const NoiseSource* noise, bool clip, bool decoder,
                     float* nats) {
-  if (const NoiseFunctions* own = ownFunctions(device)) return own->variationalMap(device, batch, x0, modelOutput, coefficients, noise, clip, decoder, nats);
+  if (const NoiseFunctions* own = ownFunctions(device))
+    return own->variationalMap(device, batch, x0, modelOutput, coefficients, noise, clip, decoder, nats);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(variationalPiece);
   parallelFor(device.threads(), pieces.total, [&](int64_t i) {
@@ -172,7 +177,8 @@ void variationalMap(const Device& device, const ImageBatch& batch, ImageView x0,
   });
 }
 
-void priorBits(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients& last, double* bits) {
+void priorBits(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients& last,
+               double* bits) {
   if (const NoiseFunctions* own = ownFunctions(device)) return own->priorBits(device, batch, x0, last, bits);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(priorPiece);
@@ -191,7 +197,8 @@ void priorBits(const Device& device, const ImageBatch& batch, ImageView x0, cons
 void reverseStep(const Device& device, const ImageBatch& batch, const float* xt, const float* modelOutput,
                  const StepCoefficients* coefficients, const DdimCoefficients* ddim, const NoiseSource* z, bool clip,
                  const ReverseOutputs& outputs) {
-  if (const NoiseFunctions* own = ownFunctions(device)) return own->reverseStep(device, batch, xt, modelOutput, coefficients, ddim, z, clip, outputs);
+  if (const NoiseFunctions* own = ownFunctions(device))
+    return own->reverseStep(device, batch, xt, modelOutput, coefficients, ddim, z, clip, outputs);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(reversePiece);
   parallelFor(device.threads(), pieces.total, [&](int64_t i) {
@@ -211,7 +218,8 @@ void descend(const Device& device, int64_t elements, double stepSize, const floa
   const auto step = DDAD_DISPATCH(descendPiece);
   const auto countOf = [&](int64_t i) { return std::min(kPieceElements, elements - i * kPieceElements); };
   PixelSums* const sums = partialSums<PixelSums>(pieces);
-  parallelFor(device.threads(), pieces, [&](int64_t i) { moments(gradient + i * kPieceElements, countOf(i), &sums[i]); });
+  parallelFor(device.threads(), pieces,
+              [&](int64_t i) { moments(gradient + i * kPieceElements, countOf(i), &sums[i]); });
   double sum = 0.0, squares = 0.0;
   for (int64_t i = 0; i < pieces; ++i) {
     sum += sums[i].elementSum;

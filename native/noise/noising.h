@@ -6,8 +6,8 @@
 // in channels [0, C), v in [C, 2C). Every function is cut into fixed pieces, so its results are the same, bit for bit,
 // for any thread count and any split of the batch. At most kMaxImageChannels channels, else ERR_ARGUMENT.
 //
-// Images, outputs of the network and everything that is computed lie in the device's memory, and work is enqueued there;
-// coefficients, noise sources and terms, an entry a sample, are the host's and may change when the call returns.
+// Images, outputs of the network and everything that is computed lie in the device's memory, and work is enqueued
+// there; coefficients, noise sources and terms, an entry a sample, are the host's and may change when the call returns.
 #include <cstdint>
 
 #include "device/device.h"
@@ -55,8 +55,8 @@ void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t
                      int32_t* t);
 
 /// Equation (1): xt [samples, pixels, C]. `coefficients` and `noise` have one entry a sample.
-void noising(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients, const NoiseSource* noise,
-             float* xt);
+void noising(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients,
+             const NoiseSource* noise, float* xt);
 
 /// Of one sample; all are means over pixels and channels.
 struct SampleLoss {
@@ -92,9 +92,9 @@ enum class PixelMeasure { kKl, kReconstruction };
 /// Outputs, each left out where null: values [samples, pixels] of the measure; statistics [samples]; map [pixels], the
 /// sum over samples of terms[n].scale * values[n] + terms[n].offset (equation (11) when the samples are the noise
 /// scales of one image).
-void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& batch, ImageView x0, const float* modelOutput,
-                const StepCoefficients* coefficients, const NoiseSource* noise, const EnsembleTerm* terms,
-                float* values, PixelStatistics* statistics, float* map);
+void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& batch, ImageView x0,
+                const float* modelOutput, const StepCoefficients* coefficients, const NoiseSource* noise,
+                const EnsembleTerm* terms, float* values, PixelStatistics* statistics, float* map);
 
 /// The variational term in nats by element, before any mean: [samples, pixels, C]. The KL at every step, or
 /// (decoder) the discretised likelihood, which holds at step 0 only. `clip` clamps xhat0.

@@ -238,9 +238,10 @@ std::unique_ptr<Op> makeConv(const OpContext& context) {
   if (context.training && context.record->attr.activation != Activation::kNone) return makeActivatedConv(context);
   checkConv(context);
   ConvKernel kernel = convKernel();
-  if (kernel == ConvKernel::kAuto)
-    kernel = tunedConvKernel(context, winogradPays(context) ? ConvKernel::kWinograd : ConvKernel::kDirect,
-                             Choices::ofThisProcessor());
+  if (kernel == ConvKernel::kAuto) {
+    const ConvKernel usual = winogradPays(context) ? ConvKernel::kWinograd : ConvKernel::kDirect;
+    kernel = context.layoutOnly ? usual : tunedConvKernel(context, usual, Choices::ofThisProcessor());
+  }
   if (auto op = makeConvWith(kernel, context)) return op;
   return makeConvWith(ConvKernel::kDirect, context);
 }

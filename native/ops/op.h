@@ -27,11 +27,13 @@ struct OpContext {
   std::vector<bool> inputGradient;  // per input: is its gradient wanted
   bool paramGradient;
   std::vector<bool> inHalf = {};  // per input: its values and its gradient are bf16, not float32
-  bool outHalf = false;      // the same of the output
+  bool outHalf = false;           // the same of the output
+  bool layoutOnly = false;        // asked for its memory alone: nothing is measured or allocated for it
 };
 
-/// Memory of one op, on its device; a pointer to floats is one to bf16 where the context says so. Gradients follow the op's own call order: where accumulate[i] is set, inGrad[i] is added to,
-/// otherwise overwritten. inGrad[i] may equal outGrad for a residual input: then the gradient is already in place.
+/// Memory of one op, on its device; a pointer to floats is one to bf16 where the context says so. Gradients follow the
+/// op's own call order: where accumulate[i] is set, inGrad[i] is added to, otherwise overwritten. inGrad[i] may equal
+/// outGrad for a residual input: then the gradient is already in place.
 struct OpBuffers {
   std::vector<const float*> in;
   float* out = nullptr;

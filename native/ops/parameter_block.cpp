@@ -72,8 +72,7 @@ DeviceParameters& ParameterBlock::on(const Device& device, const Graph& graph, b
   const auto sameMemory = [&](const Device& other) {
     return &other == &device || (other.sharesHostMemory() && device.sharesHostMemory());
   };
-  const bool fits =
-      device_ && sameMemory(device_->device()) && (!withGradients || device_->gradients() != nullptr);
+  const bool fits = device_ && sameMemory(device_->device()) && (!withGradients || device_->gradients() != nullptr);
   if (!fits) device_ = std::make_shared<DeviceParameters>(device, graph, values, gradients, withGradients);
   return *device_;
 }

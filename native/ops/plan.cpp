@@ -29,14 +29,25 @@ Shape shapeOf(const TensorSpec& spec, const PlanOptions& options) {
 
 Plan::Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters,
            PlanMemory* memory)
-    : device_(device), graph_(graph), options_(options) {
-  if (options.batch < 1 || options.height < 1 || options.width < 1)
-    throw Error("ERR_CONFIG", "a plan needs a batch, height and width of at least 1");
+    : Plan(device, graph, options) {
   onDevice_ = &parameters.on(device, graph, options.training && options.paramGradients);
   compile();
   placeMemory(memory);
   forwardRecording_ = device.record();
   if (options.training) backwardRecording_ = device.record();
+}
+
+Plan::Plan(const Device& device, const Graph& graph, const PlanOptions& options)
+    : device_(device), graph_(graph), options_(options) {
+  if (options.batch < 1 || options.height < 1 || options.width < 1)
+    throw Error("ERR_CONFIG", "a plan needs a batch, height and width of at least 1");
+}
+
+Plan::Needs Plan::needs(const Device& device, const Graph& graph, const PlanOptions& options) {
+  Plan plan(device, graph, options);
+  plan.compile();
+  plan.placeMemory(nullptr);
+  return {plan.activationBytes(), plan.packedFloats() * static_cast<int64_t>(sizeof(float)), plan.flops()};
 }
 
 bool Plan::isHalf(TensorId id) const { return half_[static_cast<size_t>(id)]; }
@@ -53,7 +64,8 @@ void Plan::compile() {
   if (device_.precision() == Precision::kBf16 && !options_.float32) {
     for (size_t t = 0; t < shapes_.size(); ++t) half_[t] = graph_.tensors()[t].level != TensorSpec::kVector;
     for (const auto* ends : {&graph_.inputs(), &graph_.outputs()})
-      for (TensorId id : *ends) half_[static_cast<size_t>(id)] = false;
+      for (TensorId id : *ends)
+        if (!options_.halfEnds) half_[static_cast<size_t>(id)] = false;
   }
   // A tensor needs a gradient when something that is wanted (a parameter, an input image) lies upstream of it.
   needsGradient_.assign(shapes_.size(), false);
@@ -74,6 +86,7 @@ void Plan::compile() {
     }
     context.out = shapes_[static_cast<size_t>(record.output)];
     context.outHalf = isHalf(record.output);
+    context.layoutOnly = onDevice_ == nullptr;
     needsGradient_[static_cast<size_t>(record.output)] = options_.training && upstream;
     context.training = options_.training && upstream;
     context.paramGradient = options_.training && options_.paramGradients && !record.params.empty();
@@ -115,8 +128,7 @@ void Plan::placeMemory(PlanMemory* memory) {
     lastUse[static_cast<size_t>(id)] = std::max(lastUse[static_cast<size_t>(id)], lossStep);
   }
   for (TensorId id : graph_.inputs())
-    valueId[static_cast<size_t>(id)] =
-        arena.add(floatsOf(id), 0, std::max(lastUse[static_cast<size_t>(id)], lossStep));
+    valueId[static_cast<size_t>(id)] = arena.add(floatsOf(id), 0, std::max(lastUse[static_cast<size_t>(id)], lossStep));
 
   std::vector<int> saved(ops_.size(), -1), forwardScratch(ops_.size(), -1), backwardScratch(ops_.size(), -1);
   for (int i = 0; i < count; ++i) {
@@ -174,6 +186,7 @@ void Plan::placeMemory(PlanMemory* memory) {
 
   arena.place();
   arenaFloats_ = arena.total();
+  if (!onDevice_) return;
   if (memory && memory->arena && memory->arena->size() >= arenaFloats_) {
     arena_ = memory->arena;
   } else {
@@ -216,11 +229,16 @@ void Plan::placeMemory(PlanMemory* memory) {
   }
 }
 
-void Plan::takePacked(PlanMemory* memory) {
+int64_t Plan::packedFloats() const {
   int64_t floats = 0;
+  for (const auto& op : ops_) floats += (op->packedFloats() + 15) / 16 * 16;
+  return floats;
+}
+
+void Plan::takePacked(PlanMemory* memory) {
+  const int64_t floats = packedFloats();
   std::vector<int64_t> layout;  // kernels of different layouts differ in name or size
   for (const auto& op : ops_) {
-    floats += (op->packedFloats() + 15) / 16 * 16;
     layout.push_back(op->packedFloats());
     layout.push_back(op->kernelName()[0]);
   }

@@ -18,6 +18,7 @@ struct PlanOptions {
   bool paramGradients = true;   // in training: gradients of the parameters
   bool inputGradients = false;  // in training: gradients of the spatial inputs
   bool float32 = false;         // activations stay float32, whatever the device's precision
+  bool halfEnds = false;        // inputs and outputs are as those between them, for tests of an op alone
 };
 
 /// Memory that plans of one graph hand on: the activations of plans that never run at the same time, and the packed
@@ -35,6 +36,14 @@ class Plan {
   /// ERR_MEMORY where the arena cannot be had.
   Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters,
        PlanMemory* memory = nullptr);
+
+  /// Bytes of activations and of packed weights that a plan would take, without taking them, and what forward computes.
+  /// Kernels are not measured for it, so that those chosen later may need other scratch.
+  struct Needs {
+    int64_t activations, packed;
+    double flops;
+  };
+  static Needs needs(const Device& device, const Graph& graph, const PlanOptions& options);
 
   /// Value of an input or output tensor, float32, on the device.
   float* value(TensorId id) const { return values_[static_cast<size_t>(id)]; }
@@ -62,16 +71,18 @@ class Plan {
   DeviceParameters& parameters() const { return *onDevice_; }
 
  private:
+  Plan(const Device& device, const Graph& graph, const PlanOptions& options);
   void compile();
   bool isHalf(TensorId id) const;
   int64_t floatsOf(TensorId id) const;
   void placeMemory(PlanMemory* memory);
+  int64_t packedFloats() const;
   void takePacked(PlanMemory* memory);
 
   const Device& device_;
   const Graph& graph_;
   PlanOptions options_;
-  DeviceParameters* onDevice_;
+  DeviceParameters* onDevice_ = nullptr;  // null where only the layout is asked for
   std::vector<Shape> shapes_;
   std::vector<bool> needsGradient_, half_;
   std::shared_ptr<DeviceBuffer> arena_, packed_;  // before the ops that point into them

@@ -40,7 +40,8 @@ class ReverseChain {
   void setLabel(int64_t i, int label) { labels_[static_cast<size_t>(i)] = label; }
 
   /// Standard normal noise at the first step; `samples[i]` is the place of image i in the random stream: the same seed
-  /// and sample give the same noise, however the batch is split. `given` [images, height, width, channels], on the device, replaces it.
+  /// and sample give the same noise, however the batch is split. `given` [images, height, width, channels], on the
+  /// device, replaces it.
   void startFromNoise(const uint32_t* samples, const float* given = nullptr);
   /// The images noised to the first step, equation (1); likewise.
   void startFromImages(const uint32_t* samples, const float* given = nullptr);

@@ -80,8 +80,7 @@ const NoiseSource* ScorePass::sources(int64_t i, const uint32_t* samples, const 
 void ScorePass::run(const uint32_t* samples, const Cancel& cancel, const float* noise) {
   const ImageBatch batch = {scales_, height_ * width_, static_cast<int>(channels_)};
   pixels_.upload();
-  if (scale_ > 1)
-    reduceImages(device_, pixels_.device(), images_, height_, width_, channels_, scale_, reduced_.data());
+  if (scale_ > 1) reduceImages(device_, pixels_.device(), images_, height_, width_, channels_, scale_, reduced_.data());
   for (int64_t i = 0; i < images_ * scales_; ++i) {
     const int step = config_->steps[static_cast<size_t>(i % scales_)];
     t_.host()[i] = static_cast<float>(config_->schedule.timestepMap[static_cast<size_t>(step)]);

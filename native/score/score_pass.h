@@ -53,9 +53,7 @@ class ScorePass {
   /// After run, where nothing is normalised: (x_0 - xhat0)^2, mean over channels, like kl.
   const float* rgb(int64_t i, int64_t s) const { return rgb_.host() + (i * scales_ + s) * height_ * width_; }
   /// After run, where per-image normalisation needs it: statistics over pixels and channels of scale s.
-  const PixelStatistics& statistics(int64_t i, int64_t s) const {
-    return statistics_.host()[i * scales_ + s];
-  }
+  const PixelStatistics& statistics(int64_t i, int64_t s) const { return statistics_.host()[i * scales_ + s]; }
 
   /// After run: the network's output [height, width, 2C] for image i at scale s, on the device.
   const float* output(int64_t i, int64_t s) const {

@@ -3,6 +3,7 @@
 
 #include "device/device.h"
 #include "device/dispatch.h"
+#include "train/optimizer_step.h"
 
 namespace ddad {
 
@@ -14,15 +15,7 @@ struct OptimizerSettings {
   bool emaWarmup = true;
 };
 
-/// Constants of one step, computed in double.
-struct AdamWStep {
-  float decay;                       // 1 - lr * weightDecay
-  float beta1, beta2, rest1, rest2;  // rest = 1 - beta
-  float rate;                        // lr / (1 - beta1^step)
-  float inverseBias2;                // 1 / sqrt(1 - beta2^step)
-  float eps;
-  float emaRest;  // 1 - ema
-};
+/// Of step `step`, which counts from 1.
 AdamWStep adamWStep(const OptimizerSettings& settings, double lr, int64_t step);
 
 /// One pass over n values in the device's memory: weights, both moments and the moving average; `half`, where it is not

@@ -14,6 +14,7 @@
 #include "ops/plan.h"
 #include "tensor/philox.h"
 #include "train/feature_cache.h"
+#include "train/memory_estimate.h"
 #include "train/trainer_config.h"
 #include "unet/initialize.h"
 #include "unet/unet.h"
@@ -32,6 +33,26 @@ bool hasHead(const Graph& graph, const SafetensorsFile& file) {
     return !isHead(p) || (entry && entry->shape == p.shape);
   });
 }
+
+/// The features that a network with a head for them is trained on; null for another.
+std::unique_ptr<FeatureSource> openSource(const TrainerConfig& config, const UNet& net, const std::string& path) {
+  if (net.features < 0) return nullptr;
+  if (path.empty()) throw Error("ERR_CONFIG", "features: expected the weights of a backbone, got none");
+  const std::unique_ptr<TensorSource> file = openTensorSource(path);
+  // a checkpoint carries its backbone, folded
+  const std::string prefix = file->has("backbone._conv_stem.weight") ? "backbone." : "";
+  auto features = std::make_unique<FeatureSource>(openFeatures(*file, prefix, config.features));
+  if (features->channels() != config.unet.featureChannels)
+    throw Error("ERR_CONFIG", "unet.featureChannels: the backbone's taps have " + std::to_string(features->channels()) +
+                                  " channels, got " + std::to_string(config.unet.featureChannels));
+  return features;
+}
+
+struct MemoryCheck {
+  MemoryCheck(const Device& device, const TrainerConfig& config, const UNet& net, const FeatureSource* features) {
+    requireTrainingMemory(device, config, net, features);
+  }
+};
 
 /// A block of the device on the host: itself, or a copy.
 class HostBlock {
@@ -56,6 +77,8 @@ class TrainerImpl {
         config_(TrainerConfig::fromJson(json)),
         schedule_(makeSchedule(config_.schedule, config_.diffusionSteps, config_.respacing)),
         net_(buildUNet(config_.unet)),
+        features_(openSource(config_, net_, backbone)),
+        fits_(*device_, config_, net_, features_.get()),
         parameters_(AlignedBuffer(net_.graph.parameterFloats()),
                     AlignedBuffer(device_->sharesHostMemory() ? net_.graph.parameterFloats() : 0)),
         ema_(*device_, net_.graph.parameterFloats()),
@@ -74,7 +97,7 @@ class TrainerImpl {
     options.training = true;
     plan_ = std::make_unique<Plan>(*device_, net_.graph, options, parameters_);
     startAverage();
-    if (net_.features >= 0) openBackbone(backbone);
+    if (features_) compileFeatures();
     const auto batch = static_cast<size_t>(config_.batch);
     timesteps_.resize(batch);
     coefficients_.resize(batch);
@@ -219,10 +242,11 @@ class TrainerImpl {
   const TrainerConfig config_;
   const Schedule schedule_;
   const UNet net_;
+  const std::unique_ptr<FeatureSource> features_;  // null without a feature head
+  const MemoryCheck fits_;                         // before anything large is allocated
   ParameterBlock parameters_;
   DeviceBuffer ema_, m_, v_;
   std::unique_ptr<Plan> plan_;
-  std::unique_ptr<FeatureSource> features_;  // null without a feature head
   std::unique_ptr<FeatureExtractor> extractor_;
   std::unique_ptr<FeatureCache> cache_;  // null where samples do not come again
   DeviceBuffer target_;                  // f(x_0) of the batch
@@ -232,16 +256,7 @@ class TrainerImpl {
  private:
   void startAverage() { plan_->parameters().toDevice(parameters_.values.data(), ema_.data()); }
 
-  void openBackbone(const std::string& path) {
-    if (path.empty()) throw Error("ERR_CONFIG", "features: expected the weights of a backbone, got none");
-    const std::unique_ptr<TensorSource> file = openTensorSource(path);
-    // a checkpoint carries its backbone, folded
-    const std::string prefix = file->has("backbone._conv_stem.weight") ? "backbone." : "";
-    features_ = std::make_unique<FeatureSource>(openFeatures(*file, prefix, config_.features));
-    if (features_->channels() != config_.unet.featureChannels)
-      throw Error("ERR_CONFIG", "unet.featureChannels: the backbone's taps have " +
-                                    std::to_string(features_->channels()) + " channels, got " +
-                                    std::to_string(config_.unet.featureChannels));
+  void compileFeatures() {
     const int64_t side = config_.size * config_.features.scale;
     // With a cache image by image, so that only those that are new are computed. The cache is the host's: to fetch from
     // it takes a device with a memory of its own longer than to compute again.
@@ -401,14 +416,33 @@ nlohmann::json Trainer::loadCheckpoint(const std::string& path) { return impl_->
 std::unique_ptr<Scorer> Trainer::toScorer(const nlohmann::json& config) const {
   return std::make_unique<Scorer>(impl_->device_, config, impl_->averagedWeights(), impl_->features_.get());
 }
+nlohmann::json Trainer::estimateMemory(const Device& device, const nlohmann::json& json, const std::string& backbone) {
+  TrainerConfig config = TrainerConfig::fromJson(json);
+  if (backbone.empty()) config.unet.featureChannels = 0;  // a head without a source of features cannot be trained
+  const UNet net = buildUNet(config.unet);
+  const std::unique_ptr<FeatureSource> features = openSource(config, net, backbone);
+  const TrainingMemory memory = trainingMemory(device, config, net, features.get(), config.batch);
+  const int64_t available = device.availableBytes();
+  return {{"parameters", memory.parameters},
+          {"optimizer", memory.optimizer},
+          {"activations", memory.activations},
+          {"packedWeights", memory.packedWeights},
+          {"total", memory.total()},
+          {"available", available},
+          {"largestBatch", largestBatch(device, config, net, features.get(), available)}};
+}
 nlohmann::json Trainer::memory() const {
-  const int64_t backbone = impl_->features_ ? impl_->features_->block.values.bytes() : 0;
+  const auto bytesOf = [](const ParameterBlock& block) {
+    return block.deviceBytes() > 0 ? block.deviceBytes() : block.values.bytes() + block.gradients.bytes();
+  };
+  const int64_t backbone = impl_->features_ ? bytesOf(impl_->features_->block) : 0;
   const int64_t features = impl_->features_ ? impl_->target_.bytes() + impl_->extractor_->plan().activationBytes() : 0;
-  return {{"parameters", impl_->parameters_.values.bytes() + impl_->parameters_.gradients.bytes() + backbone},
-          {"optimizer", impl_->ema_.bytes() + impl_->m_.bytes() + impl_->v_.bytes()},
-          {"activations", impl_->plan_->activationBytes() + features},
-          {"packedWeights", impl_->plan_->packedBytes()},
-          {"featureCache", impl_->cache_ ? impl_->cache_->bytes() : 0}};
+  return {
+      {"parameters", bytesOf(impl_->parameters_) + backbone},
+      {"optimizer", impl_->ema_.bytes() + impl_->m_.bytes() + impl_->v_.bytes()},
+      {"activations", impl_->plan_->activationBytes() + features},
+      {"packedWeights", impl_->plan_->packedBytes() + (impl_->features_ ? impl_->extractor_->plan().packedBytes() : 0)},
+      {"featureCache", impl_->cache_ ? impl_->cache_->bytes() : 0}};
 }
 
 }  // namespace ddad

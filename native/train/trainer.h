@@ -59,8 +59,13 @@ class Trainer {
   nlohmann::json loadCheckpoint(const std::string& path);
   /// A scorer with the averaged weights.
   std::unique_ptr<Scorer> toScorer(const nlohmann::json& config) const;
-  /// {"parameters","optimizer","activations","packedWeights","featureCache"} in bytes.
+  /// {"parameters","optimizer","activations","packedWeights","featureCache"} in bytes of the device's memory.
   nlohmann::json memory() const;
+
+  /// The same of a trainer of this configuration, before there is one, with "total", "available" (bytes that the device
+  /// can give now) and "largestBatch" (0 where not even one fits). The backbone is counted where its file is given.
+  static nlohmann::json estimateMemory(const Device& device, const nlohmann::json& config,
+                                       const std::string& backbone = "");
 
  private:
   std::unique_ptr<TrainerImpl> impl_;

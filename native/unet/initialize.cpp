@@ -25,11 +25,15 @@ int64_t fanIn(const ParamSpec& weight) {
 }
 
 void uniform(uint64_t seed, const ParamSpec& p, double bound, float* to) {
-  for (int64_t i = 0; i < p.size(); ++i) {
-    uint32_t words[4] = {static_cast<uint32_t>(i / 4), 0, nameHash(p.name), kStreamInitialWeights};
+  const uint32_t name = nameHash(p.name);
+  const int64_t size = p.size();
+  for (int64_t i = 0; i < size; i += 4) {
+    uint32_t words[4] = {static_cast<uint32_t>(i / 4), 0, name, kStreamInitialWeights};
     philox4x32(static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), words);
-    const double u = (static_cast<double>(words[i % 4]) + 0.5) / 4294967296.0;
-    to[i] = static_cast<float>(bound * (2.0 * u - 1.0));
+    for (int64_t lane = 0; lane < 4 && i + lane < size; ++lane) {
+      const double u = (static_cast<double>(words[lane]) + 0.5) / 4294967296.0;
+      to[i + lane] = static_cast<float>(bound * (2.0 * u - 1.0));
+    }
   }
 }
 

@@ -149,8 +149,8 @@ class DiffusionCheck {
     checkSamples("loss.vb", vb, kTolerance);
     const int64_t shape[] = {shape_[0], 2 * shape_[1], shape_[2], shape_[3]};
     compare_.check("grad.model_output",
-                   std::span<const float>(toNchw(fetch(gradient), batch_.samples, 2 * batch_.channels, batch_.pixels)), shape,
-                   kTolerance);
+                   std::span<const float>(toNchw(fetch(gradient), batch_.samples, 2 * batch_.channels, batch_.pixels)),
+                   shape, kTolerance);
   }
 
  private:

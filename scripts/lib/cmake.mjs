@@ -15,6 +15,10 @@ export function optionsFromEnvironment() {
   const options = {};
   if (process.env.DDAD_WERROR) options.DDAD_WERROR = process.env.DDAD_WERROR;
   if (process.env.dnnl_DIR) options.dnnl_DIR = path.resolve(process.env.dnnl_DIR);
+  if (process.env.DDAD_CUDA) options.DDAD_CUDA = process.env.DDAD_CUDA;
+  if (process.env.DDAD_CUDA_ARCHS) options.DDAD_CUDA_ARCHS = process.env.DDAD_CUDA_ARCHS;
+  if (process.env.CUDA_HOME) options.DDAD_CUDA_HOME = path.resolve(process.env.CUDA_HOME);
+  if (process.env.CUDNN_HOME) options.DDAD_CUDNN_HOME = path.resolve(process.env.CUDNN_HOME);
   return options;
 }
 

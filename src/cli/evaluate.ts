@@ -45,12 +45,19 @@ export const evaluateCommand: Command<EvaluateArguments> = {
 };
 
 async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number> {
-  const { model, dataset, out, device, threads, threshold, product } = argv;
+  const { model, dataset, out, device, precision, threads, threshold, product } = argv;
   const limit = countOf('limit-report', argv.limitReport);
   const rebuilt = new Shown(countOf('reconstructions', argv.reconstructions) ?? 0);
   const file = out === undefined ? undefined : path.join(out, 'metrics.json');
   if (file !== undefined) await checkWritable(file);
-  await using detector = await Detector.load(model, { device, threads, threshold, scoring: scoringOf(argv), signal });
+  await using detector = await Detector.load(model, {
+    device,
+    precision,
+    threads,
+    threshold,
+    scoring: scoringOf(argv),
+    signal,
+  });
   const progress = new ProgressLine();
   const report = out === undefined ? undefined : await ReportWriter.create(out);
   let written: string | undefined;

@@ -31,9 +31,9 @@ export const fitPadimCommand: Command<FitPadimArguments> = {
 };
 
 async function fit(argv: FitPadimArguments, signal: AbortSignal): Promise<number> {
-  const { model, dataset, out, channels, seed, places, device, threads } = argv;
+  const { model, dataset, out, channels, seed, places, device, precision, threads } = argv;
   await checkWritable(out);
-  await using detector = await Detector.load(model, { device, threads, signal });
+  await using detector = await Detector.load(model, { device, precision, threads, signal });
   const progress = new ProgressLine();
   try {
     await detector.fitPadim(dataset, {

@@ -2,22 +2,54 @@ import os from 'node:os';
 import sharp from 'sharp';
 import { Detector } from '../detector.js';
 import { addon, addonPath } from '../native.js';
+import type { DeviceOptions } from '../options.js';
+import { type PresetName, presetNames, presets } from '../presets.js';
+import { trainingMemory } from '../trainer.js';
 import { packageVersion } from '../version.js';
 import type { Command } from './command.js';
 import { megabytes, peakMemory, print } from './output.js';
-import { exitCodes, jsonFlag } from './usage.js';
+import { deviceFlags, exitCodes, number, UsageError } from './usage.js';
 
-export const infoCommand: Command<{ model?: string; json: boolean }> = {
+interface InfoArguments extends DeviceOptions {
+  model?: string;
+  preset?: PresetName;
+  batchSize?: number;
+  json: boolean;
+}
+
+export const infoCommand: Command<InfoArguments> = {
   usage: 'info [model]',
-  describe: 'Devices, instruction sets, library versions, memory; or what a model file holds',
+  describe: 'Devices, instruction sets, library versions, memory; what a model file holds, or what training takes',
   positionals: { model: 'A model file' },
-  flags: jsonFlag,
-  work: async ({ model, json }, signal) => {
-    const info = model === undefined ? engine() : await describeModel(model, signal);
+  flags: {
+    preset: { choices: [...presetNames], describe: 'Say how much memory training with this preset takes' },
+    'batch-size': number('batch-size', 'Images in a batch of that training', "the preset's"),
+    ...deviceFlags,
+  },
+  work: async (argv, signal) => {
+    const { model, preset, json } = argv;
+    if (model !== undefined && preset !== undefined) throw new UsageError('--preset: expected it without a model file');
+    if (preset === undefined && argv.batchSize !== undefined) throw new UsageError('--batch-size: needs a --preset');
+    const info =
+      preset !== undefined
+        ? await describeTraining(preset, argv, signal)
+        : model === undefined
+          ? engine()
+          : await describeModel(model, signal);
     print(json ? JSON.stringify(info) : lines(info).join('\n'));
     return exitCodes.done;
   },
 };
+
+async function describeTraining(preset: PresetName, argv: InfoArguments, signal: AbortSignal): Promise<object> {
+  const { batchSize, device, precision, threads } = argv;
+  const { largestBatch, ...bytes } = await trainingMemory({ preset, batchSize, device, precision, threads }, signal);
+  const memory = argv.json ? bytes : mapValues(bytes, megabytes);
+  return { preset, batchSize: batchSize ?? presets[preset].batchSize, trainingMemory: memory, largestBatch };
+}
+
+const mapValues = <T>(values: Record<string, number>, by: (value: number) => T): Record<string, T> =>
+  Object.fromEntries(Object.entries(values).map(([name, value]) => [name, by(value)]));
 
 function engine(): Record<string, unknown> {
   return {
@@ -33,8 +65,7 @@ function engine(): Record<string, unknown> {
 
 async function describeModel(model: string, signal: AbortSignal): Promise<Record<string, unknown>> {
   await using detector = await Detector.load(model, { signal });
-  const memory = Object.entries(detector.memory).map(([name, bytes]) => [name, megabytes(bytes)]);
-  return { model, ...detector.config, memory: Object.fromEntries(memory) as Record<string, string> };
+  return { model, ...detector.config, memory: mapValues(detector.memory, megabytes) };
 }
 
 /** Nested values as indented `name: value` lines. */

@@ -127,9 +127,9 @@ async function write(out: string, name: string, found: Reconstruction): Promise<
 }
 
 async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Promise<number> {
-  const { model, out, method, step, rounds, gradientSteps, stepSize, device, threads } = argv;
+  const { model, out, method, step, rounds, gradientSteps, stepSize, device, precision, threads } = argv;
   const size = wholeNumber('batch', argv.batch ?? 1, 64);
-  await using detector = await Detector.load(model, { device, threads, signal });
+  await using detector = await Detector.load(model, { device, precision, threads, signal });
   const entries = await listImages(argv.images.map(String));
   await writing(out, () => makeFolder(path.resolve(out)));
   const progress = new ProgressLine();
@@ -178,10 +178,10 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
 }
 
 async function sample(argv: SampleArguments, signal: AbortSignal): Promise<number> {
-  const { model, out, method, device, threads } = argv;
+  const { model, out, method, device, precision, threads } = argv;
   const all = wholeNumber('count', argv.count, 100_000);
   const size = Math.min(all, wholeNumber('batch', argv.batch ?? 4, 64));
-  await using detector = await Detector.load(model, { device, threads, signal });
+  await using detector = await Detector.load(model, { device, precision, threads, signal });
   await writing(out, () => makeFolder(path.resolve(out)));
   const progress = new ProgressLine();
   try {

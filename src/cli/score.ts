@@ -79,9 +79,10 @@ type Scored = { entry: Entry; line: Record<string, unknown>; result?: ScoreResul
 async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number> {
   const heatmaps = argv.heatmaps ?? argv.out !== undefined;
   const out = argv.out ?? (heatmaps ? 'heatmaps' : undefined);
-  const { device, threads, threshold, product } = argv;
+  const { device, precision, threads, threshold, product } = argv;
   await using detector = await Detector.load(argv.model, {
     device,
+    precision,
     threads,
     threshold,
     scoring: scoringOf(argv),

@@ -62,7 +62,18 @@ function describeDevice(name: string): Record<string, unknown> {
 }
 
 async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number> {
-  const { host, port, images, device = 'auto', threads, threshold, maxBatch, maxPixels, maxQueue = 64 } = argv;
+  const {
+    host,
+    port,
+    images,
+    device = 'auto',
+    precision,
+    threads,
+    threshold,
+    maxBatch,
+    maxPixels,
+    maxQueue = 64,
+  } = argv;
   checkWhole('port', port, 0, 65_535);
   checkWhole('max-pixels', maxPixels, 1, 10_000_000_000);
   const maxUpload = argv.maxUpload === undefined ? undefined : parseSize('max-upload', argv.maxUpload);
@@ -70,7 +81,7 @@ async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number>
     throw new UsageError(`--images: expected a folder, got "${images}"`);
   }
   const batching = { maxQueue, maxBatch, whenFull: 'reject' } as const;
-  const detector = await Detector.load(argv.model, { device, threads, threshold, ...batching, signal });
+  const detector = await Detector.load(argv.model, { device, precision, threads, threshold, ...batching, signal });
   // The same that one copies: what this command does can be read and changed there.
   const file = path.join(packageRoot, 'examples', 'service', 'start.mjs');
   const { startService } = (await import(pathToFileURL(file).href)) as Service;

@@ -81,6 +81,7 @@ interface TrainArguments extends Pick<
   | 'alpha'
   | 'init'
   | 'device'
+  | 'precision'
   | 'threads'
 > {
   dataset: string;
@@ -99,10 +100,10 @@ interface TrainArguments extends Pick<
 
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
   const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, init } = argv;
-  const { device, threads } = argv;
+  const { device, precision, threads } = argv;
   const trainer = new Trainer({
     ...{ preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha },
-    ...{ init, device, threads },
+    ...{ init, device, precision, threads },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
     ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
     ...(argv.memory === undefined

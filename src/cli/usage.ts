@@ -98,7 +98,8 @@ export const jsonFlag = {
 
 /** Options that every computing command has. */
 export const deviceFlags = {
-  device: { choices: ['auto', 'cpu', 'cuda'], default: 'auto', describe: 'Where to compute' },
+  device: text('device', 'Where to compute: auto, cpu, cuda or cuda:N', 'auto'),
+  precision: { choices: ['float32', 'tf32', 'bf16'], default: 'float32', describe: 'Of products, on a GPU' },
   threads: number('threads', 'CPU threads', 'all'),
   ...jsonFlag,
 } satisfies Record<string, Options>;

@@ -31,9 +31,9 @@ export const verifyCommand: Command<VerifyArguments> = {
 };
 
 async function verify(argv: VerifyArguments, signal: AbortSignal): Promise<number> {
-  const { device = 'auto', threads = 0 } = argv;
+  const { device = 'auto', precision = 'float32', threads = 0 } = argv;
   const backbone = argv.backbone ?? defaultBackbone;
-  const options = JSON.stringify({ backbone, device, threads });
+  const options = JSON.stringify({ backbone, device, precision, threads });
   let failures = 0;
   for (const file of argv.golden.map(String)) {
     try {

@@ -55,6 +55,44 @@ test('native: paths start at native/, folders are layers, N-API stays in bind', 
   assert.ok(problems.some((line) => /f_simd\.cpp.* may not include <vector>/.test(line)));
 });
 
+test('native: CUDA stays in the files of its library', (t) => {
+  const guarded = '#if defined(__CUDACC__)\n#include <cuda_bf16.h>\n#endif\n';
+  const right = problemsOf(t, {
+    'native/device/device_cuda.h': '#include <cuda_runtime.h>\n#include <cudnn.h>\n',
+    'native/device/grid_cuda.cuh': '#include <cuda_runtime.h>\n#include "device/device_cuda.h"\n',
+    'native/ops/norm.cu': '#include "device/grid_cuda.cuh"\n',
+    'native/ops/norm_cuda.cpp': '#include "device/device_cuda.h"\n#include <cublasLt.h>\n',
+    'native/tensor/bf16.h': guarded,
+    'native/device/cuda_library.h': '#include <memory>\n',
+    'native/device/device.cpp': '#include "device/cuda_library.h"\n',
+    'native/cuda/library_cuda.cpp': '#include "train/a_cuda.h"\n#include "ops/b_cuda.h"\n',
+    'native/train/a_cuda.h': '',
+    'native/ops/b_cuda.h': '',
+  });
+  assert.deepEqual(right, []);
+  const problems = problemsOf(t, {
+    'native/device/device_cuda.h': '',
+    'native/device/grid_cuda.cuh': '',
+    'native/ops/norm_grid.h': '#include <cuda_runtime.h>\n',
+    'native/ops/conv.cpp': '#include "device/device_cuda.h"\n',
+    'native/ops/pool.cpp': '#include "device/grid_cuda.cuh"\n',
+    'native/tensor/bf16.h': '#include <cuda_bf16.h>\n',
+    'native/tensor/half.h': guarded.replace('#if', '#if defined(A)\n#endif\n#if !'),
+    'native/noise/long.cu': '\n'.repeat(501),
+    'native/bind/addon.cpp': '#include "cuda/c.h"\n',
+    'native/cuda/c.h': '',
+  });
+  assert.deepEqual(problems, [
+    'native/bind/addon.cpp: native/bind may not include native/cuda ("cuda/c.h")',
+    'native/ops/conv.cpp: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include device/device_cuda.h',
+    'native/ops/norm_grid.h: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include cuda_runtime.h',
+    'native/ops/pool.cpp: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include device/grid_cuda.cuh',
+    'native/tensor/bf16.h: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include cuda_bf16.h',
+    'native/tensor/half.h: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include cuda_bf16.h',
+    'native/noise/long.cu: 501 lines, more than 500',
+  ]);
+});
+
 test('TypeScript: the command line is a leaf, the addon has one door, index.ts only re-exports', (t) => {
   const problems = problemsOf(t, {
     'src/index.ts': "export { a } from './a.js';\n/** Not here. */\nexport const b = 1;\n",

@@ -16,13 +16,13 @@ before(() => {
 });
 
 test('the package has all that its own build needs', () => {
-  const wanted = ['CMakeLists.txt', 'binding.gyp', 'LICENSE', 'bin/ddad-native.js', 'cmake/addon.map'];
+  const wanted = ['CMakeLists.txt', 'binding.gyp', 'LICENSE', 'bin/ddad-native.js', 'cmake/addon.map', 'cmake/cuda.map'];
   const sources = ['native/device/dispatch.cpp', 'third_party/nlohmann/json.hpp', 'third_party/nlohmann-LICENSE.txt'];
   const built = ['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/index.d.mts', 'dist/cli/index.js'];
   for (const file of [...wanted, ...sources, ...built]) assert.ok(files.includes(file), file);
 
-  // What scripts/build.mjs imports, and what that imports.
-  const pending = ['scripts/build.mjs'];
+  // What the scripts import, and what that imports.
+  const pending = ['scripts/build.mjs', 'scripts/build-cuda.mjs'];
   for (const file of pending) {
     assert.ok(files.includes(file), file);
     for (const [, from] of fs.readFileSync(path.join(root, file), 'utf8').matchAll(/from '(\.[^']+)'/g)) {
@@ -31,6 +31,7 @@ test('the package has all that its own build needs', () => {
     }
   }
   assert.ok(files.includes('scripts/onednn.txt'));
+  assert.ok(files.includes('scripts/cuda.txt'));
 });
 
 test('the package has the service that its command starts and that users copy', () => {

@@ -32,6 +32,7 @@ const methods = {
   loadDetector: ['addon', values.path, values.options, token],
   verify: ['addon', values.path, values.options, token],
   backboneTaps: ['addon', values.path, token],
+  trainingMemory: ['addon', values.config, values.trainerOptions, token],
   release: ['addon', values.floats],
   profile: ['addon', values.measured, values.config, values.repetition, token],
   exportOnnx: ['addon', values.path, values.savePath, values.exported, token],

@@ -57,8 +57,8 @@ TEST_SUITE("noise") {
       const std::vector<EnsembleTerm> terms = {{1, 0}, {0.5f, 1}, {2, -1}, {3, 0.25f}, {0.1f, 2}};
       std::vector<float> map(all.pixels());
       noising(*cpu(1), all.batch, all.x0View(), all.k.data(), all.drawn.data(), xt.data());
-      diffusionLoss(*cpu(1), all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), 1.0, 5, losses.data(),
-                    gradient.data());
+      diffusionLoss(*cpu(1), all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), 1.0, 5,
+                    losses.data(), gradient.data());
       pixelScore(*cpu(1), PixelMeasure::kKl, all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(),
                  terms.data(), kl.data(), statistics.data(), map.data());
 
@@ -69,8 +69,8 @@ TEST_SUITE("noise") {
         noising(*cpu(threads), all.batch, all.x0View(), all.k.data(), all.drawn.data(), xt2.data());
         diffusionLoss(*cpu(threads), all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(), 1.0, 5,
                       losses2.data(), gradient2.data());
-        pixelScore(*cpu(threads), PixelMeasure::kKl, all.batch, all.x0View(), all.output.data(), all.k.data(), all.drawn.data(),
-                   terms.data(), kl2.data(), statistics2.data(), map2.data());
+        pixelScore(*cpu(threads), PixelMeasure::kKl, all.batch, all.x0View(), all.output.data(), all.k.data(),
+                   all.drawn.data(), terms.data(), kl2.data(), statistics2.data(), map2.data());
         CHECK(xt2 == xt);
         CHECK(gradient2 == gradient);
         CHECK(kl2 == kl);
@@ -86,8 +86,8 @@ TEST_SUITE("noise") {
         std::vector<float> xt2(count * images), gradient2(2 * count * images);
         std::vector<SampleLoss> losses2(count);
         noising(*cpu(2), part, x0, &all.k[first], &all.drawn[first], xt2.data());
-        diffusionLoss(*cpu(2), part, x0, all.output.data() + 2 * first * images, &all.k[first], &all.drawn[first], 1.0, 5,
-                      losses2.data(), gradient2.data());
+        diffusionLoss(*cpu(2), part, x0, all.output.data() + 2 * first * images, &all.k[first], &all.drawn[first], 1.0,
+                      5, losses2.data(), gradient2.data());
         CHECK(xt2 == pick(xt, first * images, count * images));
         CHECK(gradient2 == pick(gradient, 2 * first * images, 2 * count * images));
         CHECK(std::memcmp(losses2.data(), &losses[first], sizeof(SampleLoss) * count) == 0);
@@ -122,8 +122,8 @@ TEST_SUITE("noise") {
         const NoiseCase c(4, 23, channels, {0, 1, 400, 999});
         std::vector<SampleLoss> losses(4);
         std::vector<float> gradient(c.outputs());
-        diffusionLoss(*cpu(1), c.batch, c.x0View(), c.output.data(), c.k.data(), c.sources().data(), vbWeight, 4, losses.data(),
-                      gradient.data());
+        diffusionLoss(*cpu(1), c.batch, c.x0View(), c.output.data(), c.k.data(), c.sources().data(), vbWeight, 4,
+                      losses.data(), gradient.data());
         double error2 = 0.0, norm2 = 0.0;
         for (int64_t n = 0; n < 4; ++n) {
           CAPTURE(n);
@@ -215,8 +215,8 @@ TEST_SUITE("noise") {
     std::vector<float> apart(300), shared(300), xa(c.images()), xs(c.images());
     pixelScore(*cpu(1), PixelMeasure::kKl, c.batch, c.x0View(), c.output.data(), c.k.data(), c.drawn.data(), nullptr,
                apart.data(), nullptr, nullptr);
-    pixelScore(*cpu(1), PixelMeasure::kKl, c.batch, {c.x0.data(), 0}, c.output.data(), c.k.data(), c.drawn.data(), nullptr,
-               shared.data(), nullptr, nullptr);
+    pixelScore(*cpu(1), PixelMeasure::kKl, c.batch, {c.x0.data(), 0}, c.output.data(), c.k.data(), c.drawn.data(),
+               nullptr, shared.data(), nullptr, nullptr);
     CHECK(apart == shared);
     noising(*cpu(1), c.batch, c.x0View(), c.k.data(), c.drawn.data(), xa.data());
     noising(*cpu(1), c.batch, {c.x0.data(), 0}, c.k.data(), c.drawn.data(), xs.data());
@@ -236,8 +236,8 @@ TEST_SUITE("noise") {
                       gradient.data());
         CHECK(std::isnan(loss.loss));
         CHECK(std::isnan(gradient[21]));
-        pixelScore(*cpu(1), PixelMeasure::kKl, bad.batch, bad.x0View(), bad.output.data(), bad.k.data(), bad.drawn.data(),
-                   nullptr, kl.data(), &statistics, nullptr);
+        pixelScore(*cpu(1), PixelMeasure::kKl, bad.batch, bad.x0View(), bad.output.data(), bad.k.data(),
+                   bad.drawn.data(), nullptr, kl.data(), &statistics, nullptr);
         CHECK(std::isnan(kl[10]));
         CHECK(std::isnan(statistics.mean));
         CHECK(std::isnan(statistics.std));
@@ -296,7 +296,8 @@ TEST_SUITE("noise") {
     const Schedule schedule = makeSchedule("linear", 1000, std::nullopt);
     const std::vector<DdimCoefficients> ddim = {ddimCoefficients(schedule, 0, 0), ddimCoefficients(schedule, 60, 0)};
     std::vector<float> moved(c.images());
-    reverseStep(*cpu(1), c.batch, xt.data(), exact.data(), c.k.data(), ddim.data(), nullptr, true, {.next = moved.data()});
+    reverseStep(*cpu(1), c.batch, xt.data(), exact.data(), c.k.data(), ddim.data(), nullptr, true,
+                {.next = moved.data()});
     const StepCoefficients before = stepCoefficients(schedule, 59);
     for (int64_t i = c.batch.elements(); i < c.images(); ++i)
       CHECK(moved[i] == doctest::Approx(qSample(before, c.x0[i], c.noise[i])).epsilon(1e-4).scale(1));

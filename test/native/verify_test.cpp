@@ -17,6 +17,7 @@
 #include "device/device.h"
 #include "doctest.h"
 #include "file/safetensors.h"
+#include "golden_files.h"
 #include "ops/conv.h"
 #include "tensor/error.h"
 #include "verify/compare.h"
@@ -25,33 +26,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace ddad;
-
-// The golden vectors lie beside the repository; DDAD_GOLDEN names another folder.
-fs::path goldenFolder() {
-  if (const char* folder = std::getenv("DDAD_GOLDEN")) return folder;
-#if defined(DDAD_SOURCE_DIR)
-  return fs::path(DDAD_SOURCE_DIR) / ".." / "shared" / "golden";
-#else
-  return fs::path("..") / "shared" / "golden";
-#endif
-}
-
-/// Golden files of these kinds ("unet" is the first word of the file's name); says so where there are none.
-std::vector<fs::path> goldenFiles(const std::vector<std::string>& kinds) {
-  std::vector<fs::path> files;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(goldenFolder(), ignored))
-    for (const std::string& kind : kinds)
-      if (entry.path().extension() == ".safetensors" && entry.path().filename().string().starts_with(kind))
-        files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
-  if (files.empty()) std::cout << "skipped: no golden vectors at " << goldenFolder().string() << std::endl;
-  return files;
-}
-
-std::string backbonePath() {
-  return (goldenFolder().parent_path() / "weights" / "efficientnet-lite0-backbone.safetensors").string();
-}
+using namespace ddad::testing;
 
 nlohmann::json verifyPath(const std::string& path) {
   const Cancel cancel;

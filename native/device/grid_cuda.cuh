@@ -1,0 +1,39 @@
+#pragma once
+// Starts a kernel of device/grid.h on the GPU. For .cu files.
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "device/grid.h"
+#include "tensor/error.h"
+
+namespace ddad {
+
+template <class Kernel, int kPhase = 0>
+__device__ __forceinline__ void devicePhases(const Kernel& kernel, GridIndex block, int thread,
+                                             typename Kernel::Shared& shared) {
+  kernel.template run<kPhase>(block, thread, shared);
+  if constexpr (kPhase + 1 < Kernel::kPhases) {
+    __syncthreads();
+    devicePhases<Kernel, kPhase + 1>(kernel, block, thread, shared);
+  }
+}
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads) gridKernel(const __grid_constant__ Kernel kernel) {
+  __shared__ typename Kernel::Shared shared;
+  devicePhases(kernel, GridIndex{static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y)},
+               static_cast<int>(threadIdx.x), shared);
+}
+
+/// Enqueues the kernel; an empty extent does nothing. Throws ERR_DEVICE where it cannot be started.
+template <class Kernel>
+void launchGrid(cudaStream_t stream, const Kernel& kernel, GridIndex extent) {
+  if (extent.x < 1 || extent.y < 1) return;
+  gridKernel<Kernel>
+      <<<dim3(static_cast<unsigned>(extent.x), static_cast<unsigned>(extent.y)), Kernel::kThreads, 0, stream>>>(kernel);
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess)
+    throw Error("ERR_DEVICE", std::string("a kernel could not be started: ") + cudaGetErrorString(error));
+}
+
+}  // namespace ddad

@@ -1,0 +1,9 @@
+#pragma once
+#include "ops/op_functions.h"
+
+namespace ddad {
+
+/// The ops of the GPU.
+const OpFunctions& cudaOpFunctions();
+
+}  // namespace ddad
