@@ -20,8 +20,8 @@ const exceptions = [
 /** Kernels that memory bounds, by their names; `but` are copies for what is not aligned to 16 bytes. */
 const memoryBound = [
   { what: 'group norm', name: /Norm(Grad)?(Sums|Apply)\b/ },
-  { what: 'noising', name: /Noising/ },
-  { what: 'loss', name: /Loss/ },
+  { what: 'noising', name: /NoiseImages/ },
+  { what: 'loss', name: /LossElements/ },
   { what: 'AdamW', name: /AdamwEma/ },
   { what: 'cast to bfloat16', name: /ConvertFlat|ToHalf/ },
   { what: 'resampling', name: /SpreadPixels|GatherPixels/ },

@@ -27,6 +27,7 @@ struct Options {
   Precision precision = Precision::kBf16;
   std::vector<std::string> what;
   int64_t batch = 8, images = 1, steps = 200, size = 64, times = 20;
+  double lr = 0;  // of the parity run; 0: the configuration's
   int threads = 0;
 };
 
@@ -35,6 +36,26 @@ std::vector<float> randomFloats(int64_t count, uint32_t seed) {
   std::normal_distribution<float> normal(0.0f, 0.5f);
   std::vector<float> values(static_cast<size_t>(count));
   for (float& v : values) v = std::tanh(normal(engine));
+  return values;
+}
+
+/// Photographs of nothing: waves of random frequency, some noise. What is learned from noise alone amplifies rounding.
+std::vector<float> randomTextures(int64_t batch, int64_t size, int64_t channels, uint32_t seed) {
+  std::mt19937 engine(seed);
+  std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
+  std::normal_distribution<float> normal(0.0f, 0.05f);
+  std::vector<float> values;
+  const auto side = static_cast<float>(size);
+  for (int64_t b = 0; b < batch; ++b) {
+    const float fx = 2 + 6 * uniform(engine), fy = 2 + 6 * uniform(engine), p = 6.28f * uniform(engine),
+                q = 6.28f * uniform(engine);
+    for (int64_t y = 0; y < size; ++y)
+      for (int64_t x = 0; x < size; ++x)
+        for (int64_t c = 0; c < channels; ++c)
+          values.push_back(std::tanh(
+              0.6f * std::sin(6.28f * fx * static_cast<float>(x) / side + p) +
+              0.4f * std::cos(6.28f * fy * static_cast<float>(y) / side + q + static_cast<float>(c)) + normal(engine)));
+  }
   return values;
 }
 
@@ -208,22 +229,27 @@ void parity(const Options& o, const std::shared_ptr<Device>& device, json config
   config["unet"]["imageSize"] = o.size;
   Trainer onGpu(device, config), onCpu(openDevice("cpu", o.threads), config);
   double worst = 0, last = 0;
+  std::vector<double> grown;  // the largest so far, every 20 steps
   const Stopwatch watch;
   for (int64_t i = 0; i < o.steps; ++i) {
-    const std::vector<float> pixels = randomFloats(onCpu.batchFloats(), static_cast<uint32_t>(i));
-    const double lr = config["training"]["lr"];
+    const std::vector<float> pixels =
+        randomTextures(o.batch, o.size, config["unet"]["inChannels"], static_cast<uint32_t>(i));
+    const double lr = o.lr > 0 ? o.lr : config["training"]["lr"].get<double>();
     const double want = onCpu.step(pixels.data(), nullptr, lr, Cancel()).loss,
                  got = onGpu.step(pixels.data(), nullptr, lr, Cancel()).loss;
     const double difference = std::abs(got - want) / want;
     if (!(difference <= worst)) worst = difference;
     last = got;
+    if (i % 20 == 19) grown.push_back(worst);
   }
   print(o, {{"what", "parity"},
             {"preset", config["preset"]},
             {"steps", o.steps},
             {"batch", o.batch},
             {"size", o.size},
+            {"lr", o.lr > 0 ? o.lr : config["training"]["lr"].get<double>()},
             {"largestRelativeDifference", worst},
+            {"everyTwentySteps", grown},
             {"lastLoss", last},
             {"seconds", watch.seconds()}});
 }
@@ -250,6 +276,8 @@ Options parse(int argc, char** argv) {
       o.size = std::stoll(value(i));
     else if (name == "--times")
       o.times = std::stoll(value(i));
+    else if (name == "--lr")
+      o.lr = std::stod(value(i));
     else if (name == "--threads")
       o.threads = std::stoi(value(i));
     else if (name == "--what")
@@ -263,7 +291,7 @@ Options parse(int argc, char** argv) {
     throw Error(
         "ERR_OPTION",
         "usage: ddad_bench_cuda CONFIG.json --what ceilings|train|score|ops|parity … [--device cuda] [--precision "
-        "bf16] [--batch 8] [--images 1] [--times 20] [--steps 200] [--size 64] [--threads 0]");
+        "bf16] [--batch 8] [--images 1] [--times 20] [--steps 200] [--size 64] [--lr X] [--threads 0]");
   return o;
 }
 

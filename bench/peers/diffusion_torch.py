@@ -83,7 +83,7 @@ class Scorer:
 
     def _kl_maps(self, x0, noise, labels=None):
         images, scales = x0.shape[0], len(self.scales)
-        t = torch.tensor(self.scales).repeat_interleave(images)
+        t = torch.tensor(self.scales, device=x0.device).repeat_interleave(images)
         x0 = x0.repeat(scales, 1, 1, 1)
         x_t = self.diffusion.q_sample(x0, t, noise)
         output = self.model(x_t, self.step_of_scale[t], None if labels is None else labels.repeat(scales))

@@ -14,7 +14,7 @@ from torch import nn
 def timestep_embedding(t, channels):
     """Sinusoidal embedding of the steps `t` [N]: cosines first, then sines, [N, channels]."""
     half = channels // 2
-    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32) / half)
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t[:, None].float() * frequencies[None]
     embedding = torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
     return F.pad(embedding, (0, 1)) if channels % 2 else embedding

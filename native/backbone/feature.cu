@@ -38,13 +38,9 @@ void resizeTapBack(const Device& device, const TapResize& resize, const float* f
 
 void featureLoss(const Device& device, const float* predicted, const float* target, int64_t samples, int64_t elements,
                  double weight, double* losses, float* gradient) {
-  FeatureLossValues kernel{predicted,
-                           target,
-                           samples,
-                           elements,
-                           static_cast<float>(2.0 * weight / static_cast<double>(elements * samples)),
-                           gradient,
-                           nullptr};
+  FeatureLossValues kernel{
+      predicted, target, samples, elements, static_cast<float>(2.0 * weight / static_cast<double>(elements * samples)),
+      gradient,  nullptr};
   const auto bytes = samples * kernel.blocks() * static_cast<int64_t>(sizeof(double));
   kernel.partial = static_cast<double*>(cudaDevice(device).scratch(bytes));
   launch(device, kernel);
@@ -62,7 +58,8 @@ void mahalanobis(const Device& device, const float* mean, const float* precision
   if (d > kMostFeatureDims)
     throw Error("ERR_ARGUMENT", "a Gaussian: expected at most " + std::to_string(kMostFeatureDims) + " channels, got " +
                                     std::to_string(d));
-  launch(device, MahalanobisPositions{mean, precision, pooled, d, features, n, positions, distances, weights, gradient});
+  launch(device,
+         MahalanobisPositions{mean, precision, pooled, d, features, n, positions, distances, weights, gradient});
 }
 
 }  // namespace

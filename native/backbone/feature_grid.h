@@ -5,8 +5,8 @@
 
 #include "backbone/feature_functions.h"
 #include "device/grid.h"
-#include "tensor/bilinear.h"
 #include "tensor/bf16.h"
+#include "tensor/bilinear.h"
 
 namespace ddad {
 
@@ -87,8 +87,7 @@ struct ResizeTapValues {
                 d = image[(y.high * r.inWidth + x.low) * r.inChannels],
                 e = image[(y.high * r.inWidth + x.high) * r.inChannels];
     const float top = a + (b - a) * x.fraction, bottom = d + (e - d) * x.fraction;
-    features[position * r.outChannels + r.place[k]] =
-        (top + (bottom - top) * y.fraction - r.mean[k]) * r.inverseStd[k];
+    features[position * r.outChannels + r.place[k]] = (top + (bottom - top) * y.fraction - r.mean[k]) * r.inverseStd[k];
   }
 };
 
@@ -269,8 +268,8 @@ struct MahalanobisPositions {
       distances[block.x] = static_cast<float>(shared.distance);
     } else {
       if (gradient == nullptr) return;
-      const auto scale = static_cast<float>(
-          shared.distance > 0.0 ? static_cast<double>(weights[position]) / shared.distance : 0.0);
+      const auto scale =
+          static_cast<float>(shared.distance > 0.0 ? static_cast<double>(weights[position]) / shared.distance : 0.0);
       for (int64_t k = thread; k < d; k += kThreads) gradient[block.x * d + k] = product(matrix, shared, k) * scale;
     }
   }

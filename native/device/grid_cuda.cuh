@@ -19,8 +19,19 @@ __device__ __forceinline__ void devicePhases(const Kernel& kernel, GridIndex blo
   }
 }
 
+/// Blocks that a multiprocessor is to hold at once, which bounds the registers of a thread: kBlocks where a kernel says
+/// so.
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads) gridKernel(const __grid_constant__ Kernel kernel) {
+constexpr int blocksTogether() {
+  if constexpr (requires { Kernel::kBlocks; })
+    return Kernel::kBlocks;
+  else
+    return 1;
+}
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, blocksTogether<Kernel>())
+    gridKernel(const __grid_constant__ Kernel kernel) {
   __shared__ typename Kernel::Shared shared;
   devicePhases(kernel, GridIndex{static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y)},
                static_cast<int>(threadIdx.x), shared);

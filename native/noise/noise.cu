@@ -18,15 +18,16 @@ bool aligned(Pointers... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
 }
 
-/// `arrays`: those of one value an element that are loaded and stored four at a time.
+/// `x0` and `arrays`: those of one value an element that are loaded and stored four at a time.
 template <class... Arrays>
-QuadBatch quads(const ImageBatch& batch, Arrays... arrays) {
+QuadBatch quads(const ImageBatch& batch, ImageView x0, Arrays... arrays) {
   if (batch.channels < 1 || batch.channels > kMaxImageChannels)
     throw Error("ERR_ARGUMENT", "image channels: expected 1 to " + std::to_string(kMaxImageChannels) + ", got " +
                                     std::to_string(batch.channels));
   if (batch.samples > 65535)
     throw Error("ERR_ARGUMENT", "samples: expected at most 65535, got " + std::to_string(batch.samples));
-  return {batch.samples, batch.pixels, batch.channels, batch.elements() % kQuad == 0 && aligned(arrays...)};
+  const bool whole = batch.elements() % kQuad == 0 && x0.sampleStride % kQuad == 0;
+  return {batch.samples, batch.pixels, batch.channels, whole && aligned(x0.data, arrays...)};
 }
 
 double* doubles(const CudaDevice& device, int64_t count) {
@@ -41,7 +42,7 @@ void fillNormal(const Device& device, const NoiseSource& source, int64_t count, 
 void noising(const Device& device, const ImageBatch& images, ImageView x0, const StepCoefficients* coefficients,
              const NoiseSource* noise, float* xt) {
   const CudaDevice& cuda = cudaDevice(device);
-  const QuadBatch batch = quads(images, x0.data, xt);
+  const QuadBatch batch = quads(images, x0, xt);
   const NoiseImages kernel{batch, x0, cuda.stage(coefficients, batch.samples), cuda.stage(noise, batch.samples), xt};
   launchGrid(cuda.stream(), kernel, batch.extent(kernel.kThreads));
 }
@@ -50,7 +51,7 @@ void diffusionLoss(const Device& device, const ImageBatch& images, ImageView x0,
                    const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight, int64_t lossSamples,
                    SampleLoss* losses, float* gradient) {
   const CudaDevice& cuda = cudaDevice(device);
-  const QuadBatch batch = quads(images, x0.data);
+  const QuadBatch batch = quads(images, x0);
   const double elements = static_cast<double>(batch.elements()), bits = vbWeight / kLn2;
   const int64_t blocks = batch.blocks(LossElements::kThreads);
   double* const partial = doubles(cuda, batch.samples * blocks * 2);
@@ -72,7 +73,7 @@ void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& im
                 const float* modelOutput, const StepCoefficients* coefficients, const NoiseSource* noise,
                 const EnsembleTerm* terms, float* values, PixelStatistics* statistics, float* map) {
   const CudaDevice& cuda = cudaDevice(device);
-  const QuadBatch batch = quads(images);
+  const QuadBatch batch = quads(images, {});
   const int64_t blocks = blocksOf(batch.pixels, ScorePixels::kThreads), sums = batch.samples * blocks * 4;
   double* const partial = doubles(cuda, sums + (values == nullptr ? blocksOf(batch.samples * batch.pixels, 2) : 0));
   float* const measured = values != nullptr ? values : reinterpret_cast<float*>(partial + sums);
@@ -86,12 +87,9 @@ void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& im
                            partial};
   launchGrid(cuda.stream(), kernel, kernel.extent());
   if (statistics != nullptr) {
-    const ScoreStatistics totals{partial,
-                                 batch.samples,
-                                 blocks,
-                                 static_cast<double>(batch.pixels),
-                                 static_cast<double>(batch.elements()),
-                                 statistics};
+    const ScoreStatistics totals{
+        partial,   batch.samples, blocks, static_cast<double>(batch.pixels), static_cast<double>(batch.elements()),
+        statistics};
     launchGrid(cuda.stream(), totals, totals.extent());
   }
   if (map == nullptr) return;
@@ -103,22 +101,17 @@ void variationalMap(const Device& device, const ImageBatch& images, ImageView x0
                     const StepCoefficients* coefficients, const NoiseSource* noise, bool clip, bool decoder,
                     float* nats) {
   const CudaDevice& cuda = cudaDevice(device);
-  const QuadBatch batch = quads(images, x0.data);
-  const VariationalElements kernel{batch,
-                                   x0,
-                                   modelOutput,
-                                   cuda.stage(coefficients, batch.samples),
-                                   cuda.stage(noise, batch.samples),
-                                   clip,
-                                   decoder,
-                                   nats};
+  const QuadBatch batch = quads(images, x0);
+  const VariationalElements kernel{
+      batch, x0,      modelOutput, cuda.stage(coefficients, batch.samples), cuda.stage(noise, batch.samples),
+      clip,  decoder, nats};
   launchGrid(cuda.stream(), kernel, batch.extent(kernel.kThreads));
 }
 
 void priorBits(const Device& device, const ImageBatch& images, ImageView x0, const StepCoefficients& last,
                double* bits) {
   const CudaDevice& cuda = cudaDevice(device);
-  const QuadBatch batch = quads(images);
+  const QuadBatch batch = quads(images, {});
   const int64_t blocks = batch.blocks(PriorElements::kThreads);
   double* const partial = doubles(cuda, batch.samples * blocks);
   const PriorElements kernel{batch, x0, last, partial};
@@ -131,7 +124,7 @@ void reverseStep(const Device& device, const ImageBatch& images, const float* xt
                  const StepCoefficients* coefficients, const DdimCoefficients* ddim, const NoiseSource* z, bool clip,
                  const ReverseOutputs& outputs) {
   const CudaDevice& cuda = cudaDevice(device);
-  const QuadBatch batch = quads(images);
+  const QuadBatch batch = quads(images, {});
   const ReverseElements kernel{batch,
                                xt,
                                modelOutput,

@@ -1,6 +1,6 @@
 #pragma once
-// Bodies of the diffusion process's kernels; see noise/noising.h. A thread takes four elements of a sample, which is what
-// a block of Philox gives it; grids are [quads, samples].
+// Bodies of the diffusion process's kernels; see noise/noising.h. A thread takes four elements of a sample, which is
+// what a block of Philox gives it; grids are [quads, samples].
 #include <cmath>
 #include <cstdint>
 
@@ -54,16 +54,19 @@ struct QuadBatch {
     DDAD_UNROLL
     for (int i = 0; i < kQuad; ++i) to[i] = i < count ? from[i] : 0.0f;
   }
-  DDAD_HD_MEMBER void store(const float from[kQuad], int count, float* to) const {
+  /// To the sample's elements from `first` on. Counted in packs: nvcc makes four stores of one where it is reached by
+  /// an element's index behind a product.
+  DDAD_HD_MEMBER void store(const float from[kQuad], int count, float* sample, int64_t first) const {
     if (aligned) {
       Pack<float> pack;
       DDAD_UNROLL
       for (int i = 0; i < kQuad; ++i) pack.v[i] = from[i];
-      return storePack(to, pack);
+      reinterpret_cast<Pack<float>*>(sample)[first / kQuad] = pack;
+      return;
     }
     DDAD_UNROLL
     for (int i = 0; i < kQuad; ++i)
-      if (i < count) to[i] = from[i];
+      if (i < count) sample[first + i] = from[i];
   }
 };
 
@@ -89,11 +92,11 @@ DDAD_HD double sumOfBlocks(const double* partial, int64_t sample, int64_t blocks
   return sum;
 }
 
-/// Standard deviation with n - 1; 0 for one value.
+/// Standard deviation with n - 1; 0 for one value. NaN stays.
 DDAD_HD double deviationOf(double sum, double squares, double count) {
   if (count < 2.0) return 0.0;
   const double variance = (squares - sum * sum / count) / (count - 1.0);
-  return variance > 0.0 ? sqrt(variance) : 0.0;
+  return variance < 0.0 ? 0.0 : sqrt(variance);
 }
 
 struct FillNormal {
@@ -138,7 +141,7 @@ struct NoiseImages {
     const StepCoefficients step = k[block.y];
     DDAD_UNROLL
     for (int i = 0; i < kQuad; ++i) x[i] = qSample(step, x[i], eps[i]);
-    batch.store(x, count, xt + block.y * batch.elements() + first);
+    batch.store(x, count, xt + block.y * batch.elements(), first);
   }
 };
 

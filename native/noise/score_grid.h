@@ -6,8 +6,8 @@
 
 namespace ddad {
 
-/// The measure of each pixel of each sample, [samples, pixels], and partial [samples, blocks, 4]: sum and squares of the
-/// means over channels, sum and squares of the elements. Grid [pixels, samples].
+/// The measure of each pixel of each sample, [samples, pixels], and partial [samples, blocks, 4]: sum and squares of
+/// the means over channels, sum and squares of the elements. Grid [pixels, samples].
 struct ScorePixels {
   static constexpr int kThreads = BlockSums<4>::kThreads, kPhases = 2;
   using Shared = BlockSums<4>;
@@ -125,8 +125,8 @@ struct VariationalElements {
     for (int i = 0; i < kQuad; ++i) {
       if (i >= count) continue;
       const int64_t at = batch.output(block.y, first + i);
-      const float error = clip ? clampedXStartError(step, x[i], eps[i], modelOutput[at])
-                               : xStartError(step, eps[i], modelOutput[at]);
+      const float error =
+          clip ? clampedXStartError(step, x[i], eps[i], modelOutput[at]) : xStartError(step, eps[i], modelOutput[at]);
       const float v = modelOutput[at + batch.channels];
       float dv;
       nats[block.y * batch.elements() + first + i] =
@@ -206,8 +206,8 @@ struct ReverseElements {
       if (outputs.mean != nullptr) outputs.mean[base + i] = posteriorMean(step, start, x);
       if (outputs.logVariance != nullptr) outputs.logVariance[base + i] = modelLogVariance(step, v);
       if (outputs.next != nullptr)
-        outputs.next[base + i] = ddim != nullptr ? ddimStep(step, ddim[block.y], start, x, noise[i])
-                                                 : ddpmStep(step, start, x, v, noise[i]);
+        outputs.next[base + i] =
+            ddim != nullptr ? ddimStep(step, ddim[block.y], start, x, noise[i]) : ddpmStep(step, start, x, v, noise[i]);
     }
   }
 };
@@ -251,7 +251,8 @@ struct DescendFactors {
 
   template <int kPhase>
   DDAD_HD_MEMBER void run(GridIndex, int, Shared&) const {
-    const double std = deviationOf(sumOfBlocks<2>(partial, 0, blocks, 0), sumOfBlocks<2>(partial, 0, blocks, 1), elements);
+    const double std =
+        deviationOf(sumOfBlocks<2>(partial, 0, blocks, 0), sumOfBlocks<2>(partial, 0, blocks, 1), elements);
     to[0] = static_cast<float>(sqrt(1.0 - stepSize * stepSize));
     to[1] = static_cast<float>(stepSize / std);
     to[2] = std == 0.0 ? 0.0f : 1.0f;  // NaN is a direction: it must not go unseen

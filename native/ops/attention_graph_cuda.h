@@ -9,7 +9,7 @@ struct AttentionSpec {
   int64_t n, tokens, heads, width;  // width: channels of a head
   bool splitBeforeHeads;            // channels of qkv as [q|k|v][head] or [head][q|k|v]
   float scale;                      // of the scores
-  bool layoutOnly = false;  // asked for its memory alone: no engine is looked for
+  bool layoutOnly = false;          // asked for its memory alone: no engine is looked for
   int64_t channels() const { return heads * width; }
   /// Where the first q (0), k (1) or v (2) lies among the channels of qkv.
   int64_t offset(int part) const { return part * (splitBeforeHeads ? channels() : width); }

@@ -42,8 +42,7 @@ struct DepthwiseForward {
       if (iy < 0 || iy >= p.inHeight) continue;
       for (int kx = 0; kx < p.kernel; ++kx) {
         const int64_t ix = x * p.stride + kx - p.pad;
-        if (ix >= 0 && ix < p.inWidth)
-          sum += from[p.in(n, iy, ix, c)] * weights[(c * p.kernel + ky) * p.kernel + kx];
+        if (ix >= 0 && ix < p.inWidth) sum += from[p.in(n, iy, ix, c)] * weights[(c * p.kernel + ky) * p.kernel + kx];
       }
     }
     if (sums != nullptr) sums[i] = sum;
@@ -91,9 +90,7 @@ struct DepthwiseWeightGradient {
   const float *from, *gradient;
   float* to;
 
-  GridIndex extent() const {
-    return {static_cast<int>(blocksOf(p.channels * p.kernel * p.kernel, kThreads)), 1};
-  }
+  GridIndex extent() const { return {static_cast<int>(blocksOf(p.channels * p.kernel * p.kernel, kThreads)), 1}; }
   template <int kPhase>
   DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
     const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread, taps = int64_t{p.kernel} * p.kernel;

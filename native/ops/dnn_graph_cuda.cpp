@@ -17,8 +17,8 @@ namespace ddad {
 namespace {
 
 constexpr int64_t kMostWorkspace = int64_t{512} << 20;  // bytes: engines that want more are not considered
-constexpr int kMostCandidates = 12;
-constexpr double kBuildSeconds = 1.0;  // for the candidates of one graph; at least two are built
+constexpr int kMostCandidates = 8;
+constexpr double kBuildSeconds = 0.4;  // for the candidates of one graph; at least two are built
 constexpr int kLeastCandidates = 2;
 
 /// An engine of a graph that was built.

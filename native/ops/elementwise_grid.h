@@ -35,6 +35,19 @@ DDAD_HD void storeRun(const float from[kRun], T* to) {
   }
 }
 
+#if defined(__CUDA_ARCH__)
+/// Two values an instruction.
+__device__ __forceinline__ void storeRun(const float from[kRun], Bf16* to) {
+  Pack<uint32_t> pack;  // of plain words: __nv_bfloat162 is copied one by one
+#pragma unroll
+  for (int i = 0; i < kRun / 2; ++i) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(from[2 * i], from[2 * i + 1]);
+    memcpy(&pack.v[i], &pair, sizeof pair);
+  }
+  storePack(reinterpret_cast<uint32_t*>(to), pack);
+}
+#endif
+
 /// The values of a run that there are, one by one: where it is not whole, or not aligned.
 template <class T>
 DDAD_HD void loadSome(const T* from, int count, float to[kRun]) {
@@ -49,6 +62,16 @@ DDAD_HD void storeSome(const float from[kRun], int count, T* to) {
 }
 
 DDAD_HD float sigmoidOf(float x) { return 1.0f / (1.0f + fastExp(-x)); }
+
+/// The same for a result of type T: where that keeps 8 bits, the GPU's short forms of exp and division do, which are
+/// good for 21.
+template <class T>
+DDAD_HD float sigmoidFor(float x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 2) return __fdividef(1.0f, 1.0f + __expf(-x));
+#endif
+  return sigmoidOf(x);
+}
 
 DDAD_HD float activated(Activation activation, float x) {
   if (activation == Activation::kSilu) return x * sigmoidOf(x);

@@ -31,8 +31,8 @@ class CudaLabelEmbedding : public Op {
   void backward() override {
     const CudaDevice& device = cudaDevice(*context_.device);
     if (context_.paramGradient) {
-      const LabelTableGradient kernel{buffers_.in[1],        buffers_.outGrad, buffers_.paramGrad[0],
-                                      context_.out.n,        context_.out.c,   attr().classes};
+      const LabelTableGradient kernel{buffers_.in[1], buffers_.outGrad, buffers_.paramGrad[0],
+                                      context_.out.n, context_.out.c,   attr().classes};
       launchGrid(device.stream(), kernel, kernel.extent());
     }
     if (context_.inputGradient[0] && buffers_.inGrad[0] != buffers_.outGrad)

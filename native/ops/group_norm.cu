@@ -22,7 +22,7 @@ void forward(cudaStream_t stream, const NormCall& call) {
   const NormSources<T> sources = sourcesOf<T>(call);
   const GridIndex extent = call.tile.extent(call.k.samples);
   launchGrid(stream, NormSums<T>{call.tile, sources, call.s1, call.s2}, extent);
-  const NormStatistics<T> statistics{call.k, sources, call.s1, call.s2, call.a, call.b, call.h, call.m, call.hat};
+  const NormStatistics<T> statistics{call.k, sources, call.s1, call.s2, call.a, call.b, call.h, call.mu, call.hat};
   launchGrid(stream, statistics, statistics.extent());
   const bool alignedOut = call.k.channels % kRun == 0 && aligned(call.out);
   launchGrid(stream,
@@ -36,13 +36,23 @@ void backward(cudaStream_t stream, const NormCall& call) {
   const GridIndex extent = call.tile.extent(call.k.samples);
   const auto* const dy = static_cast<const Out*>(call.dy);
   const bool alignedOut = call.k.channels % kRun == 0 && aligned(call.dy);
-  launchGrid(stream,
-             NormGradSums<T, Out>{call.tile, sources, dy, call.a, call.b, call.h, call.m, call.silu, alignedOut, call.s1,
-                                  call.s2},
-             extent);
+  launchGrid(
+      stream,
+      NormGradSums<T, Out>{call.tile, sources, dy, call.a, call.b, call.mu, call.silu, alignedOut, call.s1, call.s2},
+      extent);
   const bool adds = call.k.added != nullptr;
-  const NormGradTotals totals{call.k,      call.s1,     call.s2, call.h, call.m, call.hat, call.total1,
-                              call.total2, call.p,      call.q,  call.r, adds ? call.embeddingGradient : nullptr,
+  const NormGradTotals totals{call.k,
+                              call.s1,
+                              call.s2,
+                              call.h,
+                              call.mu,
+                              call.hat,
+                              call.total1,
+                              call.total2,
+                              call.p,
+                              call.q,
+                              call.r,
+                              adds ? call.embeddingGradient : nullptr,
                               call.accumulateEmbedding};
   launchGrid(stream, totals, totals.extent());
   const NormParameterGradients parameters{call.k,

@@ -91,7 +91,7 @@ class CudaGroupNorm : public Op {
     call.outHalf = context_.outHalf;
     call.silu = attr().activation == Activation::kSilu;
     float* at = buffers_.saved;
-    for (float** to : {&call.a, &call.b, &call.h, &call.m, &call.hat}) {
+    for (float** to : {&call.a, &call.b, &call.h, &call.mu, &call.hat}) {
       *to = at;
       at += plane_;
     }

@@ -88,7 +88,7 @@ DDAD_HD void loadChannels(const float* from, int64_t at, int count, float to[kRu
 /// Sums of x - pivot and of its square; the pivot is the sample's first pixel, so that a large mean cancels nothing.
 template <class T>
 struct NormSums {
-  static constexpr int kThreads = NormTile::kThreads, kPhases = 2;
+  static constexpr int kThreads = NormTile::kThreads, kPhases = 2, kBlocks = 5;
   using Shared = NormLaneSums;
   NormTile tile;
   NormSources<T> sources;
@@ -105,19 +105,7 @@ struct NormSums {
       if (count > 0) {
         float pivot[kRun];
         sources.load(sample, 0, c, count, pivot);
-        int64_t row = tile.firstRow(block, thread);
-        for (; row + NormTile::kLanes < last; row += 2 * NormTile::kLanes) {  // two loads under way
-          float x[kRun], y[kRun];
-          sources.load(sample, row, c, count, x);
-          sources.load(sample, row + NormTile::kLanes, c, count, y);
-          DDAD_UNROLL
-          for (int i = 0; i < kRun; ++i) {
-            const float d = x[i] - pivot[i], e = y[i] - pivot[i];
-            sum[i] += d + e;
-            squares[i] += d * d + e * e;
-          }
-        }
-        if (row < last) {
+        for (int64_t row = tile.firstRow(block, thread); row < last; row += NormTile::kLanes) {
           float x[kRun];
           sources.load(sample, row, c, count, x);
           DDAD_UNROLL
@@ -136,27 +124,13 @@ struct NormSums {
 /// y = f(a x + b).
 template <class T, class Out>
 struct NormApply {
-  static constexpr int kThreads = NormTile::kThreads, kPhases = 1;
+  static constexpr int kThreads = NormTile::kThreads, kPhases = 1, kBlocks = 5;
   struct Shared {};
   NormTile tile;
   NormSources<T> sources;
   const float *a, *b;  // [samples, channels]
   Out* out;
   bool silu, alignedOut;
-
-  DDAD_HD_MEMBER void finish(const float x[kRun], const float scale[kRun], const float shift[kRun], int count,
-                             Out* to) const {
-    float y[kRun];
-    DDAD_UNROLL
-    for (int i = 0; i < kRun; ++i) {
-      const float z = scale[i] * x[i] + shift[i];
-      y[i] = silu ? z * sigmoidOf(z) : z;
-    }
-    if (alignedOut)
-      storeRun(y, to);
-    else
-      storeSome(y, count, to);
-  }
 
   template <int kPhase>
   DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
@@ -167,37 +141,42 @@ struct NormApply {
     loadChannels(a, sample * tile.channels + c, count, scale);
     loadChannels(b, sample * tile.channels + c, count, shift);
     Out* const to = out + sample * tile.pixels * tile.channels + c;
-    int64_t row = tile.firstRow(block, thread);
-    for (; row + NormTile::kLanes < last; row += 2 * NormTile::kLanes) {
-      float x[kRun], y[kRun];
+    for (int64_t row = tile.firstRow(block, thread); row < last; row += NormTile::kLanes) {
+      float x[kRun];
       sources.load(sample, row, c, count, x);
-      sources.load(sample, row + NormTile::kLanes, c, count, y);
-      finish(x, scale, shift, count, to + row * tile.channels);
-      finish(y, scale, shift, count, to + (row + NormTile::kLanes) * tile.channels);
+      DDAD_UNROLL
+      for (int i = 0; i < kRun; ++i) {
+        const float z = scale[i] * x[i] + shift[i];
+        x[i] = silu ? z * sigmoidFor<Out>(z) : z;
+      }
+      if (alignedOut)
+        storeRun(x, to + row * tile.channels);
+      else
+        storeSome(x, count, to + row * tile.channels);
     }
-    if (row >= last) return;
-    float x[kRun];
-    sources.load(sample, row, c, count, x);
-    finish(x, scale, shift, count, to + row * tile.channels);
   }
 };
 
-/// dy f'(z) of a run, z = a x + b.
+/// dy f'(z) of a run, z = a x + b, for a gradient of type T.
+template <class T>
 DDAD_HD void normSlope(const float x[kRun], const float a[kRun], const float b[kRun], bool silu, float dy[kRun]) {
   if (!silu) return;
   DDAD_UNROLL
-  for (int i = 0; i < kRun; ++i) dy[i] *= activationSlope(Activation::kSilu, a[i] * x[i] + b[i]);
+  for (int i = 0; i < kRun; ++i) {
+    const float z = a[i] * x[i] + b[i], s = sigmoidFor<T>(z);
+    dy[i] *= s * (1.0f + z * (1.0f - s));
+  }
 }
 
-/// Sums of dz and of dz xhat, xhat = h x + m.
+/// Sums of dz and of dz (x - mu), mu the group's mean less what is added to x.
 template <class T, class Out>
 struct NormGradSums {
-  static constexpr int kThreads = NormTile::kThreads, kPhases = 2;
+  static constexpr int kThreads = NormTile::kThreads, kPhases = 2, kBlocks = sizeof(T) == 2 ? 3 : 2;
   using Shared = NormLaneSums;
   NormTile tile;
   NormSources<T> sources;
   const Out* dy;
-  const float *a, *b, *h, *m;  // [samples, channels]
+  const float *a, *b, *mu;  // [samples, channels]
   bool silu, alignedOut;
   float *s1, *s2;
 
@@ -211,11 +190,10 @@ struct NormGradSums {
       float sum[kRun] = {}, products[kRun] = {};
       if (count > 0) {
         const int64_t at = sample * tile.channels + c;
-        float scale[kRun], shift[kRun], slope[kRun], offset[kRun];
+        float scale[kRun], shift[kRun], centre[kRun];
         loadChannels(a, at, count, scale);
         loadChannels(b, at, count, shift);
-        loadChannels(h, at, count, slope);
-        loadChannels(m, at, count, offset);
+        loadChannels(mu, at, count, centre);
         const Out* const from = dy + sample * tile.pixels * tile.channels + c;
         for (int64_t row = tile.firstRow(block, thread); row < last; row += NormTile::kLanes) {
           float x[kRun], dz[kRun];
@@ -224,11 +202,11 @@ struct NormGradSums {
             loadRun(from + row * tile.channels, dz);
           else
             loadSome(from + row * tile.channels, count, dz);
-          normSlope(x, scale, shift, silu, dz);
+          normSlope<T>(x, scale, shift, silu, dz);
           DDAD_UNROLL
           for (int i = 0; i < kRun; ++i) {
             sum[i] += dz[i];
-            products[i] += dz[i] * (slope[i] * x[i] + offset[i]);
+            products[i] += dz[i] * (x[i] - centre[i]);
           }
         }
       }
@@ -240,7 +218,7 @@ struct NormGradSums {
 /// dx = p dz + q x + r, to each source its channels.
 template <class T, class Out>
 struct NormGradApply {
-  static constexpr int kThreads = NormTile::kThreads, kPhases = 1;
+  static constexpr int kThreads = NormTile::kThreads, kPhases = 1, kBlocks = sizeof(T) == 2 ? 3 : 2;
   struct Shared {};
   NormTile tile;
   NormSources<T> sources;
@@ -277,7 +255,7 @@ struct NormGradApply {
         loadRun(from + row * tile.channels, dz);
       else
         loadSome(from + row * tile.channels, count, dz);
-      normSlope(x, scale, shift, silu, dz);
+      normSlope<T>(x, scale, shift, silu, dz);
       DDAD_UNROLL
       for (int i = 0; i < kRun; ++i) dz[i] = ofGradient[i] * dz[i] + ofValue[i] * x[i] + constant[i];
       int source = 0;

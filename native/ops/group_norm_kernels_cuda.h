@@ -17,11 +17,11 @@ struct NormCall {
   void* dx[2];
   bool accumulate[2];
   bool half, outHalf, silu;
-  float *a, *b, *h, *m, *hat;               // saved, [samples, channels] each
-  float *s1, *s2;                           // [samples, chunks, channels]
-  float *total1, *total2, *p, *q, *r;       // [samples, channels], of backward
-  float *gammaGradient, *betaGradient;      // null where they are not wanted
-  float* embeddingGradient;                 // likewise
+  float *a, *b, *h, *mu, *hat;          // saved, [samples, channels] each
+  float *s1, *s2;                       // [samples, chunks, channels]
+  float *total1, *total2, *p, *q, *r;   // [samples, channels], of backward
+  float *gammaGradient, *betaGradient;  // null where they are not wanted
+  float* embeddingGradient;             // likewise
   bool accumulateEmbedding;
 };
 

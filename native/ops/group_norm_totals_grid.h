@@ -53,7 +53,7 @@ struct NormGroupSums {
   }
 };
 
-/// Mean and variance, and with them the affine maps of each channel: z = a x + b, xhat = h x + m, and xhat's mean.
+/// Mean and variance, and with them the affine maps of each channel: z = a x + b, xhat = h (x - mu), and xhat's mean.
 template <class T>
 struct NormStatistics {
   static constexpr int kThreads = NormGroupSums::kThreads, kPhases = 4;
@@ -65,7 +65,7 @@ struct NormStatistics {
   NormParameters k;
   NormSources<T> sources;
   const float *s1, *s2;
-  float *a, *b, *h, *m, *hat;
+  float *a, *b, *h, *mu, *hat;
 
   GridIndex extent() const { return {static_cast<int>(k.channels / k.perGroup), static_cast<int>(k.samples)}; }
 
@@ -108,15 +108,15 @@ struct NormStatistics {
         a[at] = static_cast<float>(scale * shared.rstd);
         b[at] = static_cast<float>(scale * offset + shift);
         h[at] = static_cast<float>(shared.rstd);
-        m[at] = static_cast<float>(offset);
+        mu[at] = static_cast<float>(shared.groupMean - added);
         hat[at] = static_cast<float>((shared.mean[j] - shared.groupMean) * shared.rstd);
       }
     }
   }
 };
 
-/// Of the sums of dz and dz xhat: their totals over the pixels, and p, q, r of dx = p dz + q x + r; the gradient of an
-/// added vector.
+/// Of the sums of dz and dz (x - mu): the totals of dz and dz xhat over the pixels, and p, q, r of dx = p dz + q x + r;
+/// the gradient of an added vector.
 struct NormGradTotals {
   static constexpr int kThreads = NormGroupSums::kThreads, kPhases = 4;
   struct Shared {
@@ -126,7 +126,7 @@ struct NormGradTotals {
   };
   NormParameters k;
   const float *s1, *s2;
-  const float *h, *m, *hat;
+  const float *h, *mu, *hat;
   float *total1, *total2, *p, *q, *r;
   float* addedGradient;  // null where it is not wanted
   bool accumulate;
@@ -142,8 +142,10 @@ struct NormGradTotals {
     if constexpr (kPhase == 0) {
       shared.sums.gather(k, block, thread, s1, s2);
     } else if constexpr (kPhase == 1) {
-      for (int64_t j = thread; j < k.perGroup; j += kThreads)
+      for (int64_t j = thread; j < k.perGroup; j += kThreads) {
         shared.sums.total(k.perGroup, j, &shared.t1[j], &shared.t2[j]);
+        shared.t2[j] *= static_cast<double>(h[sample * k.channels + first + j]);
+      }
     } else if constexpr (kPhase == 2) {
       if (thread != 0) return;
       double mean1 = 0.0, mean2 = 0.0;
@@ -163,10 +165,11 @@ struct NormGradTotals {
         total2[at] = static_cast<float>(shared.t2[j]);
         p[at] = static_cast<float>(rstd * factor);
         q[at] = static_cast<float>(-rstd * shared.mean2 * rstd);
-        r[at] = static_cast<float>(-rstd * (shared.mean1 + shared.mean2 * static_cast<double>(m[at])));
+        r[at] = static_cast<float>(-rstd * (shared.mean1 - shared.mean2 * rstd * static_cast<double>(mu[at])));
         if (addedGradient == nullptr) continue;
-        const double sum = rstd * (factor * shared.t1[j] - static_cast<double>(k.pixels) *
-                                                               (shared.mean1 + static_cast<double>(hat[at]) * shared.mean2));
+        const double sum =
+            rstd * (factor * shared.t1[j] -
+                    static_cast<double>(k.pixels) * (shared.mean1 + static_cast<double>(hat[at]) * shared.mean2));
         addedGradient[at] = (accumulate ? addedGradient[at] : 0.0f) + static_cast<float>(sum);
       }
     }

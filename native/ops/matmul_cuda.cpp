@@ -257,7 +257,8 @@ void Matmul::run(const void* a, const void* b, void* c, float* workspace, float 
   const cublasStatus_t status = start(algorithm_, a, b, c, workspaceBytes_ > 0 ? alignedWorkspace(workspace) : nullptr,
                                       static_cast<size_t>(workspaceBytes_), alpha, beta, addend, bias);
   if (status != CUBLAS_STATUS_SUCCESS)
-    throw Error("ERR_DEVICE", "cuBLASLt could not compute the product " + key() + ": " + cublasLtGetStatusString(status));
+    throw Error("ERR_DEVICE",
+                "cuBLASLt could not compute the product " + key() + ": " + cublasLtGetStatusString(status));
 }
 
 }  // namespace ddad

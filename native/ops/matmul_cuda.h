@@ -21,7 +21,7 @@ struct MatmulSpec {
   int64_t strideA = 0, strideB = 0, strideC = 0;  // values from one matrix of the batch to the next
   bool bias = false;                              // n values of type `out`, added to each row
   bool adds = false;                              // beta may be other than 0
-  bool layoutOnly = false;  // asked for its memory alone: no algorithm is looked for
+  bool layoutOnly = false;                        // asked for its memory alone: no algorithm is looked for
   int alignment = 16;                             // bytes that every pointer is a multiple of: 4, 8 or 16 (2: bf16)
 };
 

@@ -1,5 +1,6 @@
 #pragma once
-// Bodies of nearest up-sampling and 2x2 pooling; see ops/resample.cpp. A thread takes a run of channels of a coarse pixel.
+// Bodies of nearest up-sampling and 2x2 pooling; see ops/resample.cpp. A thread takes a run of channels of a coarse
+// pixel.
 #include <cstdint>
 
 #include "ops/elementwise_grid.h"

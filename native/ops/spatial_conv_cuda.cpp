@@ -153,7 +153,8 @@ class SpatialConv : public CudaConv {
       if (!memory.data()) return true;
       char* const at = memory.data();
       const float sweep = measure(device_, [&] {
-        runEpilogue(at, at + sums, epilogue_.bias ? reinterpret_cast<const float*>(at + sums + 2 * out) : nullptr,
+        const void* const bias = at + sums + 2 * out;
+        runEpilogue(at, at + sums, epilogue_.bias ? static_cast<const float*>(bias) : nullptr,
                     epilogue_.residual ? at + sums + out : nullptr);
         return true;
       });

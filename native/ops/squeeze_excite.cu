@@ -30,7 +30,7 @@ class CudaSqueezeExcite : public Op {
 
   void forward() override {
     sums(buffers_.in[0], nullptr, buffers_.saved, saved().size(), 1.0f / static_cast<float>(pixels_));
-    const SqueezeGate gate{saved(),           buffers_.param[0],  buffers_.param[1], buffers_.param[2],
+    const SqueezeGate gate{saved(),           buffers_.param[0], buffers_.param[1], buffers_.param[2],
                            buffers_.param[3], attr().activation, samples_};
     launchGrid(stream(), gate, gate.extent());
     const SqueezeScale scale{saved(), buffers_.in[0], nullptr, buffers_.out, samples_, pixels_, false};
@@ -41,21 +41,38 @@ class CudaSqueezeExcite : public Op {
     float *gate = buffers_.backwardWorkspace, *shift = gate + samples_ * channels_,
           *argument = shift + samples_ * channels_;
     sums(buffers_.in[0], buffers_.outGrad, gate, channels_, 1.0f);
-    const SqueezeVectorGradients vectors{saved(), buffers_.param[0], buffers_.param[2], attr().activation, gate,
-                                         argument, shift, samples_, pixels_};
+    const SqueezeVectorGradients vectors{
+        saved(), buffers_.param[0], buffers_.param[2], attr().activation, gate, argument, shift, samples_, pixels_};
     launchGrid(stream(), vectors, vectors.extent());
     if (context_.inputGradient[0]) {
-      const SqueezeScale scale{saved(),  buffers_.outGrad, shift,
-                               buffers_.inGrad[0], samples_,        pixels_, static_cast<bool>(buffers_.accumulate[0])};
+      const SqueezeScale scale{saved(),
+                               buffers_.outGrad,
+                               shift,
+                               buffers_.inGrad[0],
+                               samples_,
+                               pixels_,
+                               static_cast<bool>(buffers_.accumulate[0])};
       launchGrid(stream(), scale, scale.extent());
     }
     if (!context_.paramGradient) return;
-    const SqueezeWeightGradient first{argument, saved().mean(0), samples_,         reduced_,
-                                      channels_, reduced_,       saved().size(), buffers_.paramGrad[0],
+    const SqueezeWeightGradient first{argument,
+                                      saved().mean(0),
+                                      samples_,
+                                      reduced_,
+                                      channels_,
+                                      reduced_,
+                                      saved().size(),
+                                      buffers_.paramGrad[0],
                                       buffers_.paramGrad[1]};
     launchGrid(stream(), first, first.extent());
-    const SqueezeWeightGradient second{gate,      saved().hidden(0), samples_,         channels_,
-                                       reduced_, channels_,         saved().size(), buffers_.paramGrad[2],
+    const SqueezeWeightGradient second{gate,
+                                       saved().hidden(0),
+                                       samples_,
+                                       channels_,
+                                       reduced_,
+                                       channels_,
+                                       saved().size(),
+                                       buffers_.paramGrad[2],
                                        buffers_.paramGrad[3]};
     launchGrid(stream(), second, second.extent());
   }

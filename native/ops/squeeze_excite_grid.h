@@ -31,9 +31,7 @@ struct ChannelSums {
   int64_t samples, pixels, channels, stride;  // stride: from one sample's result to the next
   float scale;
 
-  GridIndex extent() const {
-    return {static_cast<int>(blocksOf(channels, kColumns)), static_cast<int>(samples)};
-  }
+  GridIndex extent() const { return {static_cast<int>(blocksOf(channels, kColumns)), static_cast<int>(samples)}; }
   template <int kPhase>
   DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared& shared) const {
     const int column = thread % kColumns;
@@ -96,9 +94,7 @@ struct SqueezeScale {
   int64_t samples, pixels;
   bool accumulate;
 
-  GridIndex extent() const {
-    return {static_cast<int>(blocksOf(samples * pixels * saved.channels, kThreads)), 1};
-  }
+  GridIndex extent() const { return {static_cast<int>(blocksOf(samples * pixels * saved.channels, kThreads)), 1}; }
   template <int kPhase>
   DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
     const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;

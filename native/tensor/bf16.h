@@ -62,7 +62,11 @@ DDAD_HD Pack<T> loadPack(const T* p) {
 }
 template <class T>
 DDAD_HD void storePack(T* p, const Pack<T>& x) {
+#if defined(__CUDA_ARCH__)
+  __stwb(reinterpret_cast<uint4*>(p), *reinterpret_cast<const uint4*>(&x));
+#else
   *reinterpret_cast<Pack<T>*>(p) = x;
+#endif
 }
 
 }  // namespace ddad

@@ -14,10 +14,13 @@ namespace ddad {
 struct AdamwEma {
   static constexpr int kThreads = 256, kPhases = 1, kValues = 4;
   struct Shared {};
+  struct alignas(8) HalfQuad {
+    Bf16 v[kValues];
+  };
   float* weights;
   const float* gradients;
   float *m, *v, *ema;
-  Bf16* half;  // may be null
+  Bf16* half;  // to 8 bytes; may be null
   int64_t n;
   AdamWStep k;
 
@@ -43,9 +46,11 @@ struct AdamwEma {
       storePack(m + first, mi);
       storePack(v + first, vi);
       storePack(ema + first, average);
-      if (half != nullptr)
-        DDAD_UNROLL
-        for (int i = 0; i < kValues; ++i) convert(w.v[i], half[first + i]);
+      if (half == nullptr) return;
+      HalfQuad rounded;
+      DDAD_UNROLL
+      for (int i = 0; i < kValues; ++i) convert(w.v[i], rounded.v[i]);
+      *reinterpret_cast<HalfQuad*>(half + first) = rounded;
       return;
     }
     for (int64_t i = first; i < n; ++i) {

@@ -130,12 +130,14 @@ nlohmann::json Comparison::finish(bool* ok) {
     if (!seen.contains(entry.name) && !isInput(entry.name))
       fail(entry.name, "neither an input nor an output that this program computes");
 
-  double gradient2 = 0.0, gradientElements = 0.0;
+  double gradient2 = 0.0, gradientDifference2 = 0.0, gradientElements = 0.0, gradientTolerance = 0.0;
   std::map<std::string, Row> groups;
   for (const Row& row : rows_) {
     if (!row.reason.empty()) continue;
     if (row.name.starts_with("grad.")) {
       gradient2 += row.reference2;
+      gradientDifference2 += row.difference2;
+      gradientTolerance = row.tolerance;
       gradientElements += row.elements;
     }
     const std::string group = groupOf(row.name);
@@ -159,6 +161,9 @@ nlohmann::json Comparison::finish(bool* ok) {
   }
   for (const auto& [name, all] : groups)
     rows.push_back(rowOf(name + ".*", ratio(std::sqrt(all.difference2), std::sqrt(all.reference2)), all.tolerance, ""));
+
+  if (gradientElements > 0)
+    rows.push_back(rowOf("grad.*", ratio(std::sqrt(gradientDifference2), std::sqrt(gradient2)), gradientTolerance, ""));
 
   *ok = !rows.empty() && std::all_of(rows.begin(), rows.end(), [](const auto& row) { return row["ok"] == true; });
   return rows;

@@ -13,7 +13,8 @@ class SafetensorsFile;
 
 /// Collects the outputs of one golden file. Error of a tensor: ||out - ref|| / ||ref|| (2-norm, in double). For
 /// "grad.*" the denominator is at least 0.05 R sqrt(n), R the root mean square over all "grad.*" of the file.
-/// "movement.*" and "ema_movement.*" are each judged as one concatenated tensor. An error that is not a number fails;
+/// "movement.*" and "ema_movement.*" are each judged as one concatenated tensor; all of "grad.*" are, too, in a row of
+/// that name. An error that is not a number fails;
 /// so do a tensor that the file lacks, one of another shape, and one in the file that is neither an input nor compared.
 class Comparison {
  public:

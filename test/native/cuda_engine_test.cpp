@@ -76,12 +76,14 @@ TEST_CASE("gpu: golden files in float32") {
   }
 }
 
-// The gradient of a bias that a norm follows nearly cancels, since the norm takes a constant away: what is left of it is
-// the rounding of the bf16 values that it sums. It stays below 5 % of the root mean square of all gradients, which is an
-// error of 1 as the golden files count.
+// All gradients of a network together are within 5e-2; single weights may be twice as far off, deep in the network,
+// where values and gradients have been rounded in each layer before. The gradient of a bias that a norm follows nearly
+// cancels, since the norm takes a constant away: what is left of it is the rounding of the bf16 values that it sums. It
+// stays below 5 % of the root mean square of all gradients, which is an error of 1 as the golden files count.
 double bf16Tolerance(const std::string& tensor) {
   if (tensor == "out") return 2e-2;
-  return tensor.ends_with(".bias") ? 1.0 : 5e-2;
+  if (tensor == "grad.*") return 5e-2;
+  return tensor.ends_with(".bias") ? 1.0 : 1e-1;
 }
 
 TEST_CASE("gpu: golden networks in bf16, outputs within 2e-2, gradients within 5e-2") {
@@ -90,15 +92,17 @@ TEST_CASE("gpu: golden networks in bf16, outputs within 2e-2, gradients within 5
   for (const fs::path& path : goldenFiles({"unet"})) {
     try {
       const nlohmann::json result = verifyFile(*gpu, path.string(), backbonePath(), Cancel());
-      double worst = 0, output = 0;
+      double worst = 0, output = 0, gradients = 0;
       for (const auto& tensor : result["tensors"]) {
         const std::string name = tensor["name"];
         const double error = tensor["error"].is_number() ? tensor["error"].get<double>() : NAN;
         if (name == "out") output = error;
-        if (bf16Tolerance(name) == 5e-2) worst = std::max(worst, error);
+        if (name == "grad.*") gradients = error;
+        if (bf16Tolerance(name) == 1e-1) worst = std::max(worst, error);
         CHECK_MESSAGE(error <= bf16Tolerance(name), path.filename().string() << ": " << name << ": " << error);
       }
-      std::cout << path.filename().string() << " in bf16: output " << output << ", worst gradient of a weight " << worst << std::endl;
+      std::cout << path.filename().string() << " in bf16: output " << output << ", gradients " << gradients
+                << ", worst of a weight " << worst << std::endl;
     } catch (const Error& error) {
       FAIL_CHECK(path.filename().string() << ": " << error.code() << ": " << error.what());
     }
@@ -166,6 +170,28 @@ TEST_CASE("gpu: scores are the CPU's") {
       CHECK(scorer->score(requestFor(pixels, size), Cancel()).map == got.map);  // by now a recording
     }
   }
+}
+
+TEST_CASE("gpu: a batch that does not fit is refused before it is tried, with the largest that does") {
+  const auto gpu = testGpu(Precision::kBf16);
+  if (!gpu) return;
+  nlohmann::json config = smallModel(128, 4096);
+  const int64_t before = gpu->availableBytes();
+  try {
+    const Trainer trainer(gpu, config);
+    FAIL_CHECK("more than any GPU has was taken");
+  } catch (const Error& error) {
+    CHECK(error.code() == "ERR_MEMORY");
+    CHECK_MESSAGE(std::string(error.what()).find("the largest batch that fits is ") != std::string::npos, error.what());
+  }
+  CHECK(gpu->availableBytes() == before);
+  config["training"]["batchSize"] = 64;
+  const nlohmann::json estimate = Trainer::estimateMemory(*gpu, config);
+  const Trainer trainer(gpu, config);
+  const auto used = static_cast<double>(before - gpu->availableBytes()), said = estimate["total"].get<double>();
+  // the scratch of kernels, which are chosen later, is not in the estimate: 512 MiB at most
+  CHECK_MESSAGE(std::abs(used - said) <= 0.1 * used + 5.4e8, "estimated " << said << ", used " << used);
+  std::cout << "memory of training: estimated " << said / 1e9 << " GB, used " << used / 1e9 << " GB" << std::endl;
 }
 
 TEST_CASE("gpu: a step that is cancelled or diverges changes nothing") {

@@ -153,31 +153,47 @@ void checkNorm(const NormCase& c, double tolerance) {
   std::vector<std::vector<float>> memory(10, std::vector<float>(static_cast<size_t>(plane), NAN));
   const auto vector = [&](size_t i) { return memory[i].data(); };
   std::vector<float> s1(static_cast<size_t>(plane * tile.chunks), NAN), s2(s1);
-  float *a = vector(0), *b = vector(1), *h = vector(2), *m = vector(3), *hat = vector(4), *total1 = vector(5),
+  float *a = vector(0), *b = vector(1), *h = vector(2), *mu = vector(3), *hat = vector(4), *total1 = vector(5),
         *total2 = vector(6), *p = vector(7), *q = vector(8), *r = vector(9);
   const bool whole = channels % kRun == 0;
   runGrid(NormSums<T>{tile, sources, s1.data(), s2.data()}, tile.extent(c.samples));
-  const NormStatistics<T> statistics{k, sources, s1.data(), s2.data(), a, b, h, m, hat};
+  const NormStatistics<T> statistics{k, sources, s1.data(), s2.data(), a, b, h, mu, hat};
   runGrid(statistics, statistics.extent());
   runGrid(NormApply<T, Out>{tile, sources, a, b, out.data(), c.silu, whole}, tile.extent(c.samples));
   const double valueError = relativeDistance(out.floats(), wanted);
   CHECK_MESSAGE(valueError <= tolerance, "value: " << valueError);
 
-  runGrid(NormGradSums<T, Out>{tile, sources, dy.data(), a, b, h, m, c.silu, whole, s1.data(), s2.data()},
+  runGrid(NormGradSums<T, Out>{tile, sources, dy.data(), a, b, mu, c.silu, whole, s1.data(), s2.data()},
           tile.extent(c.samples));
   std::vector<float> embeddingGradient = randomValues(static_cast<int64_t>(embedding.size()), 7);
   const std::vector<float> embeddingBefore = embeddingGradient;
-  const NormGradTotals totals{k, s1.data(), s2.data(), h, m, hat, total1, total2, p, q, r,
-                              c.mode == EmbeddingMode::kAdd ? embeddingGradient.data() : nullptr, c.accumulate};
+  const NormGradTotals totals{
+      k,           s1.data(), s2.data(), h, mu, hat,
+      total1,      total2,    p,         q, r,  c.mode == EmbeddingMode::kAdd ? embeddingGradient.data() : nullptr,
+      c.accumulate};
   runGrid(totals, totals.extent());
   std::vector<float> gammaGradient(gamma.size(), NAN), betaGradient(gamma.size(), NAN);
-  const NormParameterGradients parameters{k, total1, total2, gammaGradient.data(), betaGradient.data(),
+  const NormParameterGradients parameters{k,
+                                          total1,
+                                          total2,
+                                          gammaGradient.data(),
+                                          betaGradient.data(),
                                           c.mode == EmbeddingMode::kScaleShift ? embeddingGradient.data() : nullptr,
                                           c.accumulate};
   runGrid(parameters, parameters.extent());
-  runGrid(NormGradApply<T, Out>{tile, sources, dy.data(), a, b, p, q, r,
-                                {dx[0].data(), second > 0 ? dx[1].data() : nullptr}, {c.accumulate, c.accumulate},
-                                c.silu, whole, sources.aligned},
+  runGrid(NormGradApply<T, Out>{tile,
+                                sources,
+                                dy.data(),
+                                a,
+                                b,
+                                p,
+                                q,
+                                r,
+                                {dx[0].data(), second > 0 ? dx[1].data() : nullptr},
+                                {c.accumulate, c.accumulate},
+                                c.silu,
+                                whole,
+                                sources.aligned},
           tile.extent(c.samples));
   const auto check = [&](const std::string& what, std::vector<float> got, const std::vector<float>& start,
                          const float* want, double bound) {
@@ -186,13 +202,14 @@ void checkNorm(const NormCase& c, double tolerance) {
     const double error = relativeDistance(got, {want, want + got.size()});
     CHECK_MESSAGE(error <= 2 * bound, what << ": " << error);
   };
-  for (size_t s = 0; s < dx.size(); ++s) check("source", dx[s].floats(), before[s], plan.gradient(g.inputs[s]), sizeof(T) == 2 ? 5e-3 : tolerance);
+  for (size_t s = 0; s < dx.size(); ++s)
+    check("source", dx[s].floats(), before[s], plan.gradient(g.inputs[s]), sizeof(T) == 2 ? 5e-3 : tolerance);
   // a plan has no gradient of a vector that is an input
   if (c.mode == EmbeddingMode::kAdd) {
     std::vector<float> sums(static_cast<size_t>(plane));
     for (size_t i = 0; i < dx[0].size; ++i)
-      sums[i / static_cast<size_t>(pixels * channels) * static_cast<size_t>(channels) + i % static_cast<size_t>(channels)] +=
-          plan.gradient(g.inputs[0])[i];
+      sums[i / static_cast<size_t>(pixels * channels) * static_cast<size_t>(channels) +
+           i % static_cast<size_t>(channels)] += plan.gradient(g.inputs[0])[i];
     check("added vector", embeddingGradient, embeddingBefore, sums.data(), tolerance);
   } else if (embedded) {
     check("scale and shift", embeddingGradient, embeddingBefore,
@@ -220,7 +237,7 @@ TEST_CASE("grid: group norm, forward and backward") {
     CAPTURE(c.sources[0]);
     CAPTURE(c.height);
     checkNorm<float, float>(c, c.mean > 10 ? 2e-4 : 1e-5);
-    if (c.mean > 10) continue;  // bf16 has no digits left there
+    if (c.mean > 10) continue;       // bf16 has no digits left there
     checkNorm<Bf16, Bf16>(c, 5e-3);  // results keep 8 bits
     checkNorm<Bf16, float>(c, 1e-5);
   }
