@@ -10,9 +10,9 @@ export const topPixels = z.union(
     error: 'expected { count: a number of pixels } or { share: above 0, at most 1 }',
   },
 );
-const deviceName = z
-  .string()
-  .regex(/^(auto|cpu|cuda(:\d{1,3})?)$/, 'expected auto, cpu, cuda or cuda:N (the GPU of that number)');
+const deviceName = z.union([z.enum(['auto', 'cpu', 'cuda']), z.templateLiteral(['cuda:', z.number().int().min(0)])], {
+  error: 'expected auto, cpu, cuda or cuda:N (the GPU of that number)',
+});
 const precisionName = z.enum(['float32', 'tf32', 'bf16']);
 
 /**

@@ -144,11 +144,13 @@ export const calls = {
       withDetector((native) => native.setConfig(configOf({ ...small, channels: 64 }))),
   },
   ERR_DEVICE: {
-    'device "<name>": this build has no CUDA device; use "cpu" or "auto"': () =>
-      Detector.load(model, { device: 'cuda' }),
+    // what else is missing shows test/ts/cuda-library.test.mjs, each in a process that has not loaded the library
+    'DDAD_CUDA_LIBRARY names <file>, which does not exist': () =>
+      cli(['score', model, good, '--device', 'cuda'], { env: { DDAD_CUDA_LIBRARY: at('nowhere.so') } }),
   },
   ERR_MEMORY: {
-    'cannot allocate <n> MiB of memory, of which <n> MiB are free': () => fit({ size: 1024, batchSize: 1024 }),
+    "training with a batch of <n> takes <n> GB of the device's memory, and it has <n> GB left; the largest batch that fits is <n>":
+      () => fit({ size: 1024, batchSize: 1024 }),
     'no memory holds <tensor> for a batch of <n> at <n> x <n>': () =>
       fit({ preset: 'paper-256', size: 2048, batchSize: 1024, unet: {} }),
   },

@@ -17,7 +17,15 @@ for (const own of [imports, reconstruction])
   for (const [code, rows] of Object.entries(own)) cases[code] = { ...cases[code], ...rows };
 
 /** Rows that no test here provokes, by code and message, and why. */
+const cudaRow = 'test/ts/cuda-library.test.mjs provokes it, in a process of its own';
 const unprovoked = {
+  'ERR_DEVICE this build has no CUDA device (libddad_cuda.so was not found in <folder>); npm run build:cuda builds it':
+    cudaRow,
+  'ERR_DEVICE the CUDA device, <file>, does not load: <reason>': cudaRow,
+  'ERR_DEVICE <file> is of another build (<id>) than this engine (<id>); npm run build:cuda builds it': cudaRow,
+  'ERR_DEVICE no NVIDIA driver was found (libcuda.so.1); drivers for CUDA 13.0 (580 and newer) are needed': cudaRow,
+  'ERR_MEMORY cannot allocate <n> MiB of memory, of which <n> MiB are free':
+    'training is refused by what it takes in all, and scoring takes tiles of a bounded size',
   'ERR_MEMORY out of memory': 'where it comes from small blocks the system kills the process first',
   'ERR_MEMORY cannot allocate <n> MiB of memory': 'what is not free is refused before the system is asked',
   'ERR_MEMORY no memory for a map of <n> pixels': 'the size of an image is bounded, so only the system can refuse it',
