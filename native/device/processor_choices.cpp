@@ -5,8 +5,9 @@
 namespace ddad {
 
 Choices& Choices::ofThisProcessor() {
-  static Choices choices(defaultPath(), processorKey());
-  return choices;
+  // Never destroyed: while the process exits, a thread may still be measuring.
+  static auto* const choices = new Choices(defaultPath(), processorKey());
+  return *choices;
 }
 
 }  // namespace ddad

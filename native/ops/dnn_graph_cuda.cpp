@@ -199,8 +199,9 @@ std::shared_ptr<const DnnGraph> compileGraph(const CudaDevice& device, const Dnn
     std::string why;
   };
   if (request.layoutOnly) return std::make_shared<LayoutOnlyGraph>(request.key);
-  static std::mutex mutex;
-  static std::map<std::string, Entry> cache;
+  // Never destroyed: while the process exits, a thread may still be compiling.
+  static auto& mutex = *new std::mutex;
+  static auto& cache = *new std::map<std::string, Entry>;
   device.stream();  // makes the GPU current
   int ordinal = 0;
   checkCuda(cudaGetDevice(&ordinal), "asking for the current GPU");

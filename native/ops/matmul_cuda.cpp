@@ -151,8 +151,8 @@ struct Chosen {
   std::map<std::string, std::string> texts;
 };
 Chosen& chosenHere() {
-  static Chosen chosen;
-  return chosen;
+  static auto* const chosen = new Chosen;  // never destroyed: a thread may outlive the statics at exit
+  return *chosen;
 }
 
 }  // namespace
