@@ -152,6 +152,13 @@ test('info tells versions and what a model holds', async () => {
   const engine = JSON.parse((await run(['info', '--json'])).stdout);
   assert.equal(engine.version, JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8')).version);
   assert.equal(typeof engine.engine, 'object');
+  const wanted = ['info', '--preset', 'nano', '--batch-size', '2', '--device', 'cpu', '--json'];
+  const { trainingMemory: memory, largestBatch } = JSON.parse((await run(wanted)).stdout);
+  const { parameters, optimizer, activations, packedWeights, total, available } = memory;
+  assert.equal(total, parameters + optimizer + activations + packedWeights);
+  assert.ok(total > 10e6 && available > total && largestBatch > 2, JSON.stringify(memory));
+  assertOneError(await run(['info', model, '--preset', 'nano']), 2, /--preset: expected it without a model file/);
+  assertOneError(await run(['info', '--batch-size', '2']), 2, /--batch-size: needs a --preset/);
   const { code, stdout } = await run(['info', model]);
   assert.equal(code, 0);
   assert.match(stdout, /preset: nano[\s\S]*threshold: -?\d/);
