@@ -105,6 +105,7 @@ std::string processorKey() {
 
 json engineInfo() {
   const Choices& choices = Choices::ofThisProcessor();
+  const std::string reason = whyNoGpu();
   return {
       {"version", DDAD_VERSION},
       {"cpu",
@@ -114,6 +115,7 @@ json engineInfo() {
         {"processors", availableProcessors()}}},
       {"onednn", {{"version", oneDnnVersion()}, {"isa", oneDnnIsa()}}},
       {"devices", describeDevices()},
+      {"fallback", reason.empty() ? json(nullptr) : json(reason)},
       {"kernelChoices", {{"file", choices.usable() ? json(choices.path()) : json(nullptr)}, {"count", choices.size()}}},
       {"memory",
        {{"total", bytes("/proc/meminfo", "MemTotal")},

@@ -5,6 +5,7 @@ import { defaultPreset, presetNames } from '../presets.js';
 import { type Progress, Trainer } from '../trainer.js';
 import type { Command } from './command.js';
 import { checkWritable, makeFolder, writing } from '../files.js';
+import { addon } from '../native.js';
 import { duration, images, log, memoryLine, peakMemory, print, ProgressLine, short } from './output.js';
 import { deviceFlags, exitCodes, number, parseDuration, parseNumbers, parseTopPixels, text } from './usage.js';
 
@@ -140,6 +141,8 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
   line.stop();
   await trainer.save(argv.out);
   for (const warning of trainer.warnings) log(`warning: ${warning}`);
+  const { fallback } = JSON.parse(addon().info()) as { fallback: string | null };
+  if (fallback !== null) log(`device: auto was the CPU: ${fallback}`);
   log(memoryLine(trainer.memory));
   const { threshold = null, calibration = null, perProduct } = trainer.config ?? {};
   const products = Object.entries(perProduct ?? {}).map(([product, own]) => {

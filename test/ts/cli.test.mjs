@@ -35,6 +35,9 @@ function assertOneError({ code, stdout, stderr }, status, message) {
 
 test('train writes a model and says what it did as JSON on stdout', async () => {
   assert.equal(trained.code, 0, trained.stderr);
+  const { devices } = JSON.parse((await run(['info', '--json'])).stdout).engine;
+  const { available, reason } = devices.find(({ name }) => name === 'cuda');
+  assert.equal(trained.stderr.includes(`device: auto was the CPU: ${reason}`), !available, trained.stderr);
   const result = JSON.parse(trained.stdout);
   assert.deepEqual([result.model, result.steps, result.calibrationImages], [model, 5, 1]);
   assert.ok(Number.isFinite(result.loss) && Number.isFinite(result.threshold) && result.memory.peak > 0);
