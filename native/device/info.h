@@ -5,8 +5,8 @@
 
 namespace ddad {
 
-/// {"version","cpu":{"name","isa","isas","processors"},"onednn":{"version","isa"},"devices":[...],"fallback" (why a device
-/// "auto" of this process is the CPU; null where it is a GPU, and where nobody has asked for one),
+/// {"version","cpu":{"name","isa","isas","processors"},"onednn":{"version","isa"},"devices":[...],"fallback" (why a
+/// device "auto" of this process is the CPU; null where it is a GPU, and where nobody has asked for one),
 /// "kernelChoices":{"file","count"},"memory":{...}}.
 nlohmann::json engineInfo();
 
