@@ -12,7 +12,7 @@ namespace {
 
 template <class Kernel>
 void launch(const Device& device, const Kernel& kernel) {
-  launchGrid(cudaDevice(device).stream(), kernel, kernel.extent());
+  launchGrid(cudaDevice(device).stream(), kernel);
 }
 
 void reduceImages(const Device& device, const float* from, int64_t n, int64_t height, int64_t width, int64_t channels,

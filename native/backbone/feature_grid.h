@@ -12,17 +12,12 @@ namespace ddad {
 
 /// Means over squares of `scale` pixels: a value of the result a thread.
 struct ReducePixels {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   const float* from;
   int64_t rows, width, channels, scale;  // rows: images * height, of the result
   float* to;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(rows * width * channels, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i >= rows * width * channels) return;
+  DDAD_HD_MEMBER int64_t items() const { return rows * width * channels; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
     const int64_t pixel = i / channels, c = i - pixel * channels, y = pixel / width, x = pixel - y * width;
     const int64_t row = width * scale * channels;
     float sum = 0.0f;
@@ -34,50 +29,33 @@ struct ReducePixels {
 
 /// One channel becomes three, three stay; the transpose sums three to one.
 struct RepeatPixels {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   const float* from;
   int64_t count, channels;
   float* to;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(count * 3, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i < count * 3) to[i] = channels == 3 ? from[i] : from[i / 3 * channels];
-  }
+  DDAD_HD_MEMBER int64_t items() const { return count * 3; }
+  DDAD_HD_MEMBER void item(int64_t i) const { to[i] = channels == 3 ? from[i] : from[i / 3 * channels]; }
 };
 
 struct SumPixels {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   const float* from;
   int64_t count, channels;
   float* to;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(count * channels, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i >= count * channels) return;
+  DDAD_HD_MEMBER int64_t items() const { return count * channels; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
     to[i] = channels == 3 ? from[i] : from[3 * i] + from[3 * i + 1] + from[3 * i + 2];
   }
 };
 
 /// A chosen channel of a position a thread.
 struct ResizeTapValues {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   TapResize r;
   const float* tap;
   float* features;
 
-  DDAD_HD_MEMBER int64_t total() const { return r.images * r.height * r.width * r.count; }
-  GridIndex extent() const { return {static_cast<int>(blocksOf(total(), kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i >= total()) return;
+  DDAD_HD_MEMBER int64_t items() const { return r.images * r.height * r.width * r.count; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
     const int64_t position = i / r.count, k = i - position * r.count, row = position / r.width;
     const BilinearPlace y = bilinearPlace(row % r.height, r.inHeight, r.height),
                         x = bilinearPlace(position - row * r.width, r.inWidth, r.width);
@@ -86,8 +64,8 @@ struct ResizeTapValues {
                 b = image[(y.low * r.inWidth + x.high) * r.inChannels],
                 d = image[(y.high * r.inWidth + x.low) * r.inChannels],
                 e = image[(y.high * r.inWidth + x.high) * r.inChannels];
-    const float top = a + (b - a) * x.fraction, bottom = d + (e - d) * x.fraction;
-    features[position * r.outChannels + r.place[k]] = (top + (bottom - top) * y.fraction - r.mean[k]) * r.inverseStd[k];
+    features[position * r.outChannels + r.place[k]] =
+        (bilinearValue(a, b, d, e, x.fraction, y.fraction) - r.mean[k]) * r.inverseStd[k];
   }
 };
 
@@ -112,18 +90,12 @@ DDAD_HD float shareOf(const BilinearPlace& place, int64_t i) {
 
 /// The transpose: a chosen channel of a position of the tap a thread gathers from the positions that took from it.
 struct ResizeTapBackValues {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   TapResize r;
   const float* gradient;
   float* tapGradient;
 
-  DDAD_HD_MEMBER int64_t total() const { return r.images * r.inHeight * r.inWidth * r.count; }
-  GridIndex extent() const { return {static_cast<int>(blocksOf(total(), kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i >= total()) return;
+  DDAD_HD_MEMBER int64_t items() const { return r.images * r.inHeight * r.inWidth * r.count; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
     const int64_t position = i / r.count, k = i - position * r.count, row = position / r.inWidth;
     const int64_t n = row / r.inHeight, iy = row - n * r.inHeight, ix = position - row * r.inWidth;
     const TouchingOutputs ys = touchingOutputs(iy, r.inHeight, r.height), xs = touchingOutputs(ix, r.inWidth, r.width);
@@ -177,17 +149,12 @@ struct FeatureLossValues {
 };
 
 struct FeatureLossTotals {
-  static constexpr int kThreads = 32, kPhases = 1;
-  struct Shared {};
   const double* partial;
   int64_t samples, blocks, elements;
   double* losses;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(samples, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t n = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (n >= samples) return;
+  DDAD_HD_MEMBER int64_t items() const { return samples; }
+  DDAD_HD_MEMBER void item(int64_t n) const {
     double sum = 0.0;
     for (int64_t i = 0; i < blocks; ++i) sum += partial[n * blocks + i];
     losses[n] = sum / static_cast<double>(elements);

@@ -27,9 +27,7 @@ Corners cornersOf(const float* image, const TapResize& r, const BilinearPlace& y
 }
 
 float interpolate(const Corners& corner, int64_t c, float x, float y) {
-  const float top = corner.a[c] + (corner.b[c] - corner.a[c]) * x,
-              bottom = corner.d[c] + (corner.e[c] - corner.d[c]) * x;
-  return top + (bottom - top) * y;
+  return bilinearValue(corner.a[c], corner.b[c], corner.d[c], corner.e[c], x, y);
 }
 
 }  // namespace

@@ -11,6 +11,15 @@
 //     DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const { ... }
 //   };
 //
+// One that gives each thread an item of its own, whatever block it is in, says no more than how many there are and what
+// is done to one:
+//
+//   struct Scale {
+//     float* x; int64_t n; float factor;
+//     DDAD_HD_MEMBER int64_t items() const { return n; }
+//     DDAD_HD_MEMBER void item(int64_t i) const { x[i] *= factor; }
+//   };
+//
 // On the GPU launchGrid (device/grid_cuda.cuh) starts it; tests run it on the CPU with runGrid.
 #include <cstdint>
 #include <memory>
@@ -22,6 +31,30 @@ namespace ddad {
 /// A block's place in the grid, or a grid's extent.
 struct GridIndex {
   int x = 0, y = 0;
+};
+
+/// Blocks of `size` that hold n things.
+DDAD_HD int64_t blocksOf(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+template <class Kernel>
+concept ItemKernel = requires(const Kernel& kernel, int64_t i) {
+  kernel.items();
+  kernel.item(i);
+};
+
+/// A kernel of items as one of blocks.
+template <ItemKernel Kernel>
+struct Items {
+  static constexpr int kThreads = 256, kPhases = 1;
+  struct Shared {};
+  Kernel kernel;
+
+  GridIndex extent() const { return {static_cast<int>(blocksOf(kernel.items(), kThreads)), 1}; }
+  template <int kPhase>
+  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
+    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
+    if (i < kernel.items()) kernel.item(i);
+  }
 };
 
 template <class Kernel, int kPhase = 0>
@@ -40,7 +73,15 @@ void runGrid(const Kernel& kernel, GridIndex extent) {
     for (int x = 0; x < extent.x; ++x) runPhases(kernel, GridIndex{x, y}, *shared);
 }
 
-/// Blocks of `size` that hold n things.
-DDAD_HD int64_t blocksOf(int64_t n, int64_t size) { return (n + size - 1) / size; }
+/// The same over the extent that the kernel names.
+template <class Kernel>
+void runGrid(const Kernel& kernel) {
+  if constexpr (ItemKernel<Kernel>) {
+    const Items<Kernel> items{kernel};
+    runGrid(items, items.extent());
+  } else {
+    runGrid(kernel, kernel.extent());
+  }
+}
 
 }  // namespace ddad

@@ -47,4 +47,15 @@ void launchGrid(cudaStream_t stream, const Kernel& kernel, GridIndex extent) {
     throw Error("ERR_DEVICE", std::string("a kernel could not be started: ") + cudaGetErrorString(error));
 }
 
+/// The same over the extent that the kernel names.
+template <class Kernel>
+void launchGrid(cudaStream_t stream, const Kernel& kernel) {
+  if constexpr (ItemKernel<Kernel>) {
+    const Items<Kernel> items{kernel};
+    launchGrid(stream, items, items.extent());
+  } else {
+    launchGrid(stream, kernel, kernel.extent());
+  }
+}
+
 }  // namespace ddad

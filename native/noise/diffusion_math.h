@@ -161,4 +161,11 @@ DDAD_HD float ddimStep(const StepCoefficients& k, const DdimCoefficients& d, flo
 /// One step down the gradient of a distance (Algorithm 1): `keep` = sqrt(1 - s^2), `scale` = s / std(g).
 DDAD_HD float gradientStep(float keep, float scale, float x, float g) { return keep * x - scale * g; }
 
+/// Standard deviation with n - 1; 0 for one value. NaN stays.
+DDAD_HD double deviationOf(double sum, double squares, double count) {
+  if (count < 2.0) return 0.0;
+  const double variance = (squares - sum * sum / count) / (count - 1.0);
+  return variance < 0.0 ? 0.0 : fastSqrt(variance);
+}
+
 }  // namespace ddad

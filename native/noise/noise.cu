@@ -36,7 +36,7 @@ double* doubles(const CudaDevice& device, int64_t count) {
 
 void fillNormal(const Device& device, const NoiseSource& source, int64_t count, float* out) {
   const FillNormal kernel{source, count, out};
-  launchGrid(cudaDevice(device).stream(), kernel, kernel.extent());
+  launchGrid(cudaDevice(device).stream(), kernel);
 }
 
 void noising(const Device& device, const ImageBatch& images, ImageView x0, const StepCoefficients* coefficients,
@@ -66,7 +66,7 @@ void diffusionLoss(const Device& device, const ImageBatch& images, ImageView x0,
                             partial};
   launchGrid(cuda.stream(), kernel, batch.extent(kernel.kThreads));
   const LossTotals totals{partial, batch.samples, blocks, elements, bits, losses};
-  launchGrid(cuda.stream(), totals, totals.extent());
+  launchGrid(cuda.stream(), totals);
 }
 
 void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& images, ImageView x0,
@@ -85,16 +85,16 @@ void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& im
                            measure == PixelMeasure::kKl,
                            measured,
                            partial};
-  launchGrid(cuda.stream(), kernel, kernel.extent());
+  launchGrid(cuda.stream(), kernel);
   if (statistics != nullptr) {
     const ScoreStatistics totals{
         partial,   batch.samples, blocks, static_cast<double>(batch.pixels), static_cast<double>(batch.elements()),
         statistics};
-    launchGrid(cuda.stream(), totals, totals.extent());
+    launchGrid(cuda.stream(), totals);
   }
   if (map == nullptr) return;
   const ScoreMap sum{measured, cuda.stage(terms, batch.samples), batch.samples, batch.pixels, map};
-  launchGrid(cuda.stream(), sum, sum.extent());
+  launchGrid(cuda.stream(), sum);
 }
 
 void variationalMap(const Device& device, const ImageBatch& images, ImageView x0, const float* modelOutput,
@@ -117,7 +117,7 @@ void priorBits(const Device& device, const ImageBatch& images, ImageView x0, con
   const PriorElements kernel{batch, x0, last, partial};
   launchGrid(cuda.stream(), kernel, batch.extent(kernel.kThreads));
   const PriorTotals totals{partial, batch.samples, blocks, 1.0 / (static_cast<double>(batch.elements()) * kLn2), bits};
-  launchGrid(cuda.stream(), totals, totals.extent());
+  launchGrid(cuda.stream(), totals);
 }
 
 void reverseStep(const Device& device, const ImageBatch& images, const float* xt, const float* modelOutput,
@@ -142,11 +142,10 @@ void descend(const Device& device, int64_t elements, double stepSize, const floa
   double* const partial = doubles(cuda, blocks * 2 + 2);
   auto* const factors = reinterpret_cast<float*>(partial + blocks * 2);
   const GradientMoments moments{gradient, elements, partial};
-  launchGrid(cuda.stream(), moments, moments.extent());
-  launchGrid(cuda.stream(), DescendFactors{partial, blocks, static_cast<double>(elements), stepSize, factors},
-             GridIndex{1, 1});
+  launchGrid(cuda.stream(), moments);
+  launchGrid(cuda.stream(), DescendFactors{partial, blocks, static_cast<double>(elements), stepSize, factors});
   const DescendElements kernel{factors, gradient, elements, x};
-  launchGrid(cuda.stream(), kernel, kernel.extent());
+  launchGrid(cuda.stream(), kernel);
 }
 
 }  // namespace

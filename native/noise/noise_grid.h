@@ -92,25 +92,14 @@ DDAD_HD double sumOfBlocks(const double* partial, int64_t sample, int64_t blocks
   return sum;
 }
 
-/// Standard deviation with n - 1; 0 for one value. NaN stays.
-DDAD_HD double deviationOf(double sum, double squares, double count) {
-  if (count < 2.0) return 0.0;
-  const double variance = (squares - sum * sum / count) / (count - 1.0);
-  return variance < 0.0 ? 0.0 : sqrt(variance);
-}
-
 struct FillNormal {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   NoiseSource source;
   int64_t count;
   float* out;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(count, int64_t{kThreads} * kQuad)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t first = (static_cast<int64_t>(block.x) * kThreads + thread) * kQuad;
-    if (first >= count) return;
+  DDAD_HD_MEMBER int64_t items() const { return blocksOf(count, kQuad); }
+  DDAD_HD_MEMBER void item(int64_t quad) const {
+    const int64_t first = quad * kQuad;
     const int here = count - first < kQuad ? static_cast<int>(count - first) : kQuad;
     float values[kQuad];
     quadNoise(source, first, here, values);
@@ -194,18 +183,13 @@ struct LossElements {
 
 /// A sample a thread.
 struct LossTotals {
-  static constexpr int kThreads = 32, kPhases = 1;
-  struct Shared {};
   const double* partial;
   int64_t samples, blocks;
   double elements, bits;
   SampleLoss* losses;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(samples, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t n = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (n >= samples) return;
+  DDAD_HD_MEMBER int64_t items() const { return samples; }
+  DDAD_HD_MEMBER void item(int64_t n) const {
     SampleLoss loss;
     loss.mse = sumOfBlocks<2>(partial, n, blocks, 0) / elements;
     loss.vb = sumOfBlocks<2>(partial, n, blocks, 1) * bits / elements;

@@ -50,11 +50,6 @@ const NoiseFunctions* ownFunctions(const Device& device) {
   return static_cast<const NoiseFunctions*>(device.functions(FunctionTable::kNoise));
 }
 
-double deviation(double sum, double squares, double count) {
-  if (count < 2) return 0.0;
-  return std::sqrt(std::max(squares - sum * sum / count, 0.0) / (count - 1));
-}
-
 }  // namespace
 
 void fillNormal(const Device& device, const NoiseSource& source, int64_t count, float* out) {
@@ -156,8 +151,8 @@ void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& ba
       all.elementSquares += sums[i].elementSquares;
     }
     const double pixels = static_cast<double>(batch.pixels), elements = static_cast<double>(batch.elements());
-    statistics[n] = {all.sum / pixels, deviation(all.sum, all.squares, pixels), all.elementSum / elements,
-                     deviation(all.elementSum, all.elementSquares, elements)};
+    statistics[n] = {all.sum / pixels, deviationOf(all.sum, all.squares, pixels), all.elementSum / elements,
+                     deviationOf(all.elementSum, all.elementSquares, elements)};
   }
 }
 
@@ -225,7 +220,7 @@ void descend(const Device& device, int64_t elements, double stepSize, const floa
     sum += sums[i].elementSum;
     squares += sums[i].elementSquares;
   }
-  const double std = deviation(sum, squares, static_cast<double>(elements));
+  const double std = deviationOf(sum, squares, static_cast<double>(elements));
   if (std == 0.0) return;
   const auto keep = static_cast<float>(std::sqrt(1.0 - stepSize * stepSize)),
              scale = static_cast<float>(stepSize / std);

@@ -62,18 +62,13 @@ struct ScorePixels {
 
 /// A sample a thread.
 struct ScoreStatistics {
-  static constexpr int kThreads = 32, kPhases = 1;
-  struct Shared {};
   const double* partial;
   int64_t samples, blocks;
   double pixels, elements;
   PixelStatistics* statistics;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(samples, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t n = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (n >= samples) return;
+  DDAD_HD_MEMBER int64_t items() const { return samples; }
+  DDAD_HD_MEMBER void item(int64_t n) const {
     double sums[4];
     for (int i = 0; i < 4; ++i) sums[i] = sumOfBlocks<4>(partial, n, blocks, i);
     statistics[n] = {sums[0] / pixels, deviationOf(sums[0], sums[1], pixels), sums[2] / elements,
@@ -83,18 +78,13 @@ struct ScoreStatistics {
 
 /// map = the sum over samples of terms[n].scale * values[n] + terms[n].offset: a pixel a thread.
 struct ScoreMap {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   const float* values;
   const EnsembleTerm* terms;
   int64_t samples, pixels;
   float* map;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(pixels, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t pixel = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (pixel >= pixels) return;
+  DDAD_HD_MEMBER int64_t items() const { return pixels; }
+  DDAD_HD_MEMBER void item(int64_t pixel) const {
     float sum = 0.0f;
     for (int64_t n = 0; n < samples; ++n) sum += terms[n].scale * values[n * pixels + pixel] + terms[n].offset;
     map[pixel] = sum;
@@ -160,19 +150,13 @@ struct PriorElements {
 };
 
 struct PriorTotals {
-  static constexpr int kThreads = 32, kPhases = 1;
-  struct Shared {};
   const double* partial;
   int64_t samples, blocks;
   double scale;
   double* bits;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(samples, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t n = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (n < samples) bits[n] = sumOfBlocks<1>(partial, n, blocks, 0) * scale;
-  }
+  DDAD_HD_MEMBER int64_t items() const { return samples; }
+  DDAD_HD_MEMBER void item(int64_t n) const { bits[n] = sumOfBlocks<1>(partial, n, blocks, 0) * scale; }
 };
 
 /// Equations (2)-(3), DDIM where there is a `ddim`; `next` may be `xt`.
@@ -242,15 +226,13 @@ struct GradientMoments {
 
 /// to: keep, scale and whether there is a direction at all, of gradientStep.
 struct DescendFactors {
-  static constexpr int kThreads = 1, kPhases = 1;
-  struct Shared {};
   const double* partial;
   int64_t blocks;
   double elements, stepSize;
   float* to;
 
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex, int, Shared&) const {
+  DDAD_HD_MEMBER int64_t items() const { return 1; }
+  DDAD_HD_MEMBER void item(int64_t) const {
     const double std =
         deviationOf(sumOfBlocks<2>(partial, 0, blocks, 0), sumOfBlocks<2>(partial, 0, blocks, 1), elements);
     to[0] = static_cast<float>(sqrt(1.0 - stepSize * stepSize));
@@ -260,17 +242,13 @@ struct DescendFactors {
 };
 
 struct DescendElements {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   const float *factors, *gradient;
   int64_t elements;
   float* x;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(elements, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i < elements && factors[2] != 0.0f) x[i] = gradientStep(factors[0], factors[1], x[i], gradient[i]);
+  DDAD_HD_MEMBER int64_t items() const { return elements; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
+    if (factors[2] != 0.0f) x[i] = gradientStep(factors[0], factors[1], x[i], gradient[i]);
   }
 };
 

@@ -33,7 +33,7 @@ class CudaDepthwiseConv : public Op {
                                   keepsArgument() ? buffers_.saved : nullptr,
                                   buffers_.out,
                                   attr().activation};
-    launchGrid(device().stream(), kernel, kernel.extent());
+    launchGrid(device().stream(), kernel);
   }
 
   void backward() override {
@@ -46,11 +46,11 @@ class CudaDepthwiseConv : public Op {
     if (context_.inputGradient[0]) {
       const DepthwiseDataGradient kernel{place_, gradient, buffers_.param[0], buffers_.inGrad[0],
                                          static_cast<bool>(buffers_.accumulate[0])};
-      launchGrid(device().stream(), kernel, kernel.extent());
+      launchGrid(device().stream(), kernel);
     }
     if (!context_.paramGradient) return;
     const DepthwiseWeightGradient kernel{place_, buffers_.in[0], gradient, buffers_.paramGrad[0]};
-    launchGrid(device().stream(), kernel, kernel.extent());
+    launchGrid(device().stream(), kernel);
     if (attr().bias)
       columnSumsCuda(device(), gradient, false, context_.out.pixels(), context_.out.c, buffers_.paramGrad[1]);
   }

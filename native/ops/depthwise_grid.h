@@ -20,20 +20,13 @@ struct DepthwisePlace {
 
 /// sums = the convolution with bias, out = f(sums); `sums` may be null, or `out`. A thread takes one value.
 struct DepthwiseForward {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   DepthwisePlace p;
   const float *from, *weights, *bias;  // bias may be null
   float *sums, *out;
   Activation activation;
 
-  GridIndex extent() const {
-    return {static_cast<int>(blocksOf(p.samples * p.outHeight * p.outWidth * p.channels, kThreads)), 1};
-  }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i >= p.samples * p.outHeight * p.outWidth * p.channels) return;
+  DDAD_HD_MEMBER int64_t items() const { return p.samples * p.outHeight * p.outWidth * p.channels; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
     const int64_t pixel = i / p.channels, c = i - pixel * p.channels, row = pixel / p.outWidth;
     const int64_t n = row / p.outHeight, y = row - n * p.outHeight, x = pixel - row * p.outWidth;
     float sum = bias != nullptr ? bias[c] : 0.0f;
@@ -52,20 +45,13 @@ struct DepthwiseForward {
 
 /// The gradient by the input: each value gathers from the outputs that it took part in.
 struct DepthwiseDataGradient {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   DepthwisePlace p;
   const float *gradient, *weights;
   float* to;
   bool accumulate;
 
-  GridIndex extent() const {
-    return {static_cast<int>(blocksOf(p.samples * p.inHeight * p.inWidth * p.channels, kThreads)), 1};
-  }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i >= p.samples * p.inHeight * p.inWidth * p.channels) return;
+  DDAD_HD_MEMBER int64_t items() const { return p.samples * p.inHeight * p.inWidth * p.channels; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
     const int64_t pixel = i / p.channels, c = i - pixel * p.channels, row = pixel / p.inWidth;
     const int64_t n = row / p.inHeight, y = row - n * p.inHeight, x = pixel - row * p.inWidth;
     float sum = accumulate ? to[i] : 0.0f;
@@ -84,17 +70,13 @@ struct DepthwiseDataGradient {
 
 /// The gradient of a weight a thread, over all pixels: the backbone is not trained, so that this is for tests.
 struct DepthwiseWeightGradient {
-  static constexpr int kThreads = 128, kPhases = 1;
-  struct Shared {};
   DepthwisePlace p;
   const float *from, *gradient;
   float* to;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(p.channels * p.kernel * p.kernel, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread, taps = int64_t{p.kernel} * p.kernel;
-    if (i >= p.channels * taps) return;
+  DDAD_HD_MEMBER int64_t items() const { return p.channels * p.kernel * p.kernel; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
+    const int64_t taps = int64_t{p.kernel} * p.kernel;
     const int64_t tap = i / p.channels, c = i - tap * p.channels, ky = tap / p.kernel, kx = tap - ky * p.kernel;
     double sum = 0.0;
     for (int64_t n = 0; n < p.samples; ++n)

@@ -26,10 +26,10 @@ void convertRows(cudaStream_t stream, const From* from, int64_t fromChannels, To
                  bool accumulate) {
   if (fromChannels == toChannels) {
     const ConvertFlat<From, To> kernel{{rows * toChannels, allAligned(from, to)}, from, to, accumulate};
-    launchGrid(stream, kernel, kernel.extent());
+    launchGrid(stream, kernel);
   } else {
     const ConvertRows<From, To> kernel{from, to, rows, fromChannels, toChannels, accumulate};
-    launchGrid(stream, kernel, kernel.extent());
+    launchGrid(stream, kernel);
   }
 }
 
@@ -50,7 +50,7 @@ void activateCuda(const CudaDevice& device, Activation activation, const void* x
     using Pointer = decltype(type);
     using T = std::remove_pointer_t<Pointer>;
     const Activate<T> kernel{{n, allAligned(x, y)}, static_cast<const T*>(x), static_cast<T*>(y), activation};
-    launchGrid(device.stream(), kernel, kernel.extent());
+    launchGrid(device.stream(), kernel);
   });
 }
 
@@ -63,7 +63,7 @@ void activationGradientCuda(const CudaDevice& device, Activation activation, con
                                        static_cast<const T*>(dy),
                                        static_cast<T*>(dx),
                                        activation};
-    launchGrid(device.stream(), kernel, kernel.extent());
+    launchGrid(device.stream(), kernel);
   });
 }
 
@@ -86,7 +86,7 @@ void convEpilogueCuda(const CudaDevice& device, const void* sums, bool sumsHalf,
                                                    outChannels,
                                                    activation,
                                                    aligned};
-        launchGrid(device.stream(), kernel, kernel.extent());
+        launchGrid(device.stream(), kernel);
       });
     });
   });

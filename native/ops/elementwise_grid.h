@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #include "device/grid.h"
+#include "ops/activation_math.h"
 #include "ops/graph.h"
 #include "tensor/bf16.h"
-#include "tensor/vecmath.h"
 
 namespace ddad {
 
@@ -61,9 +61,28 @@ DDAD_HD void storeSome(const float from[kRun], int count, T* to) {
     if (i < count) convert(from[i], to[i]);
 }
 
-DDAD_HD float sigmoidOf(float x) { return 1.0f / (1.0f + fastExp(-x)); }
+/// A run where it is whole and aligned, what there is of it else.
+template <class T>
+DDAD_HD void loadValues(const T* from, bool whole, int count, float to[kRun]) {
+  if (whole)
+    loadRun(from, to);
+  else
+    loadSome(from, count, to);
+}
+template <class T>
+DDAD_HD void storeValues(const float from[kRun], bool whole, int count, T* to) {
+  if (whole)
+    storeRun(from, to);
+  else
+    storeSome(from, count, to);
+}
 
-/// The same for a result of type T: where that keeps 8 bits, the GPU's short forms of exp and division do, which are
+DDAD_HD void addRun(float to[kRun], const float x[kRun]) {
+  DDAD_UNROLL
+  for (int i = 0; i < kRun; ++i) to[i] += x[i];
+}
+
+/// The sigmoid for a result of type T: where that keeps 8 bits, the GPU's short forms of exp and division do, which are
 /// good for 21.
 template <class T>
 DDAD_HD float sigmoidFor(float x) {
@@ -74,35 +93,25 @@ DDAD_HD float sigmoidFor(float x) {
 }
 
 DDAD_HD float activated(Activation activation, float x) {
-  if (activation == Activation::kSilu) return x * sigmoidOf(x);
-  if (activation == Activation::kRelu6) return x < 0.0f ? 0.0f : x > 6.0f ? 6.0f : x;
-  return x;
+  if (activation == Activation::kSilu) return siluOf(x);
+  return activation == Activation::kRelu6 ? relu6Of(x) : x;
 }
 
 /// f'(x); of relu6 from its value.
 DDAD_HD float activationSlope(Activation activation, float kept) {
-  if (activation == Activation::kSilu) {
-    const float s = sigmoidOf(kept);
-    return s * (1.0f + kept * (1.0f - s));
-  }
-  if (activation == Activation::kRelu6) return kept > 0.0f && kept < 6.0f ? 1.0f : 0.0f;
-  return 1.0f;
+  if (activation == Activation::kSilu) return siluSlope(kept, sigmoidOf(kept));
+  return activation == Activation::kRelu6 ? relu6Slope(kept) : 1.0f;
 }
 
 /// A kernel over n values in a row: Derived::apply(first, whole, count) does a run.
 template <class Derived>
 struct FlatKernel {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   int64_t n;
   bool aligned;  // all pointers to 16 bytes
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(n, int64_t{kThreads} * kRun)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t first = (static_cast<int64_t>(block.x) * kThreads + thread) * kRun;
-    if (first >= n) return;
-    const int64_t left = n - first;
+  DDAD_HD_MEMBER int64_t items() const { return blocksOf(n, kRun); }
+  DDAD_HD_MEMBER void item(int64_t i) const {
+    const int64_t first = i * kRun, left = n - first;
     static_cast<const Derived*>(this)->apply(first, aligned && left >= kRun,
                                              left < kRun ? static_cast<int>(left) : kRun);
   }
@@ -117,37 +126,25 @@ struct ConvertFlat : FlatKernel<ConvertFlat<From, To>> {
 
   DDAD_HD_MEMBER void apply(int64_t first, bool whole, int count) const {
     float x[kRun], before[kRun];
-    if (whole) {
-      loadRun(from + first, x);
-      if (accumulate) loadRun(to + first, before);
-    } else {
-      loadSome(from + first, count, x);
-      if (accumulate) loadSome(to + first, count, before);
+    loadValues(from + first, whole, count, x);
+    if (accumulate) {
+      loadValues(to + first, whole, count, before);
+      addRun(x, before);
     }
-    if (accumulate) DDAD_UNROLL
-    for (int i = 0; i < kRun; ++i) x[i] += before[i];
-    if (whole)
-      storeRun(x, to + first);
-    else
-      storeSome(x, count, to + first);
+    storeValues(x, whole, count, to + first);
   }
 };
 
 /// Rows of other lengths, a value a thread.
 template <class From, class To>
 struct ConvertRows {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   const From* from;
   To* to;
   int64_t rows, fromChannels, toChannels;
   bool accumulate;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(rows * toChannels, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i >= rows * toChannels) return;
+  DDAD_HD_MEMBER int64_t items() const { return rows * toChannels; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
     const int64_t row = i / toChannels, c = i - row * toChannels;
     float value = c < fromChannels ? toFloat(from[row * fromChannels + c]) : 0.0f;
     if (accumulate) value += toFloat(to[i]);
@@ -163,16 +160,10 @@ struct Activate : FlatKernel<Activate<T>> {
 
   DDAD_HD_MEMBER void apply(int64_t first, bool whole, int count) const {
     float values[kRun];
-    if (whole)
-      loadRun(x + first, values);
-    else
-      loadSome(x + first, count, values);
+    loadValues(x + first, whole, count, values);
     DDAD_UNROLL
     for (int i = 0; i < kRun; ++i) values[i] = activated(activation, values[i]);
-    if (whole)
-      storeRun(values, y + first);
-    else
-      storeSome(values, count, y + first);
+    storeValues(values, whole, count, y + first);
   }
 };
 
@@ -184,27 +175,17 @@ struct ActivationGradient : FlatKernel<ActivationGradient<T>> {
 
   DDAD_HD_MEMBER void apply(int64_t first, bool whole, int count) const {
     float x[kRun], gradient[kRun];
-    if (whole) {
-      loadRun(kept + first, x);
-      loadRun(dy + first, gradient);
-    } else {
-      loadSome(kept + first, count, x);
-      loadSome(dy + first, count, gradient);
-    }
+    loadValues(kept + first, whole, count, x);
+    loadValues(dy + first, whole, count, gradient);
     DDAD_UNROLL
     for (int i = 0; i < kRun; ++i) gradient[i] *= activationSlope(activation, x[i]);
-    if (whole)
-      storeRun(gradient, dx + first);
-    else
-      storeSome(gradient, count, dx + first);
+    storeValues(gradient, whole, count, dx + first);
   }
 };
 
 /// A run of channels of one row a thread; rows that are not whole runs, value by value.
 template <class Sum, class Added, class Out>
 struct EpilogueRows {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   const Sum* sums;
   const float* bias;
   const Added* added;
@@ -214,34 +195,23 @@ struct EpilogueRows {
   bool aligned;  // all pointers to 16 bytes, and channels in whole runs
 
   DDAD_HD_MEMBER int64_t runs() const { return blocksOf(outChannels, kRun); }
-  GridIndex extent() const { return {static_cast<int>(blocksOf(rows * runs(), kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread, row = i / runs();
-    if (row >= rows) return;
-    const int64_t c = (i - row * runs()) * kRun;
+  DDAD_HD_MEMBER int64_t items() const { return rows * runs(); }
+  DDAD_HD_MEMBER void item(int64_t i) const {
+    const int64_t row = i / runs(), c = (i - row * runs()) * kRun;
     const int count = outChannels - c < kRun ? static_cast<int>(outChannels - c) : kRun;
     float x[kRun], more[kRun];
-    if (aligned)
-      loadRun(sums + row * sumChannels + c, x);
-    else
-      loadSome(sums + row * sumChannels + c, count, x);
-    if (bias != nullptr) DDAD_UNROLL
-    for (int k = 0; k < kRun; ++k) x[k] += k < count ? bias[c + k] : 0.0f;
+    loadValues(sums + row * sumChannels + c, aligned, count, x);
+    if (bias != nullptr) {
+      loadSome(bias + c, count, more);
+      addRun(x, more);
+    }
     if (added != nullptr) {
-      if (aligned)
-        loadRun(added + row * outChannels + c, more);
-      else
-        loadSome(added + row * outChannels + c, count, more);
-      DDAD_UNROLL
-      for (int k = 0; k < kRun; ++k) x[k] += more[k];
+      loadValues(added + row * outChannels + c, aligned, count, more);
+      addRun(x, more);
     }
     DDAD_UNROLL
     for (int k = 0; k < kRun; ++k) x[k] = activated(activation, x[k]);
-    if (aligned)
-      storeRun(x, out + row * outChannels + c);
-    else
-      storeSome(x, count, out + row * outChannels + c);
+    storeValues(x, aligned, count, out + row * outChannels + c);
   }
 };
 

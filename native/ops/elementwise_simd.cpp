@@ -1,6 +1,6 @@
 #include "device/simd.h"
+#include "ops/activation_math.h"
 #include "ops/elementwise.h"
-#include "tensor/vecmath.h"
 
 namespace ddad {
 namespace DDAD_ISA {
@@ -44,28 +44,23 @@ float smallestOf(const float* x, int64_t n, float start) {
 
 void siluForward(float* y, const float* x, int64_t n) {
 #pragma omp simd  // also where y is x
-  for (int64_t i = 0; i < n; ++i) y[i] = x[i] / (1.0f + fastExp(-x[i]));
+  for (int64_t i = 0; i < n; ++i) y[i] = siluOf(x[i]);
 }
 
 void siluBackward(float* dx, const float* x, const float* dy, int64_t n, int accumulate) {
   for (int64_t i = 0; i < n; ++i) {
-    const float s = 1.0f / (1.0f + fastExp(-x[i]));
-    const float g = dy[i] * s * (1.0f + x[i] * (1.0f - s));
+    const float g = dy[i] * siluSlope(x[i], sigmoidOf(x[i]));
     dx[i] = accumulate ? dx[i] + g : g;
   }
 }
 
 void relu6Forward(float* y, const float* x, int64_t n) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    float v = x[i];
-    v = v < 0.0f ? 0.0f : v;  // NaN compares false and stays
-    y[i] = v > 6.0f ? 6.0f : v;
-  }
+  for (int64_t i = 0; i < n; ++i) y[i] = relu6Of(x[i]);
 }
 
 void relu6Gradient(float* dx, const float* y, const float* dy, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) dx[i] = ((y[i] > 0.0f) & (y[i] < 6.0f)) ? dy[i] : 0.0f;
+  for (int64_t i = 0; i < n; ++i) dx[i] = relu6Slope(y[i]) * dy[i];
 }
 
 void sumFour(float* y, const float* x00, const float* x01, const float* x10, const float* x11, int64_t n, float scale,

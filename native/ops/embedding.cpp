@@ -1,30 +1,21 @@
 // The sinusoidal embedding of the time step and the learned embedding of a label.
-#include <cmath>
 #include <cstring>
 #include <string>
 
+#include "ops/embedding_math.h"
 #include "ops/op.h"
 
 namespace ddad {
 namespace {
 
-/// out[n] = [cos(t f_0), ..., cos(t f_h-1), sin(t f_0), ...], f_i = 10000^(-i / h), h = channels / 2; an odd last
-/// channel is zero. Computed in double: it is one vector a sample.
 class TimestepEmbedding : public Op {
  public:
   using Op::Op;
   void forward() override {
-    const int64_t c = context_.out.c, half = c / 2;
-    for (int64_t n = 0; n < context_.out.n; ++n) {
-      float* to = buffers_.out + n * c;
-      for (int64_t i = 0; i < half; ++i) {
-        const double frequency = std::exp(-std::log(10000.0) * static_cast<double>(i) / static_cast<double>(half));
-        const double angle = static_cast<double>(buffers_.in[0][n]) * frequency;
-        to[i] = static_cast<float>(std::cos(angle));
-        to[half + i] = static_cast<float>(std::sin(angle));
-      }
-      if (c % 2) to[c - 1] = 0.0f;
-    }
+    const int64_t channels = context_.out.c;
+    for (int64_t n = 0; n < context_.out.n; ++n)
+      for (int64_t c = 0; c < channels; ++c)
+        buffers_.out[n * channels + c] = timestepValue(static_cast<double>(buffers_.in[0][n]), c, channels);
   }
   void backward() override {}
 };

@@ -13,7 +13,7 @@ class CudaTimestepEmbedding : public Op {
   using Op::Op;
   void forward() override {
     const TimestepValues kernel{buffers_.in[0], buffers_.out, context_.out.n, context_.out.c};
-    launchGrid(cudaDevice(*context_.device).stream(), kernel, kernel.extent());
+    launchGrid(cudaDevice(*context_.device).stream(), kernel);
   }
   void backward() override {}
 };
@@ -26,14 +26,14 @@ class CudaLabelEmbedding : public Op {
   void forward() override {
     const LabelValues kernel{buffers_.in[0], buffers_.in[1], buffers_.param[0],
                              buffers_.out,   context_.out.n, context_.out.c};
-    launchGrid(cudaDevice(*context_.device).stream(), kernel, kernel.extent());
+    launchGrid(cudaDevice(*context_.device).stream(), kernel);
   }
   void backward() override {
     const CudaDevice& device = cudaDevice(*context_.device);
     if (context_.paramGradient) {
       const LabelTableGradient kernel{buffers_.in[1], buffers_.outGrad, buffers_.paramGrad[0],
                                       context_.out.n, context_.out.c,   attr().classes};
-      launchGrid(device.stream(), kernel, kernel.extent());
+      launchGrid(device.stream(), kernel);
     }
     if (context_.inputGradient[0] && buffers_.inGrad[0] != buffers_.outGrad)
       convertChannelsCuda(device, buffers_.outGrad, false, context_.out.c, buffers_.inGrad[0], false, context_.out.c,

@@ -8,6 +8,7 @@
 
 #include "device/parallel.h"
 #include "ops/group_norm_kernels.h"
+#include "ops/group_norm_math.h"
 #include "ops/op.h"
 
 namespace ddad {
@@ -147,24 +148,24 @@ class GroupNorm : public Op {
         const double d = static_cast<double>(hat[g * perGroup + j]) - mean;
         between += d * d * count;
       }
-      const double variance = std::max(0.0, (within + between) / (count * static_cast<double>(perGroup)));
-      const double rstd = 1.0 / std::sqrt(variance + static_cast<double>(attr().eps));
+      const double rstd =
+          normRstd(within + between, count * static_cast<double>(perGroup), static_cast<double>(attr().eps));
       for (int64_t j = 0; j < perGroup; ++j) {
         const int64_t c = g * perGroup + j;
         const double added = adds() ? static_cast<double>(embedding()[sample * channels_ + c]) : 0.0;
-        const double offset = (added - mean) * rstd;
-        double scale = static_cast<double>(gamma[c]), shift = static_cast<double>(beta[c]);
+        double factor = 1.0, shift = 0.0;
         if (scaleShift()) {
           const float* e = embedding() + sample * 2 * channels_;
-          const double factor = 1.0 + static_cast<double>(e[c]);
-          scale *= factor;
-          shift = shift * factor + static_cast<double>(e[channels_ + c]);
+          factor += static_cast<double>(e[c]);
+          shift = static_cast<double>(e[channels_ + c]);
         }
+        const NormMaps maps =
+            normMaps(mean, rstd, added, static_cast<double>(gamma[c]), static_cast<double>(beta[c]), factor, shift);
         hat[c] = static_cast<float>((static_cast<double>(hat[c]) - mean) * rstd);
         h[c] = static_cast<float>(rstd);
-        m[c] = static_cast<float>(offset);
-        a[c] = static_cast<float>(scale * rstd);
-        b[c] = static_cast<float>(scale * offset + shift);
+        m[c] = static_cast<float>(maps.offset);
+        a[c] = static_cast<float>(maps.a);
+        b[c] = static_cast<float>(maps.b);
       }
     }
   }
@@ -197,13 +198,13 @@ class GroupNorm : public Op {
       for (int64_t c = g * perGroup; c < (g + 1) * perGroup; ++c) {
         const auto rstd = static_cast<double>(h[c]);
         const double factor = gain(sample, c, gamma);
-        p[at + c] = static_cast<float>(rstd * factor);
-        q[at + c] = static_cast<float>(-rstd * mean2 * rstd);
-        r[at + c] = static_cast<float>(-rstd * (mean1 + mean2 * static_cast<double>(m[c])));
+        const NormGradientMaps maps = normGradientMaps(rstd, static_cast<double>(m[c]), factor, mean1, mean2);
+        p[at + c] = static_cast<float>(maps.p);
+        q[at + c] = static_cast<float>(maps.q);
+        r[at + c] = static_cast<float>(maps.r);
         if (adds() && context_.inputGradient[e]) {
-          const auto pixels = static_cast<double>(pixels_);
-          const double sum = rstd * (factor * static_cast<double>(total1[at + c]) - pixels * mean1 -
-                                     pixels * static_cast<double>(hat[c]) * mean2);
+          const double sum = normAddedGradient(rstd, factor, static_cast<double>(total1[at + c]),
+                                               static_cast<double>(pixels_), mean1, mean2, static_cast<double>(hat[c]));
           float& to = buffers_.inGrad[e][at + c];
           to = (buffers_.accumulate[e] ? to : 0.0f) + static_cast<float>(sum);
         }

@@ -23,7 +23,7 @@ void forward(cudaStream_t stream, const NormCall& call) {
   const GridIndex extent = call.tile.extent(call.k.samples);
   launchGrid(stream, NormSums<T>{call.tile, sources, call.s1, call.s2}, extent);
   const NormStatistics<T> statistics{call.k, sources, call.s1, call.s2, call.a, call.b, call.h, call.mu, call.hat};
-  launchGrid(stream, statistics, statistics.extent());
+  launchGrid(stream, statistics);
   const bool alignedOut = call.k.channels % kRun == 0 && aligned(call.out);
   launchGrid(stream,
              NormApply<T, Out>{call.tile, sources, call.a, call.b, static_cast<Out*>(call.out), call.silu, alignedOut},
@@ -54,7 +54,7 @@ void backward(cudaStream_t stream, const NormCall& call) {
                               call.r,
                               adds ? call.embeddingGradient : nullptr,
                               call.accumulateEmbedding};
-  launchGrid(stream, totals, totals.extent());
+  launchGrid(stream, totals);
   const NormParameterGradients parameters{call.k,
                                           call.total1,
                                           call.total2,
@@ -62,7 +62,7 @@ void backward(cudaStream_t stream, const NormCall& call) {
                                           call.betaGradient,
                                           adds ? nullptr : call.embeddingGradient,
                                           call.accumulateEmbedding};
-  launchGrid(stream, parameters, parameters.extent());
+  launchGrid(stream, parameters);
   if (call.dx[0] == nullptr && call.dx[1] == nullptr) return;
   const bool alignedGradient = sources.aligned && aligned(call.dx[0]) && aligned(call.dx[1]);
   launchGrid(stream,

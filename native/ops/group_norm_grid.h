@@ -149,10 +149,7 @@ struct NormApply {
         const float z = scale[i] * x[i] + shift[i];
         x[i] = silu ? z * sigmoidFor<Out>(z) : z;
       }
-      if (alignedOut)
-        storeRun(x, to + row * tile.channels);
-      else
-        storeSome(x, count, to + row * tile.channels);
+      storeValues(x, alignedOut, count, to + row * tile.channels);
     }
   }
 };
@@ -163,8 +160,8 @@ DDAD_HD void normSlope(const float x[kRun], const float a[kRun], const float b[k
   if (!silu) return;
   DDAD_UNROLL
   for (int i = 0; i < kRun; ++i) {
-    const float z = a[i] * x[i] + b[i], s = sigmoidFor<T>(z);
-    dy[i] *= s * (1.0f + z * (1.0f - s));
+    const float z = a[i] * x[i] + b[i];
+    dy[i] *= siluSlope(z, sigmoidFor<T>(z));
   }
 }
 
@@ -198,10 +195,7 @@ struct NormGradSums {
         for (int64_t row = tile.firstRow(block, thread); row < last; row += NormTile::kLanes) {
           float x[kRun], dz[kRun];
           sources.load(sample, row, c, count, x);
-          if (alignedOut)
-            loadRun(from + row * tile.channels, dz);
-          else
-            loadSome(from + row * tile.channels, count, dz);
+          loadValues(from + row * tile.channels, alignedOut, count, dz);
           normSlope<T>(x, scale, shift, silu, dz);
           DDAD_UNROLL
           for (int i = 0; i < kRun; ++i) {
@@ -251,10 +245,7 @@ struct NormGradApply {
     for (int64_t row = tile.firstRow(block, thread); row < last; row += NormTile::kLanes) {
       float x[kRun], dz[kRun];
       sources.load(sample, row, c, count, x);
-      if (alignedOut)
-        loadRun(from + row * tile.channels, dz);
-      else
-        loadSome(from + row * tile.channels, count, dz);
+      loadValues(from + row * tile.channels, alignedOut, count, dz);
       normSlope<T>(x, scale, shift, silu, dz);
       DDAD_UNROLL
       for (int i = 0; i < kRun; ++i) dz[i] = ofGradient[i] * dz[i] + ofValue[i] * x[i] + constant[i];

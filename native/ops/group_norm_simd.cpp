@@ -1,14 +1,9 @@
 #include "device/simd.h"
+#include "ops/activation_math.h"
 #include "ops/group_norm_kernels.h"
-#include "tensor/vecmath.h"
 
 namespace ddad {
 namespace DDAD_ISA {
-namespace {
-
-DDAD_HD float sigmoid(float z) { return 1.0f / (1.0f + fastExp(-z)); }
-
-}  // namespace
 
 void normSums(const float* x, int64_t rows, int64_t channels, const float* k, float* s1, float* s2) {
   for (int64_t c = 0; c < channels; ++c) s1[c] = s2[c] = 0.0f;
@@ -30,7 +25,7 @@ void normApply(const float* x, int64_t rows, int64_t channels, const float* a, c
     if (silu)
       for (int64_t c = 0; c < channels; ++c) {
         const float z = a[c] * row[c] + b[c];
-        to[c] = z * sigmoid(z);
+        to[c] = z * sigmoidOf(z);
       }
     else
       for (int64_t c = 0; c < channels; ++c) to[c] = a[c] * row[c] + b[c];
@@ -47,8 +42,7 @@ void normGradSums(const float* x, const float* dy, int64_t dyStride, int64_t row
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const float z = a[c] * row[c] + b[c];
-        const float s = sigmoid(z);
-        const float dz = g[c] * (s * (1.0f + z * (1.0f - s)));
+        const float dz = g[c] * siluSlope(z, sigmoidOf(z));
         s1[c] += dz;
         s2[c] += dz * (h[c] * row[c] + m[c]);
       }
@@ -73,8 +67,7 @@ void normGradApply(const float* x, const float* dy, int64_t dyStride, int64_t ro
       float dz = g[c];
       if (silu) {
         const float z = a[c] * row[c] + b[c];
-        const float s = sigmoid(z);
-        dz *= s * (1.0f + z * (1.0f - s));
+        dz *= siluSlope(z, sigmoidOf(z));
       }
       const float d = p[c] * dz + q[c] * row[c] + r[c];
       to[c] = accumulate ? to[c] + d : d;

@@ -1,9 +1,9 @@
 #pragma once
 // What group norm makes of its sums, group by group: a block has one group of one sample.
-#include <cmath>
 #include <cstdint>
 
 #include "ops/group_norm_grid.h"
+#include "ops/group_norm_math.h"
 
 namespace ddad {
 
@@ -93,20 +93,18 @@ struct NormStatistics {
       }
       mean /= static_cast<double>(k.perGroup);
       for (int64_t j = 0; j < k.perGroup; ++j) between += (shared.mean[j] - mean) * (shared.mean[j] - mean) * count;
-      const double variance = (within + between) / (count * static_cast<double>(k.perGroup));
       shared.groupMean = mean;
-      shared.rstd = 1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + static_cast<double>(k.eps));
+      shared.rstd = normRstd(within + between, count * static_cast<double>(k.perGroup), static_cast<double>(k.eps));
     } else {
       for (int64_t j = thread; j < k.perGroup; j += kThreads) {
         const int64_t c = first + j, at = sample * k.channels + c;
         const double added = k.added != nullptr ? static_cast<double>(k.added[at]) : 0.0;
-        const double offset = (added - shared.groupMean) * shared.rstd, factor = k.factor(sample, c);
-        const double scale = static_cast<double>(k.gamma[c]) * factor;
-        double shift = static_cast<double>(k.beta[c]) * factor;
-        if (k.scaleShift != nullptr)
-          shift += static_cast<double>(k.scaleShift[sample * 2 * k.channels + k.channels + c]);
-        a[at] = static_cast<float>(scale * shared.rstd);
-        b[at] = static_cast<float>(scale * offset + shift);
+        const double shift =
+            k.scaleShift != nullptr ? static_cast<double>(k.scaleShift[sample * 2 * k.channels + k.channels + c]) : 0.0;
+        const NormMaps maps = normMaps(shared.groupMean, shared.rstd, added, static_cast<double>(k.gamma[c]),
+                                       static_cast<double>(k.beta[c]), k.factor(sample, c), shift);
+        a[at] = static_cast<float>(maps.a);
+        b[at] = static_cast<float>(maps.b);
         h[at] = static_cast<float>(shared.rstd);
         mu[at] = static_cast<float>(shared.groupMean - added);
         hat[at] = static_cast<float>((shared.mean[j] - shared.groupMean) * shared.rstd);
@@ -163,13 +161,14 @@ struct NormGradTotals {
         const double rstd = static_cast<double>(h[at]), factor = gain(sample, c);
         total1[at] = static_cast<float>(shared.t1[j]);
         total2[at] = static_cast<float>(shared.t2[j]);
-        p[at] = static_cast<float>(rstd * factor);
-        q[at] = static_cast<float>(-rstd * shared.mean2 * rstd);
-        r[at] = static_cast<float>(-rstd * (shared.mean1 - shared.mean2 * rstd * static_cast<double>(mu[at])));
+        const NormGradientMaps maps =
+            normGradientMaps(rstd, -rstd * static_cast<double>(mu[at]), factor, shared.mean1, shared.mean2);
+        p[at] = static_cast<float>(maps.p);
+        q[at] = static_cast<float>(maps.q);
+        r[at] = static_cast<float>(maps.r);
         if (addedGradient == nullptr) continue;
-        const double sum =
-            rstd * (factor * shared.t1[j] -
-                    static_cast<double>(k.pixels) * (shared.mean1 + static_cast<double>(hat[at]) * shared.mean2));
+        const double sum = normAddedGradient(rstd, factor, shared.t1[j], static_cast<double>(k.pixels), shared.mean1,
+                                             shared.mean2, static_cast<double>(hat[at]));
         addedGradient[at] = (accumulate ? addedGradient[at] : 0.0f) + static_cast<float>(sum);
       }
     }
@@ -178,19 +177,14 @@ struct NormGradTotals {
 
 /// Gradients of gamma and beta, and of scale and shift: a channel a thread.
 struct NormParameterGradients {
-  static constexpr int kThreads = 128, kPhases = 1;
-  struct Shared {};
   NormParameters k;
   const float *total1, *total2;
   float *gammaGradient, *betaGradient;  // null where they are not wanted
   float* scaleShiftGradient;            // [samples, 2 channels]; null where it is not wanted
   bool accumulate;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(k.channels, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t c = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (c >= k.channels) return;
+  DDAD_HD_MEMBER int64_t items() const { return k.channels; }
+  DDAD_HD_MEMBER void item(int64_t c) const {
     double dGamma = 0.0, dBeta = 0.0;
     for (int64_t sample = 0; sample < k.samples; ++sample) {
       const auto t1 = static_cast<double>(total1[sample * k.channels + c]),

@@ -16,7 +16,7 @@ void launch(cudaStream_t stream, const Shape& coarse, const void* from, void* to
                                 scale,
                                 accumulate,
                                 coarse.c % kRun == 0 && aligned(from) && aligned(to)};
-  launchGrid(stream, kernel, kernel.place.extent(kernel.kThreads));
+  launchGrid(stream, kernel);
 }
 
 template <template <class, class> class Kernel>

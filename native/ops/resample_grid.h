@@ -12,13 +12,12 @@ struct ResamplePlace {
   int64_t rows, width, channels;  // of the coarse image; rows: samples * height
 
   DDAD_HD_MEMBER int64_t runs() const { return blocksOf(channels, kRun); }
-  GridIndex extent(int threads) const { return {static_cast<int>(blocksOf(rows * width * runs(), threads)), 1}; }
-  /// Of item i: its coarse pixel, its channel, and how many channels there are; false behind the last.
-  DDAD_HD_MEMBER bool find(int64_t i, int64_t* pixel, int64_t* c, int* count) const {
+  DDAD_HD_MEMBER int64_t items() const { return rows * width * runs(); }
+  /// Of item i: its coarse pixel, its channel, and how many channels there are.
+  DDAD_HD_MEMBER void find(int64_t i, int64_t* pixel, int64_t* c, int* count) const {
     *pixel = i / runs();
     *c = (i - *pixel * runs()) * kRun;
     *count = channels - *c < kRun ? static_cast<int>(channels - *c) : kRun;
-    return *pixel < rows * width;
   }
   /// Value k (0 to 3) of a coarse pixel in the fine image.
   DDAD_HD_MEMBER int64_t fine(int64_t pixel, int k, int64_t c) const {
@@ -30,40 +29,29 @@ struct ResamplePlace {
 /// fine[2y + i, 2x + j] (+)= coarse[y, x] * scale.
 template <class From, class To>
 struct SpreadPixels {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   ResamplePlace place;
   const From* from;
   To* to;
   float scale;
   bool accumulate, aligned;
 
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
+  DDAD_HD_MEMBER int64_t items() const { return place.items(); }
+  DDAD_HD_MEMBER void item(int64_t at) const {
     int64_t pixel, c;
     int count;
-    if (!place.find(static_cast<int64_t>(block.x) * kThreads + thread, &pixel, &c, &count)) return;
+    place.find(at, &pixel, &c, &count);
     float x[kRun];
-    if (aligned)
-      loadRun(from + pixel * place.channels + c, x);
-    else
-      loadSome(from + pixel * place.channels + c, count, x);
+    loadValues(from + pixel * place.channels + c, aligned, count, x);
     DDAD_UNROLL
     for (int i = 0; i < kRun; ++i) x[i] *= scale;
     DDAD_UNROLL
     for (int k = 0; k < 4; ++k) {
       To* const target = to + place.fine(pixel, k, c);
       float y[kRun];
-      if (accumulate && aligned)
-        loadRun(target, y);
-      else if (accumulate)
-        loadSome(target, count, y);
+      if (accumulate) loadValues(target, aligned, count, y);
       DDAD_UNROLL
       for (int i = 0; i < kRun; ++i) y[i] = accumulate ? y[i] + x[i] : x[i];
-      if (aligned)
-        storeRun(y, target);
-      else
-        storeSome(y, count, target);
+      storeValues(y, aligned, count, target);
     }
   }
 };
@@ -71,43 +59,32 @@ struct SpreadPixels {
 /// coarse[y, x] (+)= sum over i, j of fine[2y + i, 2x + j] * scale.
 template <class From, class To>
 struct GatherPixels {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   ResamplePlace place;
   const From* from;
   To* to;
   float scale;
   bool accumulate, aligned;
 
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
+  DDAD_HD_MEMBER int64_t items() const { return place.items(); }
+  DDAD_HD_MEMBER void item(int64_t at) const {
     int64_t pixel, c;
     int count;
-    if (!place.find(static_cast<int64_t>(block.x) * kThreads + thread, &pixel, &c, &count)) return;
+    place.find(at, &pixel, &c, &count);
     float sum[kRun] = {};
     DDAD_UNROLL
     for (int k = 0; k < 4; ++k) {
       const From* const source = from + place.fine(pixel, k, c);
       float x[kRun];
-      if (aligned)
-        loadRun(source, x);
-      else
-        loadSome(source, count, x);
+      loadValues(source, aligned, count, x);
       DDAD_UNROLL
       for (int i = 0; i < kRun; ++i) sum[i] += x[i];
     }
     To* const target = to + pixel * place.channels + c;
     float before[kRun] = {};
-    if (accumulate && aligned)
-      loadRun(target, before);
-    else if (accumulate)
-      loadSome(target, count, before);
+    if (accumulate) loadValues(target, aligned, count, before);
     DDAD_UNROLL
     for (int i = 0; i < kRun; ++i) sum[i] = before[i] + sum[i] * scale;
-    if (aligned)
-      storeRun(sum, target);
-    else
-      storeSome(sum, count, target);
+    storeValues(sum, aligned, count, target);
   }
 };
 

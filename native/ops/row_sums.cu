@@ -21,9 +21,9 @@ void sumColumns(const CudaDevice& device, const T* x, int64_t rows, int64_t colu
   const bool aligned = reinterpret_cast<uintptr_t>(x) % 16 == 0 && columns % kRun == 0;
   auto* const partial = static_cast<float*>(device.scratch(chunks * columns * static_cast<int64_t>(sizeof(float))));
   const Kernel sums{x, partial, rows, columns, chunkRows, aligned};
-  launchGrid(device.stream(), sums, sums.extent());
+  launchGrid(device.stream(), sums);
   const ColumnTotals totals{partial, to, chunks, columns};
-  launchGrid(device.stream(), totals, totals.extent());
+  launchGrid(device.stream(), totals);
 }
 
 }  // namespace
@@ -37,18 +37,18 @@ void columnSumsCuda(const CudaDevice& device, const void* x, bool half, int64_t 
 
 void softmaxRowsCuda(const CudaDevice& device, float* scores, int64_t rows, int64_t columns, float scale) {
   const SoftmaxRows kernel{scores, rows, columns, scale};
-  launchGrid(device.stream(), kernel, kernel.extent());
+  launchGrid(device.stream(), kernel);
 }
 
 void softmaxRowsGradientCuda(const CudaDevice& device, const float* p, float* gradient, int64_t rows, int64_t columns,
                              float scale) {
   const SoftmaxRowsGradient kernel{p, gradient, rows, columns, scale};
-  launchGrid(device.stream(), kernel, kernel.extent());
+  launchGrid(device.stream(), kernel);
 }
 
 void findNonFiniteCuda(const CudaDevice& device, const float* x, int64_t n, int32_t* result) {
   const FindNonFinite kernel{x, n, result};
-  launchGrid(device.stream(), kernel, kernel.extent());
+  launchGrid(device.stream(), kernel);
 }
 
 }  // namespace ddad

@@ -36,10 +36,7 @@ struct ColumnSums {
         const bool whole = aligned && count == kRun;
         for (int64_t r = start + lane; r < end; r += kLanes) {
           float values[kRun];
-          if (whole)
-            loadRun(x + r * columns + c, values);
-          else
-            loadSome(x + r * columns + c, count, values);
+          loadValues(x + r * columns + c, whole, count, values);
           DDAD_UNROLL
           for (int k = 0; k < kRun; ++k) sums[k] += values[k];
         }
@@ -57,17 +54,12 @@ struct ColumnSums {
 
 /// to[c] = the sum of partial[:, c].
 struct ColumnTotals {
-  static constexpr int kThreads = 128, kPhases = 1;
-  struct Shared {};
   const float* partial;
   float* to;
   int64_t chunks, columns;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(columns, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t c = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (c >= columns) return;
+  DDAD_HD_MEMBER int64_t items() const { return columns; }
+  DDAD_HD_MEMBER void item(int64_t c) const {
     double sum = 0.0;
     for (int64_t i = 0; i < chunks; ++i) sum += static_cast<double>(partial[i * columns + c]);
     to[c] = static_cast<float>(sum);
@@ -152,17 +144,13 @@ struct SoftmaxRowsGradient {
 
 /// Threads that meet a value that is not finite all write the same.
 struct FindNonFinite {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   const float* x;
   int64_t n;
   int32_t* result;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(n, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i < n && !(x[i] - x[i] == 0.0f)) *result = 1;
+  DDAD_HD_MEMBER int64_t items() const { return n; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
+    if (!(x[i] - x[i] == 0.0f)) *result = 1;
   }
 };
 

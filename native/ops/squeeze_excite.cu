@@ -32,9 +32,9 @@ class CudaSqueezeExcite : public Op {
     sums(buffers_.in[0], nullptr, buffers_.saved, saved().size(), 1.0f / static_cast<float>(pixels_));
     const SqueezeGate gate{saved(),           buffers_.param[0], buffers_.param[1], buffers_.param[2],
                            buffers_.param[3], attr().activation, samples_};
-    launchGrid(stream(), gate, gate.extent());
+    launchGrid(stream(), gate);
     const SqueezeScale scale{saved(), buffers_.in[0], nullptr, buffers_.out, samples_, pixels_, false};
-    launchGrid(stream(), scale, scale.extent());
+    launchGrid(stream(), scale);
   }
 
   void backward() override {
@@ -43,7 +43,7 @@ class CudaSqueezeExcite : public Op {
     sums(buffers_.in[0], buffers_.outGrad, gate, channels_, 1.0f);
     const SqueezeVectorGradients vectors{
         saved(), buffers_.param[0], buffers_.param[2], attr().activation, gate, argument, shift, samples_, pixels_};
-    launchGrid(stream(), vectors, vectors.extent());
+    launchGrid(stream(), vectors);
     if (context_.inputGradient[0]) {
       const SqueezeScale scale{saved(),
                                buffers_.outGrad,
@@ -52,7 +52,7 @@ class CudaSqueezeExcite : public Op {
                                samples_,
                                pixels_,
                                static_cast<bool>(buffers_.accumulate[0])};
-      launchGrid(stream(), scale, scale.extent());
+      launchGrid(stream(), scale);
     }
     if (!context_.paramGradient) return;
     const SqueezeWeightGradient first{argument,
@@ -64,7 +64,7 @@ class CudaSqueezeExcite : public Op {
                                       saved().size(),
                                       buffers_.paramGrad[0],
                                       buffers_.paramGrad[1]};
-    launchGrid(stream(), first, first.extent());
+    launchGrid(stream(), first);
     const SqueezeWeightGradient second{gate,
                                        saved().hidden(0),
                                        samples_,
@@ -74,7 +74,7 @@ class CudaSqueezeExcite : public Op {
                                        saved().size(),
                                        buffers_.paramGrad[2],
                                        buffers_.paramGrad[3]};
-    launchGrid(stream(), second, second.extent());
+    launchGrid(stream(), second);
   }
 
  private:
@@ -82,7 +82,7 @@ class CudaSqueezeExcite : public Op {
   SqueezeSaved saved() const { return {buffers_.saved, channels_, reduced_}; }
   void sums(const float* a, const float* b, float* to, int64_t stride, float scale) const {
     const ChannelSums kernel{a, b, to, samples_, pixels_, channels_, stride, scale};
-    launchGrid(stream(), kernel, kernel.extent());
+    launchGrid(stream(), kernel);
   }
 
   const int64_t samples_, pixels_, channels_, reduced_;

@@ -85,8 +85,6 @@ struct SqueezeGate {
 
 /// out = x * gate; backward: dx (+)= dy * gate + shift.
 struct SqueezeScale {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct Shared {};
   SqueezeSaved saved;
   const float* x;
   const float* shift;  // [samples, channels]; null forward
@@ -94,11 +92,8 @@ struct SqueezeScale {
   int64_t samples, pixels;
   bool accumulate;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(samples * pixels * saved.channels, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i >= samples * pixels * saved.channels) return;
+  DDAD_HD_MEMBER int64_t items() const { return samples * pixels * saved.channels; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
     const int64_t pixel = i / saved.channels, c = i - pixel * saved.channels, n = pixel / pixels;
     float value = x[i] * saved.gate(n)[c];
     if (shift != nullptr) value += shift[n * saved.channels + c];
@@ -145,17 +140,12 @@ struct SqueezeVectorGradients {
 
 /// weight[i, j] = the sum over samples of rows[n, i] * columns[n, j], bias[i] that of rows[n, i].
 struct SqueezeWeightGradient {
-  static constexpr int kThreads = 128, kPhases = 1;
-  struct Shared {};
   const float *rows, *columns;
   int64_t samples, height, width, rowStride, columnStride;
   float *weight, *bias;
 
-  GridIndex extent() const { return {static_cast<int>(blocksOf(height * width, kThreads)), 1}; }
-  template <int kPhase>
-  DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
-    const int64_t i = static_cast<int64_t>(block.x) * kThreads + thread;
-    if (i >= height * width) return;
+  DDAD_HD_MEMBER int64_t items() const { return height * width; }
+  DDAD_HD_MEMBER void item(int64_t i) const {
     const int64_t row = i / width, column = i - row * width;
     float sum = 0.0f, own = 0.0f;
     for (int64_t n = 0; n < samples; ++n) {

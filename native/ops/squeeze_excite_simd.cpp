@@ -1,5 +1,5 @@
+#include "ops/activation_math.h"
 #include "ops/squeeze_excite_kernels.h"
-#include "tensor/vecmath.h"
 
 namespace ddad {
 namespace DDAD_ISA {
@@ -16,7 +16,7 @@ void denseLayer(float* y, const float* x, const float* weight, const float* bias
 
 void sigmoidForward(float* y, const float* x, int64_t n) {
 #pragma omp simd  // also where y is x
-  for (int64_t i = 0; i < n; ++i) y[i] = 1.0f / (1.0f + fastExp(-x[i]));
+  for (int64_t i = 0; i < n; ++i) y[i] = sigmoidOf(x[i]);
 }
 
 void gateRows(float* y, const float* x, const float* gate, int64_t rows, int64_t channels) {

@@ -20,4 +20,10 @@ DDAD_HD BilinearPlace bilinearPlace(int64_t i, int64_t in, int64_t n) {
   return {low, low + 1 < in ? low + 1 : in - 1, static_cast<float>(at - static_cast<double>(low))};
 }
 
+/// Between the values at low and high of both axes: a at (y.low, x.low), b at (y.low, x.high), c at (y.high, x.low), d.
+DDAD_HD float bilinearValue(float a, float b, float c, float d, float x, float y) {
+  const float top = a + (b - a) * x, bottom = c + (d - c) * x;
+  return top + (bottom - top) * y;
+}
+
 }  // namespace ddad

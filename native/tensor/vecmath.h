@@ -17,6 +17,7 @@ DDAD_HD float fastExp(float x) { return expf(x); }
 DDAD_HD float fastExpm1(float x) { return expm1f(x); }
 DDAD_HD float fastLog(float x) { return logf(x); }
 DDAD_HD float fastSqrt(float x) { return sqrtf(x); }
+DDAD_HD double fastSqrt(double x) { return sqrt(x); }
 DDAD_HD void fastSinCos2Pi(float u, float* s, float* c) { sincospif(2.0f * u, s, c); }
 
 #else
@@ -106,6 +107,7 @@ DDAD_HD float fastLog(float x) {
 }
 
 DDAD_HD float fastSqrt(float x) { return __builtin_sqrtf(x); }
+DDAD_HD double fastSqrt(double x) { return __builtin_sqrt(x); }
 
 /// sin and cos of 2 pi u, u in [0, 1).
 DDAD_HD void fastSinCos2Pi(float u, float* s, float* c) {

@@ -26,13 +26,6 @@ struct AdamwEma {
 
   GridIndex extent() const { return {static_cast<int>(blocksOf(n, int64_t{kThreads} * kValues)), 1}; }
 
-  DDAD_HD_MEMBER void update(float g, float* w, float* mi, float* vi, float* average) const {
-    *mi = k.beta1 * *mi + k.rest1 * g;
-    *vi = k.beta2 * *vi + k.rest2 * g * g;
-    *w = *w * k.decay - k.rate * *mi / (fastSqrt(*vi) * k.inverseBias2 + k.eps);
-    *average += k.emaRest * (*w - *average);
-  }
-
   template <int kPhase>
   DDAD_HD_MEMBER void run(GridIndex block, int thread, Shared&) const {
     const int64_t first = (static_cast<int64_t>(block.x) * kThreads + thread) * kValues;
@@ -41,7 +34,7 @@ struct AdamwEma {
       Pack<float> w = loadPack(weights + first), mi = loadPack(m + first), vi = loadPack(v + first),
                   average = loadPack(ema + first);
       DDAD_UNROLL
-      for (int i = 0; i < kValues; ++i) update(g.v[i], &w.v[i], &mi.v[i], &vi.v[i], &average.v[i]);
+      for (int i = 0; i < kValues; ++i) adamwUpdate(k, g.v[i], w.v[i], mi.v[i], vi.v[i], average.v[i]);
       storePack(weights + first, w);
       storePack(m + first, mi);
       storePack(v + first, vi);
@@ -54,7 +47,7 @@ struct AdamwEma {
       return;
     }
     for (int64_t i = first; i < n; ++i) {
-      update(gradients[i], &weights[i], &m[i], &v[i], &ema[i]);
+      adamwUpdate(k, gradients[i], weights[i], m[i], v[i], ema[i]);
       if (half != nullptr) convert(weights[i], half[i]);
     }
   }

@@ -1,4 +1,6 @@
 #pragma once
+// A step of AdamW and of the moving average of the weights, for one parameter, written once for the CPU and CUDA.
+#include "tensor/vecmath.h"
 
 namespace ddad {
 
@@ -11,5 +13,12 @@ struct AdamWStep {
   float eps;
   float emaRest;  // 1 - ema
 };
+
+DDAD_HD void adamwUpdate(const AdamWStep& k, float gradient, float& weight, float& m, float& v, float& ema) {
+  m = k.beta1 * m + k.rest1 * gradient;
+  v = k.beta2 * v + k.rest2 * gradient * gradient;
+  weight = weight * k.decay - k.rate * m / (fastSqrt(v) * k.inverseBias2 + k.eps);
+  ema += k.emaRest * (weight - ema);
+}
 
 }  // namespace ddad

@@ -48,7 +48,7 @@ void checkConvert(int64_t n, int shift, bool accumulate) {
   Memory<From> source(from, shift);
   Memory<To> target(before, shift);
   ConvertFlat<From, To> kernel{{n, shift == 0}, source.data, target.data, accumulate};
-  runGrid(kernel, kernel.extent());
+  runGrid(kernel);
   for (size_t i = 0; i < from.size(); ++i)
     checkClose(target.data[i],
                static_cast<double>(toFloat(from[i])) + (accumulate ? static_cast<double>(toFloat(before[i])) : 0.0),
@@ -87,7 +87,7 @@ TEST_CASE("grid: rows get longer and shorter") {
       const auto before = valuesOf<Bf16>(rows * toChannels, 4);
       auto to = before;
       const ConvertRows<float, Bf16> kernel{from.data(), to.data(), rows, fromChannels, toChannels, accumulate};
-      runGrid(kernel, kernel.extent());
+      runGrid(kernel);
       for (int64_t r = 0; r < rows; ++r)
         for (int64_t c = 0; c < toChannels; ++c) {
           const auto i = static_cast<size_t>(r * toChannels + c);
@@ -106,10 +106,10 @@ TEST_CASE("grid: activations and their gradients") {
   std::vector<float> y(x.size()), dx(x.size());
   for (const Activation activation : {Activation::kSilu, Activation::kRelu6}) {
     const Activate<float> forward{{n, true}, x.data(), y.data(), activation};
-    runGrid(forward, forward.extent());
+    runGrid(forward);
     const bool silu = activation == Activation::kSilu;
     const ActivationGradient<float> backward{{n, true}, silu ? x.data() : y.data(), dy.data(), dx.data(), activation};
-    runGrid(backward, backward.extent());
+    runGrid(backward);
     for (size_t i = 0; i < x.size(); ++i) {
       const double v = static_cast<double>(x[i]), s = 1.0 / (1.0 + std::exp(-v));
       checkClose(y[i], silu ? v * s : std::clamp(v, 0.0, 6.0), 2e-6);
@@ -135,7 +135,7 @@ TEST_CASE("grid: bias, residual and activation after a convolution") {
                                                    channels,
                                                    Activation::kRelu6,
                                                    channels % kRun == 0};
-      runGrid(kernel, kernel.extent());
+      runGrid(kernel);
       for (int64_t r = 0; r < rows; ++r)
         for (int64_t c = 0; c < channels; ++c) {
           const auto i = static_cast<size_t>(r * channels + c);
@@ -155,9 +155,9 @@ TEST_CASE("grid: sums of columns") {
       const int64_t chunkRows = 70, chunks = blocksOf(rows, chunkRows);
       std::vector<float> partial(static_cast<size_t>(chunks * columns), NAN), to(static_cast<size_t>(columns), NAN);
       const ColumnSums<Bf16> sums{x.data(), partial.data(), rows, columns, chunkRows, columns % kRun == 0};
-      runGrid(sums, sums.extent());
+      runGrid(sums);
       const ColumnTotals totals{partial.data(), to.data(), chunks, columns};
-      runGrid(totals, totals.extent());
+      runGrid(totals);
       for (int64_t c = 0; c < columns; ++c) {
         double want = 0;
         for (int64_t r = 0; r < rows; ++r)
@@ -173,9 +173,9 @@ TEST_CASE("grid: softmax of rows and its gradient") {
   const auto scores = valuesOf<float>(rows * columns, 11), direction = valuesOf<float>(rows * columns, 12);
   auto p = scores, gradient = direction;
   const SoftmaxRows forward{p.data(), rows, columns, scale};
-  runGrid(forward, forward.extent());
+  runGrid(forward);
   const SoftmaxRowsGradient backward{p.data(), gradient.data(), rows, columns, scale};
-  runGrid(backward, backward.extent());
+  runGrid(backward);
   for (int64_t r = 0; r < rows; ++r) {
     const auto at = [&](int64_t i) { return static_cast<size_t>(r * columns + i); };
     double total = 0, dot = 0;
@@ -200,12 +200,12 @@ TEST_CASE("grid: a value that is not finite is found, wherever it is") {
   std::vector<float> x(1001, 1.0f);
   int32_t found = 0;
   const FindNonFinite kernel{x.data(), 1001, &found};
-  runGrid(kernel, kernel.extent());
+  runGrid(kernel);
   CHECK(found == 0);
   for (const float bad : {NAN, INFINITY, -INFINITY}) {
     found = 0;
     x[1000] = bad;
-    runGrid(kernel, kernel.extent());
+    runGrid(kernel);
     CHECK(found == 1);
   }
 }

@@ -66,7 +66,7 @@ void forTaps(Body body) {
 std::vector<float> onGrid(const TapResize& r, const std::vector<float>& tap) {
   auto got = output(r.images * r.height * r.width * r.outChannels, -3.0f);
   const ResizeTapValues kernel{r, tap.data(), got.data()};
-  runGrid(kernel, kernel.extent());
+  runGrid(kernel);
   return got;
 }
 
@@ -75,7 +75,7 @@ std::vector<float> backOnGrid(const TapResize& r, const std::vector<float>& grad
   auto got = before;
   got.push_back(kBehind);
   const ResizeTapBackValues kernel{r, gradient.data(), got.data()};
-  runGrid(kernel, kernel.extent());
+  runGrid(kernel);
   return got;
 }
 
@@ -89,7 +89,7 @@ TEST_CASE("grid: images reduced by whole factors") {
       auto got = output(n * height * width * channels);
       std::vector<float> want(got.size() - 1);
       const ReducePixels kernel{from.data(), n * height, width, channels, scale, got.data()};
-      runGrid(kernel, kernel.extent());
+      runGrid(kernel);
       reduceImages(*processor(), from.data(), n, height, width, channels, scale, want.data());
       checkClose(got, want, 1e-6);
     }
@@ -102,11 +102,11 @@ TEST_CASE("grid: one channel becomes three, and its transpose") {
       auto repeated = output(count * 3), summed = output(count * channels);
       std::vector<float> wantRepeated(repeated.size() - 1), wantSummed(summed.size() - 1);
       const RepeatPixels repeat{from.data(), count, channels, repeated.data()};
-      runGrid(repeat, repeat.extent());
+      runGrid(repeat);
       repeatChannels(*processor(), from.data(), count, channels, wantRepeated.data());
       checkClose(repeated, wantRepeated, 0.0);
       const SumPixels sum{three.data(), count, channels, summed.data()};
-      runGrid(sum, sum.extent());
+      runGrid(sum);
       sumChannels(*processor(), three.data(), count, channels, wantSummed.data());
       checkClose(summed, wantSummed, 1e-6);
     }
@@ -168,9 +168,9 @@ TEST_CASE("grid: the loss of features and its gradient") {
                              nullptr};
     std::vector<double> partial(static_cast<size_t>(samples * kernel.blocks()), static_cast<double>(kNan));
     kernel.partial = partial.data();
-    runGrid(kernel, kernel.extent());
+    runGrid(kernel);
     const FeatureLossTotals totals{partial.data(), samples, kernel.blocks(), elements, losses.data()};
-    runGrid(totals, totals.extent());
+    runGrid(totals);
     featureLoss(*processor(), predicted.data(), target.data(), samples, elements, weight, want.data(),
                 wantGradient.data());
     for (size_t n = 0; n < want.size(); ++n) CHECK(std::abs(losses[n] - want[n]) <= 1e-5 * want[n]);
@@ -185,7 +185,7 @@ TEST_CASE("grid: the error of features at each position") {
       auto errors = output(positions);
       std::vector<float> want(errors.size() - 1);
       const FeatureErrors kernel{predicted.data(), target.data(), positions, channels, errors.data()};
-      runGrid(kernel, kernel.extent());
+      runGrid(kernel);
       featureError(*processor(), predicted.data(), target.data(), positions, channels, want.data());
       checkClose(errors, want, 1e-5);
     }
@@ -229,7 +229,7 @@ TEST_CASE("grid: Mahalanobis distances and their gradient, a Gaussian a position
                                           distances.data(),
                                           weights.data(),
                                           withGradient ? gradient.data() : nullptr};
-        runGrid(kernel, kernel.extent());
+        runGrid(kernel);
         checkClose(distances, want, 1e-5);
         CHECK(distances[2] == 0.0f);
         if (withGradient) checkClose(gradient, wantGradient, 1e-5);
@@ -242,13 +242,13 @@ TEST_CASE("grid: a feature that is no number gives a distance that is none; a ti
   auto distances = output(2);
   const float identity[4] = {1, 0, 0, 1}, negative[4] = {-1e-6f, 0, 0, 0};
   const MahalanobisPositions nan{mean, identity, true, 2, features, 2, 1, distances.data(), &weight, nullptr};
-  runGrid(nan, nan.extent());
+  runGrid(nan);
   CHECK(std::isnan(distances[0]));
   CHECK(distances[1] == doctest::Approx(std::sqrt(2.0)));
   auto gradient = output(4);
   const MahalanobisPositions below{mean,    negative,       true, 2, features + 2, 1, 1, distances.data(),
                                    &weight, gradient.data()};
-  runGrid(below, below.extent());
+  runGrid(below);
   CHECK(distances[0] == 0.0f);
   CHECK(gradient[0] == 0.0f);
   CHECK(gradient[1] == 0.0f);

@@ -158,7 +158,7 @@ void checkNorm(const NormCase& c, double tolerance) {
   const bool whole = channels % kRun == 0;
   runGrid(NormSums<T>{tile, sources, s1.data(), s2.data()}, tile.extent(c.samples));
   const NormStatistics<T> statistics{k, sources, s1.data(), s2.data(), a, b, h, mu, hat};
-  runGrid(statistics, statistics.extent());
+  runGrid(statistics);
   runGrid(NormApply<T, Out>{tile, sources, a, b, out.data(), c.silu, whole}, tile.extent(c.samples));
   const double valueError = relativeDistance(out.floats(), wanted);
   CHECK_MESSAGE(valueError <= tolerance, "value: " << valueError);
@@ -171,7 +171,7 @@ void checkNorm(const NormCase& c, double tolerance) {
       k,           s1.data(), s2.data(), h, mu, hat,
       total1,      total2,    p,         q, r,  c.mode == EmbeddingMode::kAdd ? embeddingGradient.data() : nullptr,
       c.accumulate};
-  runGrid(totals, totals.extent());
+  runGrid(totals);
   std::vector<float> gammaGradient(gamma.size(), NAN), betaGradient(gamma.size(), NAN);
   const NormParameterGradients parameters{k,
                                           total1,
@@ -180,7 +180,7 @@ void checkNorm(const NormCase& c, double tolerance) {
                                           betaGradient.data(),
                                           c.mode == EmbeddingMode::kScaleShift ? embeddingGradient.data() : nullptr,
                                           c.accumulate};
-  runGrid(parameters, parameters.extent());
+  runGrid(parameters);
   runGrid(NormGradApply<T, Out>{tile,
                                 sources,
                                 dy.data(),

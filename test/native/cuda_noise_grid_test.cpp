@@ -97,7 +97,7 @@ TEST_CASE("grid: normal numbers of a source") {
       Output got(count);
       auto want = floats(count);
       const FillNormal kernel{from, count, got.data()};
-      runGrid(kernel, kernel.extent());
+      runGrid(kernel);
       fillNormal(*processor(), from, count, want.data());
       checkClose(got, want, 2e-6);
     }
@@ -141,7 +141,7 @@ TEST_CASE("grid: the loss and its gradient") {
                                 partial.data()};
       runGrid(kernel, batch.extent(kernel.kThreads));
       const LossTotals totals{partial.data(), c.samples(), blocks, elements, bits, losses.data()};
-      runGrid(totals, totals.extent());
+      runGrid(totals);
       for (size_t n = 0; n < losses.size(); ++n) {
         checkClose(losses[n].mse, want[n].mse, 1e-5);
         checkClose(losses[n].vb, want[n].vb, 1e-5);
@@ -171,16 +171,16 @@ TEST_CASE("grid: the pixel-level score, its statistics and the map") {
             batch, x0, c.output.data(), c.k.data(), noise.data(), measure == PixelMeasure::kKl, values.data(), nullptr};
         auto partial = doubles(c.samples() * kernel.blocks() * 4);
         kernel.partial = partial.data();
-        runGrid(kernel, kernel.extent());
+        runGrid(kernel);
         const ScoreStatistics totals{partial.data(),
                                      c.samples(),
                                      kernel.blocks(),
                                      static_cast<double>(c.pixels()),
                                      static_cast<double>(c.batch.elements()),
                                      statistics.data()};
-        runGrid(totals, totals.extent());
+        runGrid(totals);
         const ScoreMap sum{values.data(), terms.data(), c.samples(), c.pixels(), map.data()};
-        runGrid(sum, sum.extent());
+        runGrid(sum);
         pixelScore(*processor(), measure, c.batch, x0, c.output.data(), c.k.data(), noise.data(), terms.data(),
                    wantValues.data(), want.data(), wantMap.data());
         checkClose(values, wantValues, 1e-5);
@@ -220,7 +220,7 @@ TEST_CASE("grid: the prior's bits") {
     runGrid(kernel, batch.extent(kernel.kThreads));
     const PriorTotals totals{partial.data(), c.samples(), blocks,
                              1.0 / (static_cast<double>(c.batch.elements()) * kLn2), bits.data()};
-    runGrid(totals, totals.extent());
+    runGrid(totals);
     priorBits(*processor(), c.batch, c.x0View(), last, want.data());
     for (size_t n = 0; n < want.size(); ++n) checkClose(bits[n], want[n], 1e-5);
   });
@@ -271,11 +271,11 @@ void checkDescent(const std::vector<float>& gradient, const std::vector<float>& 
   GradientMoments moments{gradient.data(), elements, nullptr};
   auto partial = doubles(moments.blocks() * 2);
   moments.partial = partial.data();
-  runGrid(moments, moments.extent());
+  runGrid(moments);
   float factors[3] = {kNan, kNan, kNan};
-  runGrid(DescendFactors{partial.data(), moments.blocks(), static_cast<double>(elements), 0.2, factors}, {1, 1});
+  runGrid(DescendFactors{partial.data(), moments.blocks(), static_cast<double>(elements), 0.2, factors});
   const DescendElements kernel{factors, gradient.data(), elements, x.data()};
-  runGrid(kernel, kernel.extent());
+  runGrid(kernel);
   descend(*processor(), elements, 0.2, gradient.data(), want.data());
   if (finite) return checkClose(x, want, 2e-6);
   bool same = true;
@@ -309,13 +309,13 @@ TEST_CASE("grid: an output that is no number reaches the loss, the statistics an
   Output values(600), map(300);
   const ScorePixels kernel{batch,        c.x0View(), c.output.data(), c.k.data(),
                            noise.data(), true,       values.data(),   partial.data()};
-  runGrid(kernel, kernel.extent());
+  runGrid(kernel);
   PixelStatistics statistics[2];
   const ScoreStatistics totals{partial.data(), 2, kernel.blocks(), 300.0, 300.0, statistics};
-  runGrid(totals, totals.extent());
+  runGrid(totals);
   const std::vector<EnsembleTerm> terms = {{1, 0}, {1, 0}};
   const ScoreMap sum{values.data(), terms.data(), 2, 300, map.data()};
-  runGrid(sum, sum.extent());
+  runGrid(sum);
   CHECK(std::isfinite(statistics[0].std));
   CHECK(std::isnan(statistics[1].mean));
   CHECK(std::isnan(statistics[1].std));
@@ -328,7 +328,7 @@ TEST_CASE("grid: an output that is no number reaches the loss, the statistics an
                           1.0f,  1.0f,       nullptr,         lossPartial.data()};
   runGrid(loss, batch.extent(loss.kThreads));
   const LossTotals lossTotals{lossPartial.data(), 2, 1, 300.0, 1.0, losses};
-  runGrid(lossTotals, lossTotals.extent());
+  runGrid(lossTotals);
   CHECK(std::isfinite(losses[0].loss));
   CHECK(std::isnan(losses[1].loss));
 }

@@ -49,7 +49,7 @@ struct State {
 double sumOnGrid(const float* x, int64_t n, int64_t share) {
   std::vector<double> partial(static_cast<size_t>(blocksOf(n, share)), std::numeric_limits<double>::quiet_NaN());
   const SumOfSquares sums{x, n, share, partial.data()};
-  runGrid(sums, sums.extent());
+  runGrid(sums);
   double result = std::numeric_limits<double>::quiet_NaN();
   runGrid(SumOfParts{partial.data(), static_cast<int64_t>(partial.size()), &result}, {1, 1});
   return result;
@@ -78,7 +78,7 @@ TEST_CASE("grid: AdamW, the moving average and the bf16 copy") {
                               withHalf ? packs : nullptr,
                               n,
                               s};
-        runGrid(kernel, kernel.extent());
+        runGrid(kernel);
         updateWeights(*cpu, want.weights.data(), gradients.data(), want.m.data(), want.v.data(), want.ema.data(),
                       nullptr, n, s);
       }
@@ -102,7 +102,7 @@ TEST_CASE("grid: a gradient that is no number reaches the weights") {
   const AdamwEma kernel{
       state.weights.data(), gradients.data(), state.m.data(), state.v.data(), state.ema.data(), nullptr, 9,
       adamWStep({}, 0.1, 1)};
-  runGrid(kernel, kernel.extent());
+  runGrid(kernel);
   for (int64_t i = 0; i < 9; ++i) CHECK(std::isnan(state.weights.data()[i]) == (i == 2 || i == 8));
 }
 

@@ -108,10 +108,10 @@ void checkResample(int64_t channels, double tolerance) {
   for (const bool accumulate : {false, true}) {
     auto spread = fine;
     SpreadPixels<T, T> up{place, from.data(), spread.data(), 0.25f, accumulate, channels % kRun == 0};
-    runGrid(up, place.extent(up.kThreads));
+    runGrid(up);
     auto gathered = from;
     GatherPixels<T, T> down{place, fine.data(), gathered.data(), 0.5f, accumulate, channels % kRun == 0};
-    runGrid(down, place.extent(down.kThreads));
+    runGrid(down);
     std::vector<float> wantSpread(fine.size()), wantGathered(from.size());
     for (int64_t n = 0; n < samples; ++n)
       for (int64_t y = 0; y < 2 * height; ++y)
@@ -141,18 +141,18 @@ TEST_CASE("grid: embeddings") {
   forEachCase(OpKind::kTimestepEmbedding, [](CpuCase& of) {
     std::vector<float> out(of.out.size(), NAN);
     const TimestepValues kernel{of.in[0].data(), out.data(), of.outShape().n, of.outShape().c};
-    runGrid(kernel, kernel.extent());
+    runGrid(kernel);
     check("value", out, of.out, 1e-6);
   });
   forEachCase(OpKind::kLabelEmbedding, [](CpuCase& of) {
     const int64_t n = of.outShape().n, c = of.outShape().c;
     std::vector<float> out(of.out.size(), NAN);
     const LabelValues kernel{of.in[0].data(), of.in[1].data(), of.parameter(0), out.data(), n, c};
-    runGrid(kernel, kernel.extent());
+    runGrid(kernel);
     check("value", out, of.out, 1e-7);
     std::vector<float> table(of.parameterGradient(0).size(), NAN);
     const LabelTableGradient gradient{of.in[1].data(), of.direction.data(), table.data(), n, c, of.c.attr.classes};
-    runGrid(gradient, gradient.extent());
+    runGrid(gradient);
     check("table", table, of.parameterGradient(0), 1e-6);
   });
 }
@@ -165,7 +165,7 @@ TEST_CASE("grid: depthwise convolution") {
     std::vector<float> sums(of.out.size(), NAN), out(of.out.size(), NAN);
     const DepthwiseForward forward{place,       of.in[0].data(), of.parameter(0), of.parameter(1),
                                    sums.data(), out.data(),      attr.activation};
-    runGrid(forward, forward.extent());
+    runGrid(forward);
     check("value", out, of.out, 2e-6);
     std::vector<float> gradient = of.direction;
     for (size_t i = 0; i < gradient.size(); ++i)
@@ -173,13 +173,13 @@ TEST_CASE("grid: depthwise convolution") {
     for (const bool accumulate : {false, true}) {
       std::vector<float> data = randomValues(in.size(), 8), before = data;
       const DepthwiseDataGradient kernel{place, gradient.data(), of.parameter(0), data.data(), accumulate};
-      runGrid(kernel, kernel.extent());
+      runGrid(kernel);
       for (size_t i = 0; i < data.size(); ++i) data[i] -= accumulate ? before[i] : 0.0f;
       check("data gradient", data, of.inGradient[0], 5e-6);
     }
     std::vector<float> weight(of.parameterGradient(0).size(), NAN);
     const DepthwiseWeightGradient kernel{place, of.in[0].data(), gradient.data(), weight.data()};
-    runGrid(kernel, kernel.extent());
+    runGrid(kernel);
     check("weight gradient", weight, of.parameterGradient(0), 5e-6);
   });
 }
@@ -192,14 +192,14 @@ TEST_CASE("grid: squeeze and excitation") {
     const SqueezeSaved saved = {memory.data(), o.c, reduced};
     const auto sums = [&](const float* a, const float* b, float* to, int64_t stride, float scale) {
       const ChannelSums kernel{a, b, to, o.n, pixels, o.c, stride, scale};
-      runGrid(kernel, kernel.extent());
+      runGrid(kernel);
     };
     sums(of.in[0].data(), nullptr, memory.data(), saved.size(), 1.0f / static_cast<float>(pixels));
     const SqueezeGate gate{
         saved, of.parameter(0), of.parameter(1), of.parameter(2), of.parameter(3), of.c.attr.activation, o.n};
-    runGrid(gate, gate.extent());
+    runGrid(gate);
     const SqueezeScale scale{saved, of.in[0].data(), nullptr, out.data(), o.n, pixels, false};
-    runGrid(scale, scale.extent());
+    runGrid(scale);
     check("value", out, of.out, 2e-6);
 
     std::vector<float> gateGradient(static_cast<size_t>(o.n * o.c), NAN), shift(gateGradient),
@@ -214,11 +214,11 @@ TEST_CASE("grid: squeeze and excitation") {
                                          shift.data(),
                                          o.n,
                                          pixels};
-    runGrid(vectors, vectors.extent());
+    runGrid(vectors);
     for (const bool accumulate : {false, true}) {
       std::vector<float> data = randomValues(o.size(), 8), before = data;
       const SqueezeScale back{saved, of.direction.data(), shift.data(), data.data(), o.n, pixels, accumulate};
-      runGrid(back, back.extent());
+      runGrid(back);
       for (size_t i = 0; i < data.size(); ++i) data[i] -= accumulate ? before[i] : 0.0f;
       check("data gradient", data, of.inGradient[0], 5e-6);
     }
@@ -226,10 +226,10 @@ TEST_CASE("grid: squeeze and excitation") {
     for (size_t i = 0; i < 4; ++i) gradients.emplace_back(of.parameterGradient(i).size(), NAN);
     const SqueezeWeightGradient first{argument.data(),     saved.mean(0),      o.n, reduced, o.c, reduced, saved.size(),
                                       gradients[0].data(), gradients[1].data()};
-    runGrid(first, first.extent());
+    runGrid(first);
     const SqueezeWeightGradient second{gateGradient.data(), saved.hidden(0),    o.n, o.c, reduced, o.c, saved.size(),
                                        gradients[2].data(), gradients[3].data()};
-    runGrid(second, second.extent());
+    runGrid(second);
     for (size_t i = 0; i < 4; ++i) check("parameter gradient", gradients[i], of.parameterGradient(i), 2e-5);
   });
 }
