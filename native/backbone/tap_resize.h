@@ -28,7 +28,6 @@ class TapSelection {
                      const std::vector<int32_t>& channels);
 
   const TapResize& resize() const { return resize_; }
-  bool empty() const { return resize_.count == 0; }
 
  private:
   std::shared_ptr<const Device> device_;

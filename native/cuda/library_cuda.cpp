@@ -13,21 +13,12 @@ namespace {
 
 using nlohmann::json;
 
-template <class Table>
-const void* place(const Table& table) {
-  return &table;
-}
-template <class Table>
-const void* place(const Table* table) {
-  return table;
-}
-
 CudaDevice::Tables tables() {
   CudaDevice::Tables all{};
-  all[static_cast<size_t>(FunctionTable::kOps)] = place(cudaOpFunctions());
-  all[static_cast<size_t>(FunctionTable::kNoise)] = place(cudaNoiseFunctions());
-  all[static_cast<size_t>(FunctionTable::kFeatures)] = place(cudaFeatureFunctions());
-  all[static_cast<size_t>(FunctionTable::kOptimizer)] = place(cudaOptimizerFunctions());
+  all[static_cast<size_t>(FunctionTable::kOps)] = &cudaOpFunctions();
+  all[static_cast<size_t>(FunctionTable::kNoise)] = &cudaNoiseFunctions();
+  all[static_cast<size_t>(FunctionTable::kFeatures)] = &cudaFeatureFunctions();
+  all[static_cast<size_t>(FunctionTable::kOptimizer)] = &cudaOptimizerFunctions();
   return all;
 }
 

@@ -6,7 +6,7 @@ namespace ddad {
 /// The processor: its memory is the host's, and nothing is enqueued.
 class CpuDevice : public Device {
  public:
-  explicit CpuDevice(int threads) : Device(DeviceKind::kCpu, threads, Precision::kFloat32) {}
+  explicit CpuDevice(int threads) : Device(threads, Precision::kFloat32) {}
   bool sharesHostMemory() const override { return true; }
   bool weightsChannelsLast() const override { return false; }
   std::shared_ptr<Device> share(int threads) const override { return std::make_shared<CpuDevice>(threads); }

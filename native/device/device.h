@@ -6,8 +6,6 @@
 
 namespace ddad {
 
-enum class DeviceKind { kCpu, kCuda };
-
 /// What products are computed in: float32; float32 rounded to TensorFloat-32 on its way into a product; bfloat16, which
 /// activations are kept in too. Sums, weights and the optimiser's state are float32 in all of them. The CPU has
 /// float32.
@@ -29,11 +27,10 @@ class Recording {
 /// Memory of a device is used in the order in which work was enqueued; the host waits for it with synchronize only.
 class Device : public std::enable_shared_from_this<Device> {
  public:
-  Device(DeviceKind kind, int threads, Precision precision) : kind_(kind), precision_(precision), threads_(threads) {}
+  Device(int threads, Precision precision) : precision_(precision), threads_(threads) {}
   virtual ~Device() = default;
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
-  DeviceKind kind() const { return kind_; }
   Precision precision() const { return precision_; }
   /// Compute threads of the host.
   int threads() const { return threads_; }
@@ -70,7 +67,6 @@ class Device : public std::enable_shared_from_this<Device> {
   virtual const void* functions(FunctionTable table) const = 0;
 
  private:
-  DeviceKind kind_;
   Precision precision_;
   int threads_;
 };

@@ -91,11 +91,15 @@ class Mirrored {
   int64_t count_ = 0;
 };
 
-/// Values of a device's memory on the host, after everything enqueued.
-inline std::vector<float> hostCopy(const Device& device, const float* from, int64_t count) {
-  std::vector<float> values(static_cast<size_t>(count));
-  device.download(values.data(), from, count * static_cast<int64_t>(sizeof(float)));
+/// Takes values of a device's memory to the host, after everything enqueued.
+inline void copyToHost(const Device& device, const float* from, int64_t count, std::vector<float>& to) {
+  to.resize(static_cast<size_t>(count));
+  device.download(to.data(), from, count * static_cast<int64_t>(sizeof(float)));
   device.synchronize();
+}
+inline std::vector<float> hostCopy(const Device& device, const float* from, int64_t count) {
+  std::vector<float> values;
+  copyToHost(device, from, count, values);
   return values;
 }
 
@@ -124,7 +128,7 @@ class Handback {
   /// `values` as the host sees them, after everything enqueued: themselves, or a copy, which is that of the last call.
   const float* take(const Device& device, const float* values, int64_t count) {
     if (device.sharesHostMemory()) return values;
-    copy_ = hostCopy(device, values, count);
+    copyToHost(device, values, count, copy_);
     return copy_.data();
   }
 

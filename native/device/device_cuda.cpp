@@ -53,10 +53,10 @@ void checkCudnn(cudnnStatus_t status, const char* what) {
 }
 
 CudaDevice::CudaDevice(int ordinal, int threads, Precision precision, const Tables& tables)
-    : Device(DeviceKind::kCuda, threads, precision), state_(std::make_shared<State>(ordinal, tables)) {}
+    : Device(threads, precision), state_(std::make_shared<State>(ordinal, tables)) {}
 
 CudaDevice::CudaDevice(std::shared_ptr<State> state, int threads, Precision precision)
-    : Device(DeviceKind::kCuda, threads, precision), state_(std::move(state)) {}
+    : Device(threads, precision), state_(std::move(state)) {}
 
 CudaDevice::~CudaDevice() = default;
 

@@ -10,8 +10,6 @@ namespace {
 class ActivatedConv : public Op {
  public:
   explicit ActivatedConv(const OpContext& context) : Op(context), plain_(*context.record) {
-    if (attr().residual)
-      throw Error("ERR_CONFIG", context_.record->name + ": a residual before the activation has no backward");
     plain_.attr.activation = Activation::kNone;
     OpContext inner = context;
     inner.record = &plain_;

@@ -19,9 +19,6 @@ class Attention : public Op {
   explicit Attention(OpContext context) : Op(std::move(context)) {
     channels_ = context_.out.c;
     heads_ = attr().heads;
-    if (heads_ < 1 || channels_ % heads_ != 0 || context_.in[0].c != 3 * channels_)
-      throw Error("ERR_CONFIG", context_.record->name + ": expected channels divisible by the number of heads, got " +
-                                    std::to_string(channels_) + " channels and " + std::to_string(heads_) + " heads");
     width_ = channels_ / heads_;
     tokens_ = context_.out.h * context_.out.w;
     pairs_ = context_.out.n * heads_;

@@ -13,9 +13,6 @@ namespace {
 
 AttentionSpec specOf(const OpContext& context) {
   const int64_t channels = context.out.c, heads = context.record->attr.heads;
-  if (heads < 1 || channels % heads != 0 || context.in[0].c != 3 * channels)
-    throw Error("ERR_CONFIG", context.record->name + ": expected channels divisible by the number of heads, got " +
-                                  std::to_string(channels) + " channels and " + std::to_string(heads) + " heads");
   const int64_t width = channels / heads;
   return {context.out.n,
           context.out.h * context.out.w,

@@ -31,7 +31,6 @@ std::atomic<int>& chosenKernel() {
 class DirectConv : public Op {
  public:
   explicit DirectConv(OpContext context) : Op(std::move(context)), weightGradient_(context_) {
-    checkConv(context_);
     taps_ = int64_t{attr().kernel} * attr().kernel;
     for (int s = 0; s < attr().sources; ++s) inChannels_ += context_.in[static_cast<size_t>(s)].c;
     widest_ = std::max(inChannels_, context_.out.c);
@@ -208,16 +207,6 @@ const char* convKernelName(ConvKernel kernel) { return kKernelNames[static_cast<
 void setConvKernel(ConvKernel kernel) { chosenKernel().store(static_cast<int>(kernel)); }
 ConvKernel convKernel() { return static_cast<ConvKernel>(chosenKernel().load()); }
 
-void checkConv(const OpContext& context) {
-  const OpAttributes& attr = context.record->attr;
-  const auto fail = [&](const std::string& what) { throw Error("ERR_CONFIG", context.record->name + ": " + what); };
-  if (attr.kernel < 1 || attr.kernel > 7) fail("expected a kernel of 1 to 7, got " + std::to_string(attr.kernel));
-  if (attr.stride < 1 || attr.stride > 2) fail("expected stride 1 or 2, got " + std::to_string(attr.stride));
-  if (attr.sources > 1 && (attr.kernel != 1 || attr.stride != 1)) fail("two sources need a 1x1 kernel with stride 1");
-  if (attr.activation != Activation::kNone && context.training)
-    fail("an activation in the kernel of a convolution has no backward");
-}
-
 void addResidualGradient(const OpContext& context, const OpBuffers& buffers) {
   const OpAttributes& attr = context.record->attr;
   const auto r = static_cast<size_t>(attr.sources);
@@ -236,7 +225,6 @@ std::unique_ptr<Op> makeConvWith(ConvKernel kernel, const OpContext& context) {
 
 std::unique_ptr<Op> makeConv(const OpContext& context) {
   if (context.training && context.record->attr.activation != Activation::kNone) return makeActivatedConv(context);
-  checkConv(context);
   ConvKernel kernel = convKernel();
   if (kernel == ConvKernel::kAuto) {
     const ConvKernel usual = winogradPays(context) ? ConvKernel::kWinograd : ConvKernel::kDirect;

@@ -15,9 +15,6 @@ const char* convKernelName(ConvKernel kernel);
 void setConvKernel(ConvKernel kernel);
 ConvKernel convKernel();
 
-/// Bounds of a convolution checked once, shared by its kernels; throws ERR_CONFIG.
-void checkConv(const OpContext& context);
-
 /// Adds the output's gradient to that of the residual, where it does not lie there already.
 void addResidualGradient(const OpContext& context, const OpBuffers& buffers);
 

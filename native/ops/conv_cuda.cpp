@@ -3,22 +3,8 @@
 #include "ops/makers_cuda.h"
 
 namespace ddad {
-namespace {
-
-void check(const OpContext& context) {
-  const OpAttributes& attr = context.record->attr;
-  const auto fail = [&](const std::string& what) { throw Error("ERR_CONFIG", context.record->name + ": " + what); };
-  if (attr.kernel < 1 || attr.kernel > 7) fail("expected a kernel of 1 to 7, got " + std::to_string(attr.kernel));
-  if (attr.stride < 1 || attr.stride > 2) fail("expected stride 1 or 2, got " + std::to_string(attr.stride));
-  if (attr.sources > 1 && (attr.kernel != 1 || attr.stride != 1)) fail("two sources need a 1x1 kernel with stride 1");
-  if (attr.residual && attr.activation != Activation::kNone && context.training)
-    fail("a residual before the activation has no backward");
-}
-
-}  // namespace
 
 CudaConv::CudaConv(OpContext context) : Op(std::move(context)), device_(cudaDevice(*context_.device)) {
-  check(context_);
   half_ = context_.outHalf;
   for (int s = 0; s < attr().sources; ++s) {
     half_ = half_ || sourceHalf(s);

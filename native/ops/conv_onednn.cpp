@@ -35,10 +35,7 @@ int64_t floatsOf(const dnnl::memory::desc& desc) { return (static_cast<int64_t>(
 
 class OnednnConv : public Op {
  public:
-  explicit OnednnConv(OpContext context) : Op(std::move(context)), stream_(engine()) {
-    checkConv(context_);
-    build();
-  }
+  explicit OnednnConv(OpContext context) : Op(std::move(context)), stream_(engine()) { build(); }
 
   const char* kernelName() const override { return "onednn"; }
   bool backwardReadsInput(int i) const override { return i == 0; }

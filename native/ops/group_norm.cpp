@@ -23,9 +23,6 @@ class GroupNorm : public Op {
     groups_ = attr().groups;
     pixels_ = context_.out.h * context_.out.w;
     chunks_ = (pixels_ + kRows - 1) / kRows;
-    if (channels_ % groups_ != 0)
-      throw Error("ERR_CONFIG", context_.record->name + ": expected channels divisible by " + std::to_string(groups_) +
-                                    ", got " + std::to_string(channels_));
   }
 
   bool backwardReadsInput(int) const override { return true; }

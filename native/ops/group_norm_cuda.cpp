@@ -15,8 +15,6 @@ class CudaGroupNorm : public Op {
   explicit CudaGroupNorm(OpContext context) : Op(std::move(context)) {
     const auto fail = [&](const std::string& what) { throw Error("ERR_CONFIG", context_.record->name + ": " + what); };
     const int64_t channels = context_.out.c, pixels = context_.out.h * context_.out.w, samples = context_.out.n;
-    if (channels % attr().groups != 0)
-      fail("expected channels divisible by " + std::to_string(attr().groups) + ", got " + std::to_string(channels));
     if (channels / attr().groups > kMostPerGroup)
       fail("expected at most " + std::to_string(kMostPerGroup) + " channels a group, got " +
            std::to_string(channels / attr().groups));

@@ -1,10 +1,12 @@
 #include "ops/op.h"
 
+#include "ops/op_check.h"
 #include "ops/op_functions.h"
 
 namespace ddad {
 
 std::unique_ptr<Op> compileOp(OpContext context) {
+  checkOp(context);
   if (const void* own = context.device->functions(FunctionTable::kOps))
     return static_cast<const OpFunctions*>(own)->compile(std::move(context));
   switch (context.record->kind) {

@@ -32,12 +32,7 @@ void resample(cudaStream_t stream, const Shape& coarse, const void* from, bool f
 
 class CudaResample : public Op {
  public:
-  explicit CudaResample(OpContext context) : Op(std::move(context)) {
-    const Shape &fine = up() ? context_.out : context_.in[0], &coarse = up() ? context_.in[0] : context_.out;
-    if (fine.h != 2 * coarse.h || fine.w != 2 * coarse.w)
-      throw Error("ERR_CONFIG", context_.record->name + ": expected an even height and width, got " +
-                                    std::to_string(fine.h) + " x " + std::to_string(fine.w));
-  }
+  explicit CudaResample(OpContext context) : Op(std::move(context)) {}
   bool backwardReadsInput(int) const override { return false; }
   void forward() override {
     if (up())

@@ -19,11 +19,7 @@ class SqueezeExcite : public Op {
         pixels_(context_.out.h * context_.out.w),
         channels_(context_.out.c),
         reduced_(attr().reduced),
-        pieces_((pixels_ + kSumRows - 1) / kSumRows) {
-    if (reduced_ < 1)
-      throw Error("ERR_CONFIG",
-                  context_.record->name + ": expected a reduced width of at least 1, got " + std::to_string(reduced_));
-  }
+        pieces_((pixels_ + kSumRows - 1) / kSumRows) {}
 
   bool mayOverwrite(int) const override { return true; }
   double flops() const override {

@@ -15,9 +15,6 @@ class CudaSqueezeExcite : public Op {
         pixels_(context_.out.h * context_.out.w),
         channels_(context_.out.c),
         reduced_(attr().reduced) {
-    if (reduced_ < 1)
-      throw Error("ERR_CONFIG",
-                  context_.record->name + ": expected a reduced width of at least 1, got " + std::to_string(reduced_));
     if (context_.inHalf[0] || context_.outHalf)
       throw Error("ERR_INTERNAL", context_.record->name + ": squeeze-and-excitation of bf16 was asked for");
   }

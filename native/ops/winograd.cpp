@@ -33,7 +33,6 @@ namespace {
 class WinogradConv : public Op {
  public:
   explicit WinogradConv(OpContext context) : Op(std::move(context)), weightGradient_(context_) {
-    checkConv(context_);
     const Shape &in = context_.in[0], &out = context_.out;
     forward_ = winogradShape(out.n, out.h, out.w, in.c, out.c);
     backward_ = winogradShape(out.n, out.h, out.w, out.c, in.c);

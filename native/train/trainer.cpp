@@ -85,7 +85,6 @@ class TrainerImpl {
         m_(*device_, net_.graph.parameterFloats()),
         v_(*device_, net_.graph.parameterFloats()),
         seen_(*device_, config_.batch * imageFloats()),
-        givenNoise_(*device_, 0),
         t_(*device_, config_.batch),
         y_(*device_, net_.y >= 0 ? config_.batch : 0),
         losses_(*device_, config_.batch),
@@ -120,9 +119,8 @@ class TrainerImpl {
   StepResult stepGiven(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise, double lr,
                        const Cancel& cancel) {
     const int64_t elements = config_.size * config_.size * config_.unet.inChannels;
-    if (!takesNoise_) givenNoise_ = Handover(*device_, config_.batch * elements);
-    takesNoise_ = true;
-    const float* given = givenNoise_.take(noise, config_.batch * elements);
+    Handover handover(*device_, config_.batch * elements);
+    const float* given = handover.take(noise, config_.batch * elements);
     for (size_t i = 0; i < noise_.size(); ++i) {
       timesteps_[i] = t[i];
       noise_[i] = NoiseSource();
@@ -378,8 +376,7 @@ class TrainerImpl {
   std::vector<int32_t> timesteps_;
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;
-  Handover seen_, givenNoise_;
-  bool takesNoise_ = false;
+  Handover seen_;
   Mirrored<float> t_, y_;  // what the network is told, a sample each
   Mirrored<SampleLoss> losses_;
   Mirrored<double> featureLosses_, squaredNorm_;

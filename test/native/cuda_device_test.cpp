@@ -77,7 +77,6 @@ TEST_CASE(
 TEST_CASE("CUDA device: memory comes zeroed, and what is copied arrives") {
   const auto device = gpu();
   if (!device) return;
-  CHECK(device->kind() == DeviceKind::kCuda);
   CHECK_FALSE(device->sharesHostMemory());
   CHECK(device->availableBytes() > 0);
   for (const int64_t count : {1, 3, 1000, 1 << 20}) {
@@ -100,7 +99,7 @@ TEST_CASE("CUDA device: memory comes zeroed, and what is copied arrives") {
     CHECK(same);
   }
   const auto share = device->share(1);
-  CHECK(share->kind() == DeviceKind::kCuda);
+  CHECK_FALSE(share->sharesHostMemory());
   share->synchronize();
 }
 
