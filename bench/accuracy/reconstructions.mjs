@@ -1,8 +1,9 @@
 // How far reconstructions move what is defective and what is good: the mean absolute difference from the original (of
-// 255) inside and outside the mask, by method, as a table of Markdown; and, with --picture, a picture of an image each
-// row: original, mask, the reconstructions.
+// 255) inside and outside the mask, by method, as a table of Markdown over as many images of each defect, evenly spread
+// over its files. With --picture, a picture too, --rows images of each defect, one a row: the whole image with a frame
+// about the defect; what is in the frame: as it is, its mask, and the reconstructions. A row is brightened as a whole.
 //   node bench/accuracy/reconstructions.mjs MODEL DATASET [--images 8] [--methods gradient,ddim,ddpm] [--step 50]
-//     [--rounds 100] [--picture out.png]
+//     [--rounds 100] [--picture out.jpg] [--rows 1]
 // The model needs a Gaussian for the method gradient: ddad-native fit-padim MODEL DATASET --out MODEL2.
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
@@ -20,6 +21,7 @@ const { values, positionals } = parseArgs({
     step: { type: 'string', default: '50' },
     rounds: { type: 'string', default: '100' },
     picture: { type: 'string' },
+    rows: { type: 'string', default: '1' },
   },
 });
 const [model, dataset] = positionals;
@@ -29,13 +31,65 @@ if (!dataset) {
   );
   process.exit(2);
 }
-const side = 160;
+const side = 180;
 
 /** Gray pixels of an image at a size. */
-const pixelsOf = (input, width, height) =>
+const pixelsOf = (input, { width, height }) =>
   sharp(input).toColourspace('b-w').resize(width, height, { fit: 'fill' }).raw().toBuffer();
-const thumbnail = (input) =>
-  sharp(input).resize(side, side, { fit: 'contain', background: 'white' }).toColourspace('srgb').png().toBuffer();
+
+/** Of a list, so many evenly spread. */
+const spread = (list, count) =>
+  list.length <= count ? list : Array.from({ length: count }, (_, i) => list[Math.floor((i * list.length) / count)]);
+
+/** A square about what the mask sets, three times as large and 72 pixels at least, within the image. */
+function frameOf({ data, width, height }) {
+  let [left, right, top, bottom] = [width, 0, height, 0];
+  data.forEach((set, i) => {
+    if (!set) return;
+    const [x, y] = [i % width, Math.floor(i / width)];
+    [left, right, top, bottom] = [Math.min(left, x), Math.max(right, x), Math.min(top, y), Math.max(bottom, y)];
+  });
+  const size = Math.min(width, height, Math.max(72, 3 * (right - left), 3 * (bottom - top)));
+  const within = (centre, length) => Math.min(length - size, Math.max(0, Math.round(centre - size / 2)));
+  return {
+    left: within((left + right) / 2, width),
+    top: within((top + bottom) / 2, height),
+    width: size,
+    height: size,
+  };
+}
+
+const cut = (pixels, { width, height }, frame) =>
+  sharp(pixels, { raw: { width, height, channels: 1 } })
+    .extract(frame)
+    .resize(side, side)
+    .toColourspace('srgb')
+    .png()
+    .toBuffer();
+
+/** A row of the picture: gray images of the mask's size. */
+async function pictureRow(original, mask, reconstructions) {
+  const brightest = Uint8Array.from(original).sort()[Math.floor(original.length * 0.995)];
+  const bright = (pixels) => Uint8Array.from(pixels, (v) => Math.min(255, (v * 230) / brightest));
+  const frame = frameOf(mask);
+  const { width, height } = mask;
+  const stroke = Math.ceil(Math.max(width, height) / side);
+  const border = `<svg width="${width}" height="${height}"><rect x="${frame.left}" y="${frame.top}" width="${frame.width}"
+    height="${frame.height}" fill="none" stroke="orange" stroke-width="${stroke}"/></svg>`;
+  const framed = await sharp(bright(original), { raw: { width, height, channels: 1 } })
+    .toColourspace('srgb')
+    .composite([{ input: Buffer.from(border) }])
+    .png()
+    .toBuffer();
+  return [
+    await sharp(framed).resize(side, side, { fit: 'contain', background: 'white' }).png().toBuffer(),
+    ...(await Promise.all(
+      [bright(original), Uint8Array.from(mask.data, (set) => (set ? 255 : 0)), ...reconstructions.map(bright)].map(
+        (pixels) => cut(pixels, mask, frame),
+      ),
+    )),
+  ];
+}
 
 /** Means of |a - b| where the mask is set and where it is not. */
 function moved(a, b, mask) {
@@ -55,26 +109,24 @@ const detector = await Detector.load(model);
 const { groups } = await findTestImages(dataset);
 const kinds = new Map();
 for (const image of groups[0].images.filter(({ mask }) => mask)) {
-  kinds.set(image.defect, [...(kinds.get(image.defect) ?? []), image].slice(0, Number(values.images)));
+  kinds.set(image.defect, [...(kinds.get(image.defect) ?? []), image]);
 }
 const methods = values.methods.split(',');
 const found = new Map(methods.map((method) => [method, new Map()]));
 const rows = [];
-for (const [defect, images] of kinds) {
-  for (const { input, mask: maskFile } of images) {
+for (const [defect, all] of kinds) {
+  for (const [i, { input, mask: maskFile }] of spread(all, Number(values.images)).entries()) {
     const mask = await readMask(maskFile, {});
-    const original = await pixelsOf(input, mask.width, mask.height);
-    const row = [await thumbnail(input), await thumbnail(maskFile)];
+    const original = await pixelsOf(input, mask);
+    const reconstructions = [];
     for (const method of methods) {
       const own = method === 'gradient' ? { rounds: Number(values.rounds) } : { step: Number(values.step) };
       const result = await detector.reconstruct(input, { method, ...own });
-      const png = await result.png();
-      row.push(await thumbnail(png));
-      const list = found.get(method).get(defect) ?? [];
-      list.push(moved(original, await pixelsOf(png, mask.width, mask.height), mask.data));
-      found.get(method).set(defect, list);
+      const pixels = await pixelsOf(await result.png(), mask);
+      found.get(method).set(defect, [...(found.get(method).get(defect) ?? []), moved(original, pixels, mask.data)]);
+      reconstructions.push(pixels);
     }
-    rows.push(row);
+    if (values.picture && i < Number(values.rows)) rows.push(await pictureRow(original, mask, reconstructions));
   }
 }
 detector.dispose();
@@ -87,12 +139,11 @@ for (const [method, own] of found) {
   console.log(`| ${[method, ...cells].join(' | ')} |`);
 }
 if (values.picture) {
-  const [width, height] = [(2 + methods.length) * (side + 4), rows.length * (side + 4)];
+  const [width, height] = [(3 + methods.length) * (side + 4), rows.length * (side + 4)];
   const placed = rows.flatMap((row, y) =>
     row.map((input, x) => ({ input, left: x * (side + 4), top: y * (side + 4) })),
   );
   await sharp({ create: { width, height, channels: 3, background: 'white' } })
     .composite(placed)
-    .png({ palette: true, colours: 128 })
     .toFile(values.picture);
 }
