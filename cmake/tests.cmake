@@ -48,16 +48,18 @@ endif()
 if(DDAD_SANITIZE AND NOT DDAD_TEST_ALL_ISAS)
   list(GET DDAD_TEST_ISAS -1 DDAD_TEST_ISAS)
 endif()
+set(DDAD_SANITIZER_ENV "")
+if(DDAD_SANITIZE)
+  set(DDAD_SANITIZER_ENV "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/lsan.supp:print_suppressions=0"
+                         UBSAN_OPTIONS=print_stacktrace=1)
+endif()
 set(DDAD_ONEDNN_ISA_baseline SSE41)
 set(DDAD_ONEDNN_ISA_avx2 AVX2)
 set(DDAD_ONEDNN_ISA_avx512 AVX512_CORE)
 foreach(isa IN LISTS DDAD_TEST_ISAS)
   add_test(NAME native.${isa} COMMAND ddad_native_tests --test-case-exclude=gpu:* WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set(DDAD_TEST_ENV GOMP_SPINCOUNT=1000 DDAD_AUTOTUNE=off DDAD_MAX_CPU_ISA=${isa} ONEDNN_MAX_CPU_ISA=${DDAD_ONEDNN_ISA_${isa}})
-  if(DDAD_SANITIZE)
-    list(APPEND DDAD_TEST_ENV "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/lsan.supp:print_suppressions=0"
-                              "UBSAN_OPTIONS=print_stacktrace=1")
-  endif()
+  set(DDAD_TEST_ENV GOMP_SPINCOUNT=1000 DDAD_AUTOTUNE=off DDAD_MAX_CPU_ISA=${isa}
+                    ONEDNN_MAX_CPU_ISA=${DDAD_ONEDNN_ISA_${isa}} ${DDAD_SANITIZER_ENV})
   set_tests_properties(native.${isa} PROPERTIES ENVIRONMENT "${DDAD_TEST_ENV}" TIMEOUT 600 LABELS native)
 endforeach()
 # What needs a GPU, apart: without one each of these says so and is skipped.

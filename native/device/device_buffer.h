@@ -108,18 +108,23 @@ class Handover {
  public:
   Handover() = default;
   /// For at most `most` floats at a time.
-  Handover(const Device& device, int64_t most) : copy_(device, device.sharesHostMemory() ? 0 : most) {}
+  Handover(const Device& device, int64_t most)
+      : device_(device.shared_from_this()), copy_(device, device.sharesHostMemory() ? 0 : most) {}
   /// `values` as the device sees them: themselves, or a copy that is on its way. The array may change when the call
   /// returns only where the device has a memory of its own; the copy is that of the last call.
   const float* take(const float* values, int64_t count) {
     if (copy_.size() == 0) return values;
+    if (taken_) device_->synchronize();  // the last copy may be on its way, or in use
+    taken_ = true;
     std::copy_n(values, count, copy_.host());
     copy_.upload(0, count);
     return copy_.device();
   }
 
  private:
+  std::shared_ptr<const Device> device_;
   Mirrored<float> copy_;
+  bool taken_ = false;
 };
 
 /// Arrays of a device on their way to the host.
