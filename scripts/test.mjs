@@ -16,11 +16,12 @@ const node = !flags.includes('--native');
 
 bootstrap();
 const failed = [];
+const build = (target) => run(process.execPath, [path.join(root, 'scripts', 'build.mjs'), target]);
 // Nothing is measured or written into the user's cache; the tests of that switch it on for themselves.
 process.env.DDAD_AUTOTUNE ??= 'off';
 
 if (native) {
-  run(process.execPath, [path.join(root, 'scripts', 'build.mjs'), 'ddad_native_tests']);
+  build('ddad_native_tests');
   const code = status('ctest', ['--output-on-failure', '--no-tests=error'], { cwd: path.join(root, 'build') });
   if (code !== 0) failed.push('native tests');
 }
@@ -32,6 +33,7 @@ if (node) {
     .filter((file) => file.endsWith('.test.mjs') && (!words.length || words.some((word) => file.includes(word))))
     .sort();
   if (files.length === 0) fail(`no test file has ${words.join(' or ')} in its path`);
+  build('ddad_cuda_emulated');
   const options = ['--test', '--test-reporter', 'spec', '--test-timeout', '600000'];
   if (status(process.execPath, [...options, ...files]) !== 0) failed.push('node:test');
 }

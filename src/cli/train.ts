@@ -135,7 +135,7 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     }
   } catch (error) {
     line.stop();
-    if (signal.aborted && last) log(`interrupted; go on with --resume ${checkpoint}`);
+    if (last) log(`interrupted; go on with --resume ${checkpoint}`); // written before the first step, and since
     throw error;
   }
   line.stop();
