@@ -20,6 +20,7 @@ class CpuDevice : public Device {
   void copy(void* to, const void* from, int64_t bytes) const override;
   void clear(void* to, int64_t bytes) const override;
   void synchronize() const override {}
+  std::unique_ptr<UploadBeside> uploadBeside() const override { return nullptr; }
   std::unique_ptr<Recording> record() const override { return nullptr; }
   int64_t availableBytes() const override;
   const void* functions(FunctionTable) const override { return nullptr; }

@@ -24,6 +24,20 @@ class Recording {
   virtual void run(void (*work)(void*), void* context) = 0;
 };
 
+/// Copies from the host into one array of a device, beside the work that is enqueued: on a GPU they run while it
+/// computes.
+class UploadBeside {
+ public:
+  virtual ~UploadBeside() = default;
+  /// The next copy begins after everything enqueued so far, which may use the array.
+  virtual void used() = 0;
+  /// Waits until the last copy has read its `from`.
+  virtual void wait() = 0;
+  /// Enqueued: what is enqueued from now on sees the values; `from` must stay as it is until wait, or until synchronize
+  /// of the device.
+  virtual void start(void* to, const void* from, int64_t bytes) = 0;
+};
+
 /// Memory of a device is used in the order in which work was enqueued; the host waits for it with synchronize only.
 class Device : public std::enable_shared_from_this<Device> {
  public:
@@ -56,6 +70,8 @@ class Device : public std::enable_shared_from_this<Device> {
   virtual void download(void* to, const void* from, int64_t bytes) const = 0;
   virtual void copy(void* to, const void* from, int64_t bytes) const = 0;
   virtual void clear(void* to, int64_t bytes) const = 0;
+  /// Null where the host's memory is shared, and nothing needs to be copied.
+  virtual std::unique_ptr<UploadBeside> uploadBeside() const = 0;
   /// Waits for everything enqueued. Throws ERR_DEVICE where something failed.
   virtual void synchronize() const = 0;
   /// Null where recording gains nothing.

@@ -103,28 +103,42 @@ inline std::vector<float> hostCopy(const Device& device, const float* from, int6
   return values;
 }
 
-/// Arrays of the caller on their way to a device.
+/// Arrays of the caller on their way to a device. Two copies take turns, so that the host fills one, and the device
+/// receives it, while what was enqueued before still uses the other.
 class Handover {
  public:
   Handover() = default;
   /// For at most `most` floats at a time.
-  Handover(const Device& device, int64_t most)
-      : device_(device.shared_from_this()), copy_(device, device.sharesHostMemory() ? 0 : most) {}
+  Handover(const Device& device, int64_t most) {
+    if (device.sharesHostMemory() || most <= 0) return;
+    for (Copy& copy : copies_) {
+      copy.values = Mirrored<float>(device, most);
+      copy.way = device.uploadBeside();
+      copy.way->used();  // by the zeroing of fresh memory
+    }
+  }
+  /// Floats of the device's memory that one takes.
+  static int64_t deviceFloats(const Device& device, int64_t most) { return device.sharesHostMemory() ? 0 : 2 * most; }
   /// `values` as the device sees them: themselves, or a copy that is on its way. The array may change when the call
-  /// returns only where the device has a memory of its own; the copy is that of the last call.
+  /// returns only where the device has a memory of its own. What is enqueued until the next call may use the copy.
   const float* take(const float* values, int64_t count) {
-    if (copy_.size() == 0) return values;
-    if (taken_) device_->synchronize();  // the last copy may be on its way, or in use
-    taken_ = true;
-    std::copy_n(values, count, copy_.host());
-    copy_.upload(0, count);
-    return copy_.device();
+    if (!copies_[0].way) return values;
+    copies_[turn_].way->used();
+    turn_ = 1 - turn_;
+    Copy& copy = copies_[turn_];
+    copy.way->wait();
+    std::copy_n(values, count, copy.values.host());
+    copy.way->start(copy.values.device(), copy.values.host(), count * static_cast<int64_t>(sizeof(float)));
+    return copy.values.device();
   }
 
  private:
-  std::shared_ptr<const Device> device_;
-  Mirrored<float> copy_;
-  bool taken_ = false;
+  struct Copy {
+    Mirrored<float> values;
+    std::unique_ptr<UploadBeside> way;  // ends before the values do
+  };
+  Copy copies_[2];
+  size_t turn_ = 0;
 };
 
 /// Arrays of a device on their way to the host.

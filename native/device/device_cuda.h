@@ -38,12 +38,13 @@ class CudaDevice : public Device {
   void download(void* to, const void* from, int64_t bytes) const override;
   void copy(void* to, const void* from, int64_t bytes) const override;
   void clear(void* to, int64_t bytes) const override;
+  std::unique_ptr<UploadBeside> uploadBeside() const override;
   void synchronize() const override;
   std::unique_ptr<Recording> record() const override;
   int64_t availableBytes() const override;
   const void* functions(FunctionTable table) const override;
 
-  /// Everything runs on this one stream; makes the GPU the calling thread's current one.
+  /// Everything but UploadBeside runs on this one stream; makes the GPU the calling thread's current one.
   cudaStream_t stream() const;
   cudnnHandle_t cudnn() const;        // on the stream
   cublasLtHandle_t cublasLt() const;  // products name the stream themselves
@@ -67,6 +68,7 @@ class CudaDevice : public Device {
 
  private:
   friend class CudaRecording;
+  friend class CudaUploadBeside;
   struct State;
   CudaDevice(std::shared_ptr<State> state, int threads, Precision precision);
 

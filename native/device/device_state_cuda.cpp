@@ -89,6 +89,7 @@ void CudaDevice::State::open() {
   multiprocessors = properties.multiProcessorCount;
 
   checkCuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+  checkCuda(cudaStreamCreateWithFlags(&uploads, cudaStreamNonBlocking), "making a stream");
   checkCudnn(cudnnCreate(&cudnn), "starting");
   checkCudnn(cudnnSetStream(cudnn, stream), "choosing the stream");
   checkCublas(cublasLtCreate(&cublasLt), "starting");
@@ -112,6 +113,7 @@ void CudaDevice::State::close() noexcept {
   if (ring) cudaFreeHost(ring);
   if (cublasLt) cublasLtDestroy(cublasLt);
   if (cudnn) cudnnDestroy(cudnn);
+  if (uploads) cudaStreamDestroy(uploads);
   cudaStreamDestroy(stream);
   cudaGetLastError();
 }

@@ -1,5 +1,6 @@
 #pragma once
-// What a CUDA device, its shares and its recordings have in common: one stream and all that runs on it.
+// What a CUDA device, its shares and its recordings have in common: one stream and all that runs on it, and one for
+// the copies beside it.
 #include <memory>
 #include <mutex>
 #include <string>
@@ -27,7 +28,7 @@ struct CudaDevice::State {
   const int ordinal;
   const Tables tables;
   int multiprocessors = 0;
-  cudaStream_t stream = nullptr;
+  cudaStream_t stream = nullptr, uploads = nullptr;
   cudnnHandle_t cudnn = nullptr;
   cublasLtHandle_t cublasLt = nullptr;
   std::unique_ptr<Choices> choices;

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -19,9 +20,23 @@ struct EmulatedGraph {
   std::vector<Work> work;
 };
 
+/// A place in a stream's work; before all of it until it is recorded.
+struct EmulatedEvent {
+  EmulatedStream* stream = nullptr;
+  size_t place = 0;
+};
+
 struct EmulatedStream {
-  std::vector<Work> waiting;
+  struct Entry {
+    Work work;            // or none:
+    EmulatedEvent after;  // nothing happens before what this names is done
+  };
+  std::deque<Entry> waiting;
+  size_t done = 0;
   EmulatedGraph* recorded = nullptr;
+
+  size_t enqueued() const { return done + waiting.size(); }
+  void enqueue(Entry entry) { waiting.push_back(std::move(entry)); }
 };
 
 namespace {
@@ -83,13 +98,41 @@ class Access {
   }
 };
 
-/// Does what waits in the stream, in its order.
-void finish(EmulatedStream& stream) {
-  if (stream.waiting.empty()) return;
-  const Access access;
-  // Work does not enqueue work.
-  for (const Work& work : std::exchange(stream.waiting, {})) work();
+std::vector<EmulatedStream*>& streams() {
+  static auto* const all = new std::vector<EmulatedStream*>;
+  return *all;
 }
+
+bool isDone(const EmulatedEvent& event) { return !event.stream || event.stream->done >= event.place; }
+
+/// Does what waits in the stream up to a place, in its order, and of other streams what that needs.
+void finish(EmulatedStream& stream, size_t place) {
+  while (stream.done < place) {
+    const EmulatedStream::Entry entry = std::move(stream.waiting.front());
+    stream.waiting.pop_front();
+    if (entry.work)
+      entry.work();  // does not enqueue work
+    else if (!isDone(entry.after))
+      finish(*entry.after.stream, entry.after.place);
+    ++stream.done;
+  }
+}
+
+/// The same in the other order that a GPU may choose: first all that the other streams can do by themselves.
+void finishOthersFirst(EmulatedStream& stream, size_t place) {
+  for (EmulatedStream* other : streams())
+    while (other != &stream && !other->waiting.empty() &&
+           (other->waiting.front().work || isDone(other->waiting.front().after)))
+      finish(*other, other->done + 1);
+  finish(stream, place);
+}
+
+void finishUntil(const EmulatedEvent& event) {
+  if (isDone(event)) return;
+  const Access access;
+  (number("DDAD_EMULATED_GPU_EARLY", 0) ? finishOthersFirst : finish)(*event.stream, event.place);
+}
+void finish(EmulatedStream& stream) { finishUntil({&stream, stream.enqueued()}); }
 
 cudaError_t enqueued(cudaStream_t stream, Work work) {
   if (gpus().dead) return answer(cudaErrorLaunchFailure);
@@ -97,16 +140,14 @@ cudaError_t enqueued(cudaStream_t stream, Work work) {
   return cudaSuccess;
 }
 
-std::vector<EmulatedStream*>& streams() {
-  static auto* const all = new std::vector<EmulatedStream*>;
-  return *all;
-}
-
 }  // namespace
 
 void emulated::enqueue(cudaStream_t stream, Work work) {
   const std::lock_guard lock(gpus().mutex);
-  (stream->recorded ? stream->recorded->work : stream->waiting).push_back(std::move(work));
+  if (stream->recorded)
+    stream->recorded->work.push_back(std::move(work));
+  else
+    stream->enqueue({std::move(work), {}});
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
@@ -239,10 +280,44 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const size_t dies = number("DDAD_EMULATED_GPU_DIES_AT", 0);
   if (dies > 0 && static_cast<size_t>(++gpus().waits) >= dies) gpus().dead = true;
   if (gpus().dead) {
+    stream->done = stream->enqueued();
     stream->waiting.clear();
     return answer(cudaErrorLaunchFailure);
   }
   finish(*stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new EmulatedEvent;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const std::lock_guard lock(gpus().mutex);
+  if (gpus().dead) return answer(cudaErrorLaunchFailure);
+  if (stream->recorded) return answer(cudaErrorStreamCaptureUnsupported);
+  *event = {stream, stream->enqueued()};
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const std::lock_guard lock(gpus().mutex);
+  if (gpus().dead) return answer(cudaErrorLaunchFailure);
+  finishUntil(*event);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const std::lock_guard lock(gpus().mutex);
+  if (gpus().dead) return answer(cudaErrorLaunchFailure);
+  if (stream->recorded) return answer(cudaErrorStreamCaptureUnsupported);
+  stream->enqueue({nullptr, *event});
   return cudaSuccess;
 }
 

@@ -1,5 +1,6 @@
 // The CUDA device as the engine sees it. Where there is no GPU, only that it is
 // refused, and how.
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -145,6 +146,36 @@ TEST_CASE(
   CHECK(work.calls == 5);
   for (int i = 2; i < 6; ++i) CHECK(follows(static_cast<float>(i)));
   CHECK(work.calls == 6);
+}
+
+TEST_CASE("CUDA device: arrays are handed over while what came before them is still in use") {
+  const auto device = gpu();
+  if (!device) return;
+  constexpr int64_t kFloats = 1 << 18, kArrays = 7;
+  // Streams that wait for one another may run in any order that this allows: an emulated GPU takes both extremes.
+  for (const char* early : {"0", "1"}) {
+    setenv("DDAD_EMULATED_GPU_EARLY", early, 1);
+    Handover handover(*device, kFloats);
+    DeviceBuffer seen(*device, 2 * kArrays * kFloats);
+    std::vector<float> values(kFloats);
+    for (int64_t i = 0; i < kArrays; ++i) {
+      for (int64_t k = 0; k < kFloats; ++k) values[static_cast<size_t>(k)] = static_cast<float>(i * kFloats + k);
+      const int64_t count = kFloats - i;
+      const float* const given = handover.take(values.data(), count);
+      for (const int64_t place : {2 * i, 2 * i + 1})
+        device->copy(seen.data() + place * kFloats, given, count * static_cast<int64_t>(sizeof(float)));
+      std::fill(values.begin(), values.end(), -1.0f);
+    }
+    const std::vector<float> got = hostCopy(*device, seen.data(), seen.size());
+    int64_t wrong = 0;
+    for (int64_t place = 0; place < 2 * kArrays; ++place)
+      for (int64_t k = 0; k < kFloats; ++k) {
+        const int64_t i = place / 2, expected = k < kFloats - i ? i * kFloats + k : 0;
+        if (!(got[static_cast<size_t>(place * kFloats + k)] == static_cast<float>(expected))) ++wrong;
+      }
+    CHECK(wrong == 0);
+  }
+  unsetenv("DDAD_EMULATED_GPU_EARLY");
 }
 
 }  // namespace ddad
