@@ -105,9 +105,7 @@ void CudaDevice::State::open() {
 
 void CudaDevice::State::close() noexcept {
   if (!stream) return;  // the first thing that open makes
-  // At the end of the process the driver may be gone already, and has freed everything.
-  if (cudaSetDevice(ordinal) == cudaErrorCudartUnloading || cudaStreamSynchronize(stream) == cudaErrorCudartUnloading)
-    return;
+  if (!drain(stream)) return;
   for (void* memory : scratch) cudaFree(memory);
   if (deviceRing) cudaFree(deviceRing);
   if (ring) cudaFreeHost(ring);
@@ -116,6 +114,11 @@ void CudaDevice::State::close() noexcept {
   if (uploads) cudaStreamDestroy(uploads);
   cudaStreamDestroy(stream);
   cudaGetLastError();
+}
+
+bool CudaDevice::State::drain(cudaStream_t enqueued) const noexcept {
+  return cudaSetDevice(ordinal) != cudaErrorCudartUnloading &&
+         cudaStreamSynchronize(enqueued) != cudaErrorCudartUnloading;
 }
 
 void CudaDevice::State::refuseWhileRecording(const char* what) const {

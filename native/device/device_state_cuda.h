@@ -22,6 +22,9 @@ struct CudaDevice::State {
 
   /// Makes the GPU the calling thread's.
   void select() const { checkCuda(cudaSetDevice(ordinal), "selecting the GPU"); }
+  /// Waits for a stream before what it uses is given back, whether its work failed or not. False at the end of the
+  /// process, where the driver may be gone already, and has freed everything.
+  bool drain(cudaStream_t enqueued) const noexcept;
   /// Throws ERR_INTERNAL while work is being recorded.
   void refuseWhileRecording(const char* what) const;
 

@@ -13,9 +13,7 @@ class CudaRecording : public Recording {
   explicit CudaRecording(std::shared_ptr<CudaDevice::State> state) : state_(std::move(state)) {}
   ~CudaRecording() override {
     if (!executable_) return;
-    const bool ended = cudaSetDevice(state_->ordinal) == cudaErrorCudartUnloading ||
-                       cudaStreamSynchronize(state_->stream) == cudaErrorCudartUnloading;
-    if (!ended) cudaGraphExecDestroy(executable_);
+    if (state_->drain(state_->stream)) cudaGraphExecDestroy(executable_);
     cudaGetLastError();
   }
   CudaRecording(const CudaRecording&) = delete;

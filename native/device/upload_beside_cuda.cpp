@@ -17,9 +17,7 @@ class CudaUploadBeside : public UploadBeside {
   }
   ~CudaUploadBeside() override {
     // The array and what is copied from may go away next.
-    const bool ended = cudaSetDevice(state_->ordinal) == cudaErrorCudartUnloading ||
-                       cudaStreamSynchronize(state_->uploads) == cudaErrorCudartUnloading;
-    if (!ended) destroyEvents();
+    if (state_->drain(state_->uploads)) destroyEvents();
     cudaGetLastError();
   }
   CudaUploadBeside(const CudaUploadBeside&) = delete;
