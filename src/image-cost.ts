@@ -29,7 +29,7 @@ function wholeBytes(format: ImageFormat, { channels, deep, isProgressive }: Imag
     case 'tiff':
       return raw; // a strip or tile may be all of it
     case 'webp':
-      return 9;
+      return channels > 3 ? 13 : 12;
     case 'gif':
       return 5;
     case 'heif':

@@ -1,7 +1,8 @@
 import { setMaxListeners } from 'node:events';
 import { availableParallelism } from 'node:os';
 import { createHistogram } from 'node:perf_hooks';
-import { type Claim, MemoryBudget } from './budget.js';
+import type { MemoryBudget } from './budget.js';
+import { type Claim } from './budget.js';
 import { abortError, DdadError, throwIfAborted, toDdadError } from './errors.js';
 import { addon, type CancelToken, type NativeDetector, type NativeImage, type NativeScore } from './native.js';
 

@@ -124,10 +124,11 @@ test('an aborted call leaves at once: waiting, being decoded, ready and at the e
   const queue = newQueue(engine, { ...options, maxBatch: 2 });
   const aborts = Array.from({ length: 12 }, () => new AbortController());
   const signals = [];
-  const never = new Set([5]);
+  let finish;
+  const slow = new Promise((resolve) => (finish = resolve));
   const prepare = (id, signal) => {
     signals[id] = signal;
-    return never.has(id) ? new Promise(() => {}) : Promise.resolve(image(id));
+    return id === 5 ? slow.then(() => image(id)) : Promise.resolve(image(id));
   };
   const ended = [];
   const calls = aborts.map(({ signal }, id) =>
@@ -148,6 +149,8 @@ test('an aborted call leaves at once: waiting, being decoded, ready and at the e
   }
   assert.equal(signals[5].aborted, true, 'its decoding is told');
   assert.equal(signals[11], undefined, 'it never began');
+  assert.equal(queue.stats().decoding, 1, 'it has not ended for that');
+  finish();
   while (queue.stats().running > 0) {
     engine.batches.forEach(({ finish }) => finish());
     await turns();
@@ -227,4 +230,37 @@ test('memory of decoded images is bounded', async () => {
     await turns();
   }
   await Promise.all(calls);
+});
+
+test('an aborted call keeps its place and its memory until its decoding has ended', async () => {
+  const engine = fakeEngine();
+  const queue = newQueue(engine, { ...options, maxQueue: 3 }, 1000);
+  const finish = [];
+  const decodeSlowly = async (signal, claim) => {
+    await claim.admit(100);
+    await new Promise((resolve) => finish.push(resolve));
+    return image(0);
+  };
+  const begun = () => finish.length;
+  const controller = new AbortController();
+  const aborted = [0, 1, 2].map(() => add(queue, decodeSlowly, controller.signal));
+  await turns();
+  const atOnce = begun();
+  assert.ok(atOnce >= 1 && atOnce <= 3);
+  controller.abort();
+  for (const call of aborted) await assert.rejects(call, { code: 'ERR_ABORTED' });
+  const { queued, decoding, memory } = queue.stats();
+  assert.deepEqual([queued, decoding, memory.used], [0, atOnce, 100 * atOnce]);
+  const others = Array.from({ length: 4 }, () => add(queue, decodeSlowly));
+  const codes = (
+    await Promise.all(others.map((call) => Promise.race([call.catch(({ code }) => code), turns()])))
+  ).filter(Boolean);
+  assert.deepEqual(codes, Array(4 - (3 - atOnce)).fill('ERR_BUSY'), 'only places that nobody works on are free');
+  while (queue.stats().queued + queue.stats().running + queue.stats().decoding > 0) {
+    for (const end of finish.splice(0)) end();
+    engine.batches.forEach((batch) => batch.finish());
+    await turns();
+  }
+  await Promise.allSettled(others);
+  assert.deepEqual([queue.stats().memory.used, queue.stats().decoding], [0, 0]);
 });
