@@ -1,16 +1,20 @@
 import { availableParallelism } from 'node:os';
 import { types } from 'node:util';
 import { z } from 'zod';
+import { type Claim, MemoryBudget } from './budget.js';
 import { parseStoredConfig, type StoredConfig } from './config.js';
 import { type DeviceOptions, deviceOptions, parseOptions, type ScoringOptions, scoringOptions } from './options.js';
-import { atCaller, callSite, DdadError, kindOf, modelError, optionError } from './errors.js';
+import { atCaller, callSite, DdadError, kindOf, modelError, optionError, throwIfAborted } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
-import type { ImageInput } from './image.js';
+import { type HeldImage, holdImage } from './held-image.js';
+import { type ImageInput, imageName } from './image.js';
+import { memoryLimit } from './machine-memory.js';
 import { addon, callNative, type NativeDetector, type NativeImage, type NativeScore } from './native.js';
 import { fitPadim, type FitPadimOptions, fitPadimOptions } from './padim.js';
 import { checkProducts, type ProductConfig, productOf } from './products.js';
 import { mapAhead } from './read-ahead.js';
 import {
+  checkWhole,
   reconstructImages,
   type Reconstruction,
   type ReconstructOptions,
@@ -36,12 +40,18 @@ const queueOptions = z.strictObject({
   maxDelayMs: z.number().min(0).max(60_000).optional(),
   maxQueue: z.number().int().min(1).optional(),
   whenFull: z.enum(['reject', 'wait']).optional(),
+  memoryBudget: z
+    .number()
+    .int()
+    .min(2 ** 20)
+    .optional(),
 });
 const loadOptions = deviceOptions
   .extend({ threshold, limitInputPixels, signal, scoring: scoringOptions.optional() })
   .extend(queueOptions.shape);
 const product = z.string().optional();
-const scoreOptions = z.strictObject({ threshold, limitInputPixels, signal, product });
+const transfer = z.boolean().optional();
+const scoreOptions = z.strictObject({ threshold, limitInputPixels, signal, product, transfer });
 const heatmapOptions = z.strictObject({
   opacity: z.number().min(0).max(1).optional(),
   range: z.tuple([z.number(), z.number()]).optional(),
@@ -65,11 +75,23 @@ export interface LoadOptions extends DeviceOptions {
   maxQueue?: number | undefined;
   /** What becomes of more: they fail with ERR_BUSY (`reject`, the default) or wait for room (`wait`). */
   whenFull?: 'reject' | 'wait' | undefined;
+  /**
+   * Bytes that images may take, beside the model: copies, files that are read, decoding, pixels, maps until they are
+   * given back, overlays while they are drawn. What does not fit waits; an image that takes more than three quarters of it
+   * fails with ERR_MEMORY before it is decoded; the last quarter is for copies that wait. By default half of the memory
+   * that the machine has, or the control groups of the process allow.
+   */
+  memoryBudget?: number | undefined;
 }
 
 export interface ScoreOptions extends Pick<LoadOptions, 'threshold' | 'limitInputPixels' | 'signal'> {
   /** What the image shows; a unified model needs it, one of a single product takes none. */
   product?: string | undefined;
+  /**
+   * Takes the memory of an image that is given as bytes or pixels over instead of copying it: the caller's views of it
+   * become empty. They must be of a whole ArrayBuffer. Paths have none, so nothing becomes of them.
+   */
+  transfer?: boolean | undefined;
 }
 
 /** The verdict on an image. */
@@ -87,7 +109,10 @@ export interface ScoreResult {
   pixelMap: ScoreMap;
   /** The feature-level score alone (10), normalised, likewise; null where the model has none. */
   featureMap: ScoreMap | null;
-  /** An overlay as a PNG. Reads the image again, which must still be there, unchanged. */
+  /**
+   * An overlay as a PNG. Draws upon the image that was scored where it was given as bytes or pixels, which are kept for as
+   * long as this result is; a file is read again and must still be there, unchanged.
+   */
   heatmap(options?: HeatmapOptions): Promise<Buffer>;
 }
 
@@ -105,6 +130,7 @@ export class Detector {
   /** As the model's file has it, without another way to score. */
   #stored: StoredConfig;
   readonly #options: Pick<LoadOptions, 'threshold' | 'limitInputPixels'>;
+  readonly #budget: MemoryBudget;
   readonly #queue: ScoreQueue;
   readonly #threads: number;
   #disposed = false;
@@ -117,7 +143,8 @@ export class Detector {
     this.#options = options;
     this.#threads = threads || availableParallelism();
     const maxBatch = options.maxBatch ?? Math.max(8, this.#threads);
-    this.#queue = new ScoreQueue(native, { maxBatch, maxDelayMs, maxQueue, whenFull });
+    this.#budget = new MemoryBudget(options.memoryBudget ?? Math.floor(memoryLimit() / 2));
+    this.#queue = new ScoreQueue(native, { maxBatch, maxDelayMs, maxQueue, whenFull }, this.#budget);
   }
 
   /** Loads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_DEVICE, ERR_OPTION, ERR_ABORTED. */
@@ -192,8 +219,11 @@ export class Detector {
 
   /**
    * Scores an image: a path, an encoded image, or pixels. May be called many times at once: calls wait in a queue, are
-   * scored in batches and settle in the order in which they were made. Throws ERR_IMAGE, ERR_BUSY, ERR_ABORTED,
-   * ERR_DISPOSED.
+   * scored in batches and settle in the order in which they were made. Bytes and pixels are copied before this returns, so
+   * that their memory can be filled again at once; that is the one thing that holds JavaScript's thread for longer than a
+   * millisecond where an image is large (4 ms for 12 megapixels in colour, bench/copies.mjs), and `transfer` spares it. A
+   * copy that has no room in the memory budget is refused with ERR_BUSY, whatever `whenFull` says. Throws ERR_IMAGE,
+   * ERR_BUSY, ERR_MEMORY, ERR_ARGUMENT, ERR_ABORTED, ERR_DISPOSED.
    */
   score(image: ImageInput, options: ScoreOptions = {}): Promise<ScoreResult> {
     return atCaller(() => this.#score(image, parseOptions(scoreOptions, options)));
@@ -201,8 +231,9 @@ export class Detector {
 
   /**
    * Scores the images of an iterable and yields the results in order; works ahead by a few images (twice the threads,
-   * at least four), so that decoding and computing overlap and every thread has one. The first image that fails ends it
-   * with that error.
+   * at least four), so that decoding and computing overlap and every thread has one. Copies bytes and pixels when it takes
+   * an image from the iterable, as `score` does; takes the next one when there is room for one more of that size. The
+   * first image that fails ends it with that error.
    */
   async *scoreAll(
     images: Iterable<ImageInput> | AsyncIterable<ImageInput>,
@@ -212,8 +243,13 @@ export class Detector {
     try {
       const { signal: outer, ...given } = parseOptions(scoreOptions, options);
       checkList(images);
-      const one = (image: ImageInput, inner: AbortSignal) => this.#score(image, { ...given, signal: inner });
-      yield* mapAhead(images, one, { ahead: Math.max(4, 2 * this.#threads), signal: outer });
+      let copied = 0;
+      const onCopy = (bytes: number): void => {
+        copied = Math.max(copied, bytes);
+      };
+      const one = (image: ImageInput, inner: AbortSignal) => this.#score(image, { ...given, signal: inner }, onCopy);
+      const ready = (inner: AbortSignal) => this.#budget.room(copied, inner);
+      yield* mapAhead(images, one, { ahead: Math.max(4, 2 * this.#threads), signal: outer, ready });
     } catch (error) {
       throw relocate(error);
     }
@@ -221,8 +257,9 @@ export class Detector {
 
   /**
    * Takes an image back to what the model knows of good ones: a defect goes, the texture stays. The image goes through
-   * the network whole: one beyond twice the size of a tile is refused. Other calls have their turn between two steps.
-   * Throws ERR_IMAGE, ERR_OPTION, ERR_MEMORY, ERR_NUMERIC, ERR_ABORTED, ERR_DISPOSED.
+   * the network whole: one beyond twice the size of a tile is refused. Other calls have their turn between two steps. The
+   * image is copied as `score` does. Throws ERR_IMAGE, ERR_OPTION, ERR_BUSY, ERR_MEMORY, ERR_ARGUMENT, ERR_NUMERIC,
+   * ERR_ABORTED, ERR_DISPOSED.
    */
   reconstruct(image: ImageInput, options: ReconstructOptions = {}): Promise<Reconstruction> {
     return atCaller(async () => {
@@ -299,27 +336,61 @@ export class Detector {
 
   async #reconstruct(images: readonly ImageInput[], options: ReconstructOptions): Promise<Reconstruction[]> {
     this.#checkAlive();
+    throwIfAborted(options.signal);
     const { label } = productOf(this.#config, options.product);
-    const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
-    const prepared: NativeImage[] = [];
-    for (const image of images)
-      prepared.push(await prepareImage(this.#config, image, { limitInputPixels, signal: options.signal, label }));
-    return reconstructImages(this.#native, this.#config, prepared, options);
+    const { transfer, signal, limitInputPixels = this.#options.limitInputPixels } = options;
+    const claims: Claim[] = [];
+    try {
+      const held = images.map((image): HeldImage => {
+        const claim = this.#budget.open(imageName(image));
+        claims.push(claim);
+        return holdImage(image, { transfer, limitInputPixels, claim });
+      });
+      const prepared: NativeImage[] = [];
+      const onSize = (width: number, height: number): void => checkWhole(this.#config, width, height);
+      for (const [i, image] of held.entries()) {
+        const claim = claims[i] as Claim;
+        const given = { limitInputPixels, signal, label, claim, onSize, noMaps: true };
+        prepared.push(await prepareImage(this.#config, image, given));
+        claim.release(); // what is left is small, and goes to the engine
+      }
+      return await reconstructImages(this.#native, this.#config, prepared, options);
+    } finally {
+      for (const claim of claims) claim.release();
+    }
   }
 
-  async #score(image: ImageInput, options: ScoreOptions): Promise<ScoreResult> {
+  async #score(
+    image: ImageInput,
+    options: ScoreOptions,
+    onCopy: (bytes: number) => void = () => undefined,
+  ): Promise<ScoreResult> {
     this.#checkAlive();
     const product = productOf(this.#config, options.product);
     const { label } = product;
-    const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
+    const { transfer, limitInputPixels = this.#options.limitInputPixels } = options;
+    let held: HeldImage = '';
     const found = await this.#queue.add(
-      (signal) => prepareImage(this.#config, image, { limitInputPixels, signal, label }),
+      {
+        name: imageName(image),
+        take: (claim) => {
+          held = holdImage(image, { transfer, limitInputPixels, claim });
+          onCopy(claim.held);
+        },
+        prepare: (signal, claim) => prepareImage(this.#config, held, { limitInputPixels, signal, label, claim }),
+      },
       options.signal,
     );
-    return this.#result(image, found, product, options);
+    return this.#result(image, held, found, product, options);
   }
 
-  #result(image: ImageInput, found: NativeScore, product: ProductConfig, options: ScoreOptions): ScoreResult {
+  #result(
+    image: ImageInput,
+    held: HeldImage,
+    found: NativeScore,
+    product: ProductConfig,
+    options: ScoreOptions,
+  ): ScoreResult {
     const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
     const threshold = options.threshold !== undefined ? options.threshold : this.thresholdOf(options.product);
     const { width, height } = found;
@@ -335,7 +406,12 @@ export class Detector {
       heatmap: (given: HeatmapOptions = {}) =>
         atCaller(async () => {
           const checked = { limitInputPixels, ...parseOptions(heatmapOptions, given) };
-          return renderHeatmap(image, map, await colourRange(product, map.data), checked);
+          const claim = this.#budget.open(imageName(image));
+          try {
+            return await renderHeatmap(held, map, await colourRange(product, map.data), checked, claim);
+          } finally {
+            claim.release();
+          }
         }),
     };
   }

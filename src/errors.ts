@@ -4,7 +4,7 @@ export const errorCodes = [
   'ERR_ADDON', // the native addon is missing or does not load
   'ERR_ARGUMENT', // a call at the wrong time or with the wrong kind of value
   'ERR_BASELINE', // a file of earlier measurements that is damaged or cannot be compared with
-  'ERR_BUSY', // the detector's queue is full
+  'ERR_BUSY', // the detector's queue is full, or its memory for copies
   'ERR_CONFIG', // a configuration that contradicts itself
   'ERR_DATASET', // a folder without the images that were expected
   'ERR_DEVICE', // the device is not there
@@ -95,12 +95,10 @@ export function callSite(): (error: unknown) => DdadError {
   };
 }
 
-/** Runs a public asynchronous method; its errors show the line that called it. */
+/** Runs a public asynchronous method, at once; its errors show the line that called it. */
 export function atCaller<T>(run: () => Promise<T>): Promise<T> {
   const relocate = callSite();
-  return Promise.resolve()
-    .then(run)
-    .catch((error: unknown) => {
-      throw relocate(error);
-    });
+  return new Promise<T>((resolve) => resolve(run())).catch((error: unknown) => {
+    throw relocate(error);
+  });
 }

@@ -1,7 +1,9 @@
 import sharp from 'sharp';
+import type { Claim } from './budget.js';
 import type { StoredConfig } from './config.js';
 import { DdadError, throwIfAborted } from './errors.js';
 import { decodeImage, imageName, type ImageInput, toBytes } from './image.js';
+import { addon } from './native.js';
 import { inSlices } from './slices.js';
 
 /** A defect map: row-major, one value a pixel; high where the image differs from good ones. */
@@ -102,15 +104,23 @@ async function palette(): Promise<Uint8Array> {
   return table;
 }
 
+/** Bytes of an overlay with the pixels that it is drawn upon: those in 8 bits where they are not, and its PNG at worst. */
+const overlayBytes = ({ width, height, bytes }: { width: number; height: number; bytes: number }): number => {
+  const colours = 3 * width * height;
+  return bytes + (bytes > colours ? colours : 0) + Math.ceil(1.4 * colours) + 2 ** 21;
+};
+
 /** The image with its map laid over as a PNG: below the normal range of good images nothing, then purple to yellow. */
 export async function renderHeatmap(
   image: ImageInput,
   map: ScoreMap,
   range: [number, number],
   options: HeatmapOptions,
+  claim?: Claim,
 ): Promise<Buffer> {
   const { opacity = 0.85, limitInputPixels, signal } = options;
-  const { data, width, height } = await decodeImage(image, { channels: 3, limitInputPixels, signal });
+  const decoding = { channels: 3 as const, limitInputPixels, signal, claim, later: overlayBytes };
+  const { data, width, height } = await decodeImage(image, decoding);
   if (width !== map.width || height !== map.height) {
     const sizes = `expected ${map.width} x ${map.height}, the size of its map, got ${width} x ${height}`;
     throw new DdadError('ERR_IMAGE', `${imageName(image)}: has changed since it was scored: ${sizes}`);
@@ -120,6 +130,7 @@ export async function renderHeatmap(
   const colours = await palette();
   // What decoding has made is nobody else's, so 8 bits are coloured in place.
   const out = data instanceof Uint16Array ? await toBytes(data, signal) : data;
+  if (out !== data) addon().release(data);
   const colour = (from: number, to: number): void => {
     for (let i = from; i < to; i++) {
       const excess = (map.data[i] as number) - low;
@@ -138,6 +149,7 @@ export async function renderHeatmap(
   const png = await sharp(out, { raw: { width, height, channels: 3 }, limitInputPixels: false })
     .png()
     .toBuffer();
+  addon().release(out);
   throwIfAborted(signal);
   return png;
 }

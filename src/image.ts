@@ -1,7 +1,11 @@
-import { readFile } from 'node:fs/promises';
 import { types } from 'node:util';
 import sharp from 'sharp';
+import type { Claim } from './budget.js';
 import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
+import { decodingBytes } from './image-cost.js';
+import { withImageFile } from './image-file.js';
+import { drawingIn, formatOf, headBytes, type ImageFormat } from './image-format.js';
+import { addon } from './native.js';
 import { inSlices } from './slices.js';
 
 /**
@@ -16,7 +20,7 @@ export interface RawImage {
 }
 
 /** An image file's path, an encoded image, or pixels. */
-export type ImageInput = string | Uint8Array | ArrayBuffer | RawImage;
+export type ImageInput = string | Uint8Array | ArrayBuffer | SharedArrayBuffer | RawImage;
 
 /** Decoded pixels, interleaved, with the channels of the model. */
 export interface Pixels {
@@ -31,15 +35,16 @@ export interface DecodeOptions {
   /** Images with more pixels are refused before they are decoded; 100 megapixels by default. */
   limitInputPixels?: number | undefined;
   signal?: AbortSignal | undefined;
+  /** Takes the memory that the image needs before it is taken. */
+  claim?: Claim | undefined;
+  /** Bytes that will be needed with the decoded pixels, and after them. */
+  later?: ((pixels: { width: number; height: number; bytes: number }) => number) | undefined;
 }
 
 export const defaultPixelLimit = 100_000_000;
 
 /** File names that are looked at in a folder. */
 export const imageExtensions = /\.(png|jpe?g|tiff?|webp|bmp|gif|avif)$/i;
-
-/** What sharp also opens, but which is no photograph: drawings and documents are refused. */
-const refusedFormats = new Set(['svg', 'pdf', 'magick', 'openslide']);
 
 /** How an image is called in messages. */
 export function imageName(input: ImageInput): string {
@@ -50,31 +55,27 @@ function imageError(name: string, why: string, cause?: unknown): DdadError {
   return new DdadError('ERR_IMAGE', `${name}: ${why}`, { cause });
 }
 
-async function encodedBytes(input: string | Uint8Array | ArrayBuffer): Promise<Uint8Array> {
-  if (typeof input !== 'string') return types.isArrayBuffer(input) ? new Uint8Array(input) : bytesOf(input);
-  try {
-    return await readFile(input);
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT') throw imageError(input, 'no such file', cause);
-    if (code === 'EISDIR') throw imageError(input, 'expected an image, got a folder', cause);
-    throw imageError(input, `cannot be read: ${messageOf(cause)}`, cause);
-  }
-}
-
 function checkLimit(width: number, height: number, limit: number, name: string): void {
   if (width * height > limit) {
     throw imageError(name, `expected at most ${limit} pixels (limitInputPixels), got ${width} x ${height}`);
   }
 }
 
-function isRaw(input: ImageInput): input is RawImage {
-  return !types.isUint8Array(input) && !types.isArrayBuffer(input) && typeof input !== 'string';
-}
-
 /** A view of this context over the same memory: arrays of other contexts (vm, test runners) are no instances of ours. */
 const bytesOf = ({ buffer, byteOffset, length }: Uint8Array | Uint8ClampedArray): Uint8Array =>
   new Uint8Array(buffer, byteOffset, length);
+
+/** Whether an image is given as pixels. Throws ERR_IMAGE for what cannot be an image. */
+export function isRaw(input: ImageInput): input is RawImage {
+  if (input === null || (typeof input !== 'string' && typeof input !== 'object')) {
+    throw imageError('the image', `expected a path, an encoded image or pixels, got ${kindOf(input)}`);
+  }
+  return !types.isUint8Array(input) && !types.isAnyArrayBuffer(input) && typeof input !== 'string';
+}
+
+/** The bytes of an encoded image. */
+export const encodedView = (input: Uint8Array | ArrayBuffer | SharedArrayBuffer): Uint8Array =>
+  types.isAnyArrayBuffer(input) ? new Uint8Array(input) : bytesOf(input);
 
 function viewOf(data: unknown): Uint8Array | Uint16Array | Float32Array | undefined {
   if (types.isUint8Array(data) || types.isUint8ClampedArray(data)) return bytesOf(data);
@@ -83,12 +84,8 @@ function viewOf(data: unknown): Uint8Array | Uint16Array | Float32Array | undefi
   return undefined;
 }
 
-/** Checks pixels that a caller gave and returns them as 8 or 16 bits. */
-async function checkRaw(
-  input: RawImage,
-  limit: number,
-  signal: AbortSignal | undefined,
-): Promise<Uint8Array | Uint16Array> {
+/** Checks pixels that a caller gave and returns their values. */
+export function checkRaw(input: RawImage, limit = defaultPixelLimit): Uint8Array | Uint16Array | Float32Array {
   const { width, height, channels } = input;
   const name = 'the image';
   if (!Number.isInteger(width) || !Number.isInteger(height) || width < 1 || height < 1) {
@@ -104,12 +101,16 @@ async function checkRaw(
   if (data.length !== width * height * channels) {
     throw imageError(name, `expected ${width * height * channels} values of data, got ${data.length}`);
   }
-  if (!(data instanceof Float32Array)) return data;
+  return data;
+}
+
+/** Floats as 16 bits. */
+async function toDeep(data: Float32Array, signal: AbortSignal | undefined): Promise<Uint16Array> {
   const deep = new Uint16Array(data.length);
   const convert = (from: number, to: number): void => {
     for (let i = from; i < to; i++) {
       const value = data[i] as number;
-      if (!(value >= 0 && value <= 1)) throw imageError(name, `expected float pixels from 0 to 1, got ${value}`);
+      if (!(value >= 0 && value <= 1)) throw imageError('the image', `expected float pixels from 0 to 1, got ${value}`);
       deep[i] = Math.round(value * 65535);
     }
   };
@@ -117,16 +118,34 @@ async function checkRaw(
   return deep;
 }
 
-/** Depth of the pixels of an opened image, and whether it is gray by its format. */
-async function inspect(image: sharp.Sharp, name: string, limit: number): Promise<{ deep: boolean; gray: boolean }> {
-  const { format, depth, width, height, channels } = await image.metadata();
-  if (refusedFormats.has(format))
-    throw imageError(name, `expected a photograph (PNG, JPEG, TIFF, WebP), got ${format}`);
+/** The format of an encoded image by its first bytes: nothing else is given to sharp. Throws ERR_IMAGE. */
+function checkFormat(head: Uint8Array, name: string): ImageFormat {
+  if (head.length === 0) throw imageError(name, 'expected an image, got an empty file');
+  const format = formatOf(head);
+  if (format) return format;
+  const drawing = drawingIn(head);
+  if (drawing) throw imageError(name, `expected a photograph (PNG, JPEG, TIFF, WebP), got ${drawing}`);
+  throw imageError(name, 'not an image that can be read');
+}
+
+const open = (bytes: Uint8Array): sharp.Sharp =>
+  sharp(bytes, { failOn: 'error', limitInputPixels: false, autoOrient: true });
+
+/** What an opened image's header says. */
+async function inspect(
+  image: sharp.Sharp,
+  expected: ImageFormat,
+  name: string,
+  limit: number,
+): Promise<sharp.Metadata & { deep: boolean }> {
+  const found = await image.metadata();
+  const { format, depth, width, height } = found;
+  if (format !== expected) throw imageError(name, `expected a photograph (PNG, JPEG, TIFF, WebP), got ${format}`);
   if (depth !== 'uchar' && depth !== 'ushort') {
     throw imageError(name, `expected 8 or 16 bits a channel, got ${depth}`);
   }
   checkLimit(width, height, limit, name);
-  return { deep: depth === 'ushort', gray: channels <= 2 };
+  return { ...found, deep: depth === 'ushort' };
 }
 
 async function toPixels(image: sharp.Sharp, channels: 1 | 3, deep: boolean): Promise<Pixels> {
@@ -146,30 +165,66 @@ function sharpError(error: unknown, name: string): DdadError {
   return imageError(name, `damaged or truncated: ${why}`, error);
 }
 
+/** Takes the memory for decoding an image, and for what comes of it. */
+async function admit(
+  { claim, later, signal }: DecodeOptions,
+  { width, height, bytes, decoding }: { width: number; height: number; bytes: number; decoding: number },
+): Promise<void> {
+  const most = Math.max(bytes + decoding, later?.({ width, height, bytes }) ?? 0);
+  await claim?.admit(most, signal);
+  throwIfAborted(signal);
+}
+
+async function decodeRaw(input: RawImage, options: DecodeOptions): Promise<Pixels> {
+  const { channels, signal, limitInputPixels } = options;
+  const given = checkRaw(input, limitInputPixels);
+  const { width, height } = input;
+  const deep = !(given instanceof Uint8Array);
+  const decoding = given instanceof Float32Array ? 2 * given.length : 0;
+  await admit(options, { width, height, bytes: (deep ? 2 : 1) * channels * width * height, decoding });
+  const data = given instanceof Float32Array ? await toDeep(given, signal) : given;
+  const raw = { width, height, channels: input.channels };
+  const pixels = await toPixels(sharp(data, { raw, limitInputPixels: false }).removeAlpha(), channels, deep);
+  if (data !== given) addon().release(data);
+  return pixels;
+}
+
+async function decodeBytes(bytes: Uint8Array, name: string, options: DecodeOptions): Promise<Pixels> {
+  const { channels, limitInputPixels = defaultPixelLimit } = options;
+  const format = checkFormat(bytes.subarray(0, headBytes), name);
+  const image = open(bytes);
+  const found = await inspect(image, format, name, limitInputPixels);
+  const { width, height, deep } = found;
+  const out = (deep ? 2 : 1) * channels * width * height;
+  await admit(options, { width, height, bytes: out, decoding: decodingBytes(format, found) });
+  return toPixels(image.removeAlpha(), channels, deep);
+}
+
+/** The bytes of a file, which is not read as a whole unless it begins as an image does. */
+const readEncoded = (file: string, { claim, signal }: DecodeOptions): Promise<Uint8Array> =>
+  withImageFile(file, async ({ size, read }) => {
+    checkFormat(await read(headBytes), file);
+    await claim?.holdLater(size, signal);
+    return read(size);
+  });
+
 /**
  * Decodes an image to the model's channels: the first page; turned upright as its EXIF orientation says (as viewers
- * show it); embedded colour profiles and CMYK taken to sRGB; 16 bits kept; alpha dropped. Throws ERR_IMAGE.
+ * show it); embedded colour profiles and CMYK taken to sRGB; 16 bits kept; alpha dropped. Throws ERR_IMAGE, and what its
+ * claim throws. It ends only when its work has ended, aborted or not.
  */
 export async function decodeImage(input: ImageInput, options: DecodeOptions): Promise<Pixels> {
-  const { channels, signal, limitInputPixels: limit = defaultPixelLimit } = options;
   const name = imageName(input);
-  throwIfAborted(signal);
-  if (input === null || (typeof input !== 'string' && typeof input !== 'object')) {
-    throw imageError(name, `expected a path, an encoded image or pixels, got ${kindOf(input)}`);
-  }
+  throwIfAborted(options.signal);
   try {
-    if (isRaw(input)) {
-      const data = await checkRaw(input, limit, signal);
-      const raw = { width: input.width, height: input.height, channels: input.channels };
-      const image = sharp(data, { raw, limitInputPixels: false }).removeAlpha();
-      return await toPixels(image, channels, data instanceof Uint16Array);
+    if (isRaw(input)) return await decodeRaw(input, options);
+    if (typeof input !== 'string') return await decodeBytes(encodedView(input), name, options);
+    const bytes = await readEncoded(input, options);
+    try {
+      return await decodeBytes(bytes, name, options);
+    } finally {
+      addon().release(bytes); // nobody else has it
     }
-    const bytes = await encodedBytes(input);
-    if (bytes.length === 0) throw imageError(name, 'expected an image, got an empty file');
-    const image = sharp(bytes, { failOn: 'error', limitInputPixels: false, autoOrient: true });
-    const { deep } = await inspect(image, name, limit);
-    throwIfAborted(signal);
-    return await toPixels(image.removeAlpha(), channels, deep);
   } catch (error) {
     throw sharpError(error, name);
   }
@@ -186,10 +241,20 @@ export async function resizePixelsTo(pixels: Pixels, toWidth: number, toHeight: 
   return toPixels(image.resize(toWidth, toHeight, { fit: 'fill' }), channels, data instanceof Uint16Array);
 }
 
-/** Whether an image file is gray by its format; reads its header only. Throws ERR_IMAGE when it is no image. */
+/** The header of most files lies within these bytes. */
+const headerBytes = 2 ** 18;
+
+/** Whether an image file is gray by its format; reads as much as its header needs. Throws ERR_IMAGE when it is no image. */
 export async function isGrayFile(file: string, limit = defaultPixelLimit): Promise<boolean> {
   try {
-    return (await inspect(sharp(file, { failOn: 'error', limitInputPixels: false }), file, limit)).gray;
+    return await withImageFile(file, async ({ size, read }) => {
+      const head = await read(headerBytes);
+      const format = checkFormat(head.subarray(0, headBytes), file);
+      const look = (bytes: Uint8Array) => inspect(open(bytes), format, file, limit);
+      const early = size > headerBytes && (format === 'png' || format === 'jpeg');
+      const found = early ? await look(head).catch(async () => look(await read(size))) : await look(await read(size));
+      return found.channels <= 2;
+    });
   } catch (error) {
     throw sharpError(error, file);
   }

@@ -204,8 +204,8 @@ export interface Addon {
   /** Writes the UNet's parameters; `options` is JSON of {"head"}. Resolves to JSON of `SafetensorsExport`. */
   exportWeights(path: string, out: string, options: string, token: CancelToken): Promise<string>;
   verify(path: string, options: string, token: CancelToken): Promise<string>;
-  /** Frees the memory behind a view that fills its buffer, long before it is collected. */
-  release(view: ArrayBufferView): void;
+  /** Frees the memory behind a view that fills its buffer, or of pixels in the engine, long before it is collected. */
+  release(pixels: ArrayBufferView | PixelBuffer): void;
 }
 
 /** The folder that holds package.json. */

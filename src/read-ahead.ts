@@ -2,15 +2,19 @@ import { abortError, throwIfAborted } from './errors.js';
 
 /**
  * Applies `run` to the items of an iterable and yields the results in order. Work runs ahead of the consumer by at most
- * `ahead` items; a slow source never holds back a result that is ready. Leaving the loop, or the signal, aborts what is
- * in flight.
+ * `ahead` items, and takes the next one when `ready` has resolved; a slow source never holds back a result that is ready.
+ * Leaving the loop, or the signal, aborts what is in flight.
  */
 export async function* mapAhead<T, R>(
   items: Iterable<T> | AsyncIterable<T>,
   run: (item: T, signal: AbortSignal) => Promise<R>,
-  options: { ahead: number; signal?: AbortSignal | undefined },
+  options: {
+    ahead: number;
+    signal?: AbortSignal | undefined;
+    ready?: ((signal: AbortSignal) => Promise<void>) | undefined;
+  },
 ): AsyncGenerator<R, void, undefined> {
-  const { ahead, signal } = options;
+  const { ahead, signal, ready } = options;
   throwIfAborted(signal);
   const source = Symbol.asyncIterator in items ? items[Symbol.asyncIterator]() : items[Symbol.iterator]();
   const queue: Promise<R>[] = [];
@@ -33,6 +37,7 @@ export async function* mapAhead<T, R>(
           await new Promise<void>((resolve) => (wakePump = resolve));
           continue;
         }
+        if (ready) await ready(stop.signal);
         pulling = true;
         const next = await source.next();
         pulling = false;

@@ -40,6 +40,7 @@ export const reconstructOptions = z.strictObject({
   gradientSteps: whole(1, 1000).optional(),
   stepSize: z.number().gt(0).lt(1).optional(),
   limitInputPixels: whole(1, Number.MAX_SAFE_INTEGER).optional(),
+  transfer: z.boolean().optional(),
 });
 
 export const sampleOptions = z.strictObject({
@@ -64,6 +65,7 @@ export const sampleOptions = z.strictObject({
  * - `rounds` (100), `gradientSteps` of each (5), and `stepSize` (0.02): of `gradient`.
  * - `seed`: of the noise; the same seed gives the same result (0).
  * - `previews`: so many images of the way there, evenly spread (0).
+ * - `transfer`: takes the memory of given images over instead of copying it, as in {@link ScoreOptions}.
  */
 export type ReconstructOptions = z.infer<typeof reconstructOptions>;
 
@@ -140,6 +142,21 @@ function engineOptions(config: StoredConfig, given: ReconstructOptions, usualSte
     ...(gradientSteps === undefined ? {} : { gradientSteps }),
     ...(stepSize === undefined ? {} : { stepSize }),
   });
+}
+
+/** The engine's tile where the configuration has none. */
+const usualTile = 256;
+
+/** Refuses an image before it is decoded that the engine would refuse afterwards. Throws ERR_IMAGE. */
+export function checkWhole({ input, score }: StoredConfig, width: number, height: number): void {
+  const tile = Number(score['tile'] ?? usualTile);
+  const most = 4 * tile * tile;
+  if (input.mode === 'resize' || width * height <= most) return;
+  throw new DdadError(
+    'ERR_IMAGE',
+    `image: a reconstruction takes an image whole, at most ${most} pixels (${2 * tile} x ${2 * tile}), got ${width} x ` +
+      `${height}; give it the part that matters`,
+  );
 }
 
 /** Reconstructs images of one size and product together. Throws ERR_OPTION, ERR_IMAGE, ERR_MEMORY, ERR_ABORTED. */

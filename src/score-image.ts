@@ -1,5 +1,8 @@
+import type { Claim } from './budget.js';
 import { pixelSize, type StoredConfig } from './config.js';
-import { decodeImage, type ImageInput, resizePixels } from './image.js';
+import { throwIfAborted } from './errors.js';
+import { decodeImage, type ImageInput, type Pixels, resizePixels } from './image.js';
+import { mapBytes, workBytes } from './score-cost.js';
 import {
   addon,
   callNative,
@@ -19,7 +22,15 @@ export interface PrepareOptions {
   residuals?: boolean;
   /** Of the image's product in a unified model. */
   label?: number | undefined;
+  /** Takes the memory that the image needs; afterwards it has what the prepared image and its maps take. */
+  claim?: Claim | undefined;
+  /** Called with the size of the image before it is decoded; may throw. */
+  onSize?: ((width: number, height: number) => void) | undefined;
+  /** Whether the engine makes no maps of it. */
+  noMaps?: boolean;
 }
+
+type ScoredConfig = Pick<StoredConfig, 'input' | 'features' | 'score'>;
 
 /** Values that are copied between two looks at the clock are 2048 times as many: a megabyte at most in 16 bits. */
 const block = 256;
@@ -35,26 +46,65 @@ async function handOver(image: NativeImage, data: PixelArray, signal?: AbortSign
   return { ...image, data: buffer };
 }
 
-/** Decodes an image to what the model takes in. Throws ERR_IMAGE, ERR_ABORTED. */
-export async function prepareImage(
+/** Brings decoded pixels to what the model takes in, and lets go of them where something else comes of them. */
+async function fitTo(
   config: Pick<StoredConfig, 'input' | 'features'>,
+  pixels: Pixels,
+  signal: AbortSignal | undefined,
+): Promise<Pixels> {
+  try {
+    throwIfAborted(signal);
+    if (config.input.mode !== 'resize') return pixels;
+    const seen = await resizePixels(pixels, pixelSize(config));
+    if (seen !== pixels) addon().release(pixels.data);
+    return seen;
+  } catch (error) {
+    addon().release(pixels.data);
+    throw error;
+  }
+}
+
+/** Decodes an image to what the model takes in. Throws ERR_IMAGE, ERR_MEMORY, ERR_ABORTED. */
+export async function prepareImage(
+  config: ScoredConfig,
   image: ImageInput,
   options: PrepareOptions,
 ): Promise<NativeImage> {
   const { input } = config;
-  const { label, residuals, signal, limitInputPixels } = options;
-  const pixels = await decodeImage(image, { channels: input.channels, limitInputPixels, signal });
-  const seen = input.mode === 'resize' ? await resizePixels(pixels, pixelSize(config)) : pixels;
-  if (seen !== pixels) addon().release(pixels.data);
-  const own = options.networkSize ? {} : { outWidth: pixels.width, outHeight: pixels.height };
+  const { label, residuals, signal, limitInputPixels, claim, onSize, noMaps } = options;
+  const before = claim?.held ?? 0;
+  /** What the engine holds of it, with its maps. */
+  const after = (seen: number, pixels: number): number => {
+    if (noMaps) return seen;
+    return seen + mapBytes(config, pixels) + (input.mode === 'resize' ? 0 : workBytes(config, pixels));
+  };
+  const side = pixelSize(config);
+  const later = ({ width, height, bytes }: { width: number; height: number; bytes: number }): number => {
+    onSize?.(width, height);
+    const pixels = width * height;
+    const seen = input.mode === 'resize' ? (bytes / pixels) * side * side : bytes;
+    return Math.max(bytes + seen, after(seen, pixels)); // both are there at first
+  };
+  const decoded = await decodeImage(image, { channels: input.channels, limitInputPixels, signal, claim, later });
+  const { width, height } = decoded;
+  const seen = await fitTo(config, decoded, signal);
+  const own = options.networkSize ? {} : { outWidth: width, outHeight: height };
   const prepared = { ...seen, ...own, ...(label === undefined ? {} : { label }), ...(residuals ? { residuals } : {}) };
-  return handOver(prepared, seen.data, signal);
+  const bytes = seen.data.byteLength;
+  try {
+    const handed = await handOver(prepared, seen.data, signal);
+    claim?.shrink((typeof image === 'string' ? 0 : before) + after(bytes, width * height));
+    return handed;
+  } catch (error) {
+    addon().release(seen.data);
+    throw error;
+  }
 }
 
 /** Decodes and scores one image as the configuration says. */
 export async function scoreImage(
   native: NativeDetector,
-  config: Pick<StoredConfig, 'input' | 'features'>,
+  config: ScoredConfig,
   image: ImageInput,
   options: PrepareOptions,
 ): Promise<NativeScore> {

@@ -1,6 +1,8 @@
 import { setMaxListeners } from 'node:events';
 import { availableParallelism } from 'node:os';
 import { createHistogram } from 'node:perf_hooks';
+import type { MemoryBudget } from './budget.js';
+import { type Claim } from './budget.js';
 import { abortError, DdadError, throwIfAborted, toDdadError } from './errors.js';
 import { addon, type CancelToken, type NativeDetector, type NativeImage, type NativeScore } from './native.js';
 
@@ -19,6 +21,8 @@ export interface QueueOptions {
 export interface DetectorStats {
   /** Calls that wait, among them those whose image is being decoded. */
   queued: number;
+  /** Images that are being decoded, also of calls that have been aborted: decoding cannot be interrupted. */
+  decoding: number;
   /** Images that the engine works on. */
   running: number;
   scored: number;
@@ -26,6 +30,8 @@ export interface DetectorStats {
   aborted: number;
   /** Calls that failed with ERR_BUSY. */
   refused: number;
+  /** Bytes that images take now, and may take (memoryBudget). */
+  memory: { used: number; budget: number };
   batches: number;
   /** How many batches had 1, 2, … images. */
   batchSizes: number[];
@@ -33,11 +39,20 @@ export interface DetectorStats {
   latencyMs: { count: number; mean: number; p50: number; p95: number; p99: number; max: number };
 }
 
-type Prepare = (signal: AbortSignal) => Promise<NativeImage>;
+/** A call's image. */
+export interface Job {
+  /** How it is called in messages. */
+  name: string;
+  /** Makes it the detector's own; is called at once. */
+  take: (claim: Claim) => void;
+  /** Decodes it, and ends only when its work has ended; the claim keeps what the image and its maps take. */
+  prepare: (signal: AbortSignal, claim: Claim) => Promise<NativeImage>;
+}
 
 interface Entry {
   state: 'waiting' | 'preparing' | 'ready' | 'running' | 'settled';
-  prepare: Prepare;
+  prepare: Job['prepare'];
+  claim: Claim;
   /** Ends its decoding. */
   stop: AbortController;
   image?: NativeImage;
@@ -48,7 +63,7 @@ interface Entry {
 
 /** Images decoded at once: as many as libuv has threads by default, but no more than processors, to spare JavaScript's. */
 const decoders = Math.min(4, availableParallelism());
-/** Memory of decoded images that wait; one may always. */
+/** Memory of decoded images that wait, within the budget; one may always. */
 const mostDecodedBytes = 256 * 2 ** 20;
 /** Batches at the engine: one that it works on, and a full one, so that it never waits for JavaScript. */
 const mostBatches = 2;
@@ -63,8 +78,11 @@ const copyOf = ({ code, message, cause }: DdadError): DdadError => new DdadError
 export class ScoreQueue {
   readonly #native: Pick<NativeDetector, 'scoreBatch'>;
   readonly #options: QueueOptions;
+  readonly #budget: MemoryBudget;
   /** In the order of the calls: running ones have left. */
   readonly #entries: Entry[] = [];
+  /** Those whose image is being decoded; that goes on for a while where the call has been aborted. */
+  readonly #decoding = new Map<Entry, Promise<void>>();
   readonly #running = new Set<Entry>();
   readonly #batches = new Set<Promise<void>>(); // at the engine
   #closed: DdadError | undefined;
@@ -74,28 +92,38 @@ export class ScoreQueue {
   // Of microseconds, up to an hour; with the defaults it would take a third of a megabyte.
   readonly #latency = createHistogram({ lowest: 1, highest: 3_600_000_000, figures: 2 });
 
-  constructor(native: Pick<NativeDetector, 'scoreBatch'>, options: QueueOptions) {
+  constructor(native: Pick<NativeDetector, 'scoreBatch'>, options: QueueOptions, budget: MemoryBudget) {
     this.#native = native;
     this.#options = options;
+    this.#budget = budget;
   }
 
   /**
-   * Scores an image that `prepare` decodes when its turn comes. Calls that succeed settle in the order in which they
-   * were made. Throws ERR_BUSY, ERR_ABORTED (at once, whatever state the call is in) and what `prepare` and the engine
-   * throw.
+   * Scores an image that is taken at once and decoded when its turn comes. Calls that succeed settle in the order in
+   * which they were made. Throws ERR_BUSY, ERR_ABORTED (at once, whatever state the call is in) and what the job and the
+   * engine throw.
    */
-  async add(prepare: Prepare, signal?: AbortSignal): Promise<NativeScore> {
+  async add({ name, take, prepare }: Job, signal?: AbortSignal): Promise<NativeScore> {
     if (this.#closed) throw copyOf(this.#closed);
     throwIfAborted(signal);
     if (signal) setMaxListeners(0, signal); // one signal may stop any number of calls
     const { maxQueue, whenFull } = this.#options;
-    if (whenFull === 'reject' && this.#entries.length >= maxQueue) {
+    if (whenFull === 'reject' && this.#places() >= maxQueue) {
       this.#counts.refused += 1;
       throw new DdadError('ERR_BUSY', `expected at most ${maxQueue} calls waiting (maxQueue), got one more`);
     }
+    const claim = this.#budget.open(name, true);
+    try {
+      take(claim);
+    } catch (error) {
+      claim.release();
+      this.#counts[toDdadError(error).code === 'ERR_BUSY' ? 'refused' : 'failed'] += 1;
+      throw error;
+    }
     const start = performance.now();
     const outcome = await new Promise<NativeScore | DdadError>((resolve) => {
-      const entry: Entry = { state: 'waiting', prepare, stop: new AbortController(), readyAt: 0, settle: resolve };
+      const stop = new AbortController();
+      const entry: Entry = { state: 'waiting', prepare, claim, stop, readyAt: 0, settle: resolve };
       const abort = (): void => this.#drop(entry, abortError(signal));
       signal?.addEventListener('abort', abort, { once: true });
       entry.settle = (result) => {
@@ -123,9 +151,10 @@ export class ScoreQueue {
     for (const entry of [...this.#entries, ...this.#running]) this.#drop(entry, copyOf(this.#closed));
   }
 
-  /** Resolves when nothing is at the engine any more. */
+  /** Resolves when nothing is at the engine or being decoded any more. */
   async idle(): Promise<void> {
-    while (this.#batches.size > 0) await Promise.all(this.#batches);
+    while (this.#batches.size + this.#decoding.size > 0)
+      await Promise.all([...this.#batches, ...this.#decoding.values()]);
   }
 
   stats(): DetectorStats {
@@ -134,18 +163,32 @@ export class ScoreQueue {
     const at = (percentile: number): number => ms(this.#latency.percentile(percentile));
     return {
       queued: this.#entries.length,
+      decoding: this.#decoding.size,
       running: this.#running.size,
       ...this.#counts,
+      memory: { used: this.#budget.used, budget: this.#budget.bytes },
       batchSizes: Array.from(this.#batchSizes, (times) => times ?? 0),
       latencyMs: { count, mean: ms(mean), p50: at(50), p95: at(95), p99: at(99), max: ms(max) },
     };
   }
 
+  /** Places that are taken: an aborted call has left, but its place is free only when its decoding has ended. */
+  #places(): number {
+    let aborted = 0;
+    for (const { state } of this.#decoding.keys()) if (state === 'settled') aborted += 1;
+    return this.#entries.length + aborted;
+  }
+
   #drop(entry: Entry, error: DdadError): void {
+    const idle = entry.state === 'waiting' || entry.state === 'ready';
     entry.stop.abort(error);
     entry.token?.cancel();
     entry.settle(error);
     this.#leave(entry);
+    if (!idle) return; // whoever works on it gives its memory back
+    if (entry.image) addon().release(entry.image.data);
+    delete entry.image;
+    entry.claim.release();
   }
 
   #leave(entry: Entry): void {
@@ -164,29 +207,30 @@ export class ScoreQueue {
   #decode(): void {
     const { maxBatch, maxQueue } = this.#options;
     const ahead = this.#entries.slice(0, Math.min(maxQueue, (mostBatches + 1) * maxBatch));
-    let preparing = ahead.filter(({ state }) => state === 'preparing').length;
     const bytes = ahead.reduce((sum, { image }) => sum + (image?.data.byteLength ?? 0), 0);
     for (const entry of ahead) {
-      if (preparing >= decoders || bytes > mostDecodedBytes) return;
+      if (this.#decoding.size >= decoders || bytes > mostDecodedBytes) return;
       if (entry.state !== 'waiting') continue;
       entry.state = 'preparing';
-      preparing += 1;
-      void this.#prepare(entry);
+      this.#decoding.set(entry, this.#prepare(entry));
     }
   }
 
   async #prepare(entry: Entry): Promise<void> {
-    try {
-      const image = await entry.prepare(entry.stop.signal);
-      if (entry.state !== 'preparing') return;
+    const image = await entry.prepare(entry.stop.signal, entry.claim).catch((error: unknown) => {
+      entry.settle(toDdadError(error));
+      this.#leave(entry);
+    });
+    this.#decoding.delete(entry);
+    if (image && entry.state === 'preparing') {
       entry.image = image;
       entry.state = 'ready';
       entry.readyAt = performance.now();
-      this.#pump();
-    } catch (error) {
-      entry.settle(toDdadError(error));
-      this.#leave(entry);
+    } else {
+      if (image) addon().release(image.data);
+      entry.claim.release();
     }
+    this.#pump();
   }
 
   /** Sends what is ready, in order, when the engine has room. */
@@ -238,6 +282,9 @@ export class ScoreQueue {
     } catch (error) {
       for (const entry of batch) entry.settle(copyOf(this.#closed ?? toDdadError(error)));
     }
-    for (const entry of batch) this.#running.delete(entry);
+    for (const entry of batch) {
+      this.#running.delete(entry);
+      entry.claim.release();
+    }
   }
 }

@@ -32,6 +32,7 @@ const formLimits = {
 /** The error as the client is told of it; what is not meant for it becomes ERR_INTERNAL. */
 function publicError({ code, message, statusCode }) {
   // The detector has one code for all images that it refuses; this one names the option that refused it.
+  if (code === 'ERR_MEMORY' && message.includes('memoryBudget')) return new ServiceError('ERR_TOO_LARGE', message);
   if (code === 'ERR_IMAGE' && message.includes('(limitInputPixels)')) return new ServiceError('ERR_TOO_LARGE', message);
   if (Object.hasOwn(statuses, code)) return new ServiceError(code, message);
   if (Object.hasOwn(formLimits, code)) return new ServiceError('ERR_REQUEST', formLimits[code]);

@@ -84,10 +84,14 @@ Napi::Value backboneTaps(const Napi::CallbackInfo& call) {
   });
 }
 
-/// release(view): undefined. Lets go of the memory behind a typed array that fills its buffer, which V8 would do at its
-/// next collection, and so collects the more often the larger images are.
+/// release(pixels): undefined. Lets go of the memory behind a typed array that fills its buffer, or of a PixelBuffer,
+/// which V8 would do at its next collection, and so collects the more often the larger images are.
 Napi::Value release(const Napi::CallbackInfo& call) {
   return callSync(call.Env(), [&]() -> Napi::Value {
+    if (PixelBuffer* buffer = PixelBuffer::from(call[0])) {
+      buffer->take(call.Env());
+      return call.Env().Undefined();
+    }
     const auto refuse = [&] { throwArgument("release: view", "a typed array", describe(call[0])); };
     if (!call[0].IsTypedArray()) refuse();
     const auto view = call[0].As<Napi::TypedArray>();

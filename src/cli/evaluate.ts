@@ -10,9 +10,18 @@ import type { Command } from './command.js';
 import { checkWritable, writeWhole } from '../files.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
-import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
+import {
+  deviceFlags,
+  exitCodes,
+  type MemoryArguments,
+  memoryBudgetOf,
+  memoryFlag,
+  number,
+  text,
+  UsageError,
+} from './usage.js';
 
-interface EvaluateArguments extends DeviceOptions, ScoringArguments {
+interface EvaluateArguments extends DeviceOptions, ScoringArguments, MemoryArguments {
   model: string;
   dataset: string;
   json: boolean;
@@ -38,6 +47,7 @@ export const evaluateCommand: Command<EvaluateArguments> = {
     'limit-report': number('limit-report', 'Images of each test folder in the report', 'all'),
     reconstructions: number('reconstructions', 'Images of each test folder to reconstruct for the report', '0'),
     ...scoringFlags,
+    ...memoryFlag,
     ...deviceFlags,
   },
   example: ['$0 evaluate part.safetensors parts/ --out evaluation/', 'Write the figures and a report with pictures'],
@@ -56,6 +66,7 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
     threads,
     threshold,
     scoring: scoringOf(argv),
+    memoryBudget: memoryBudgetOf(argv),
     signal,
   });
   const progress = new ProgressLine();

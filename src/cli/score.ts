@@ -9,7 +9,16 @@ import type { Command } from './command.js';
 import { isFolder, makeFolder, writing } from '../files.js';
 import { images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
-import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
+import {
+  deviceFlags,
+  exitCodes,
+  type MemoryArguments,
+  memoryBudgetOf,
+  memoryFlag,
+  number,
+  text,
+  UsageError,
+} from './usage.js';
 
 /** An image to score, and what its output is called. */
 export interface Entry {
@@ -46,7 +55,7 @@ export async function listImages(given: readonly string[]): Promise<Entry[]> {
   return entries;
 }
 
-interface ScoreArguments extends DeviceOptions, ScoringArguments {
+interface ScoreArguments extends DeviceOptions, ScoringArguments, MemoryArguments {
   model: string;
   images: string[];
   json: boolean;
@@ -68,6 +77,7 @@ export const scoreCommand: Command<ScoreArguments> = {
     product: text('product', 'What the images show; a unified model needs it'),
     'fail-on-anomaly': { type: 'boolean', default: false, describe: 'Exit with status 3 when an image is anomalous' },
     ...scoringFlags,
+    ...memoryFlag,
     ...deviceFlags,
   },
   example: ['$0 score part.safetensors photos/ --out found/', 'Score a folder and write overlays'],
@@ -86,6 +96,7 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
     threads,
     threshold,
     scoring: scoringOf(argv),
+    memoryBudget: memoryBudgetOf(argv),
     signal,
   });
   const limit = detector.thresholdOf(product); // refuses a product that the model does not know
@@ -105,7 +116,7 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
     } catch (thrown) {
       const error = toDdadError(thrown);
       // The image's own fault is reported and the others go on; anything else ends the run.
-      if (error.code !== 'ERR_IMAGE') throw error;
+      if (error.code !== 'ERR_IMAGE' && error.code !== 'ERR_MEMORY') throw error;
       return { entry, error, line: { image, error: { code: error.code, message: error.message } } };
     }
   };

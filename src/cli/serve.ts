@@ -6,9 +6,18 @@ import { isFolder } from '../files.js';
 import { addon, packageRoot } from '../native.js';
 import type { Command } from './command.js';
 import { log, print } from './output.js';
-import { deviceFlags, number, parseSize, text, UsageError } from './usage.js';
+import {
+  deviceFlags,
+  type MemoryArguments,
+  memoryBudgetOf,
+  memoryFlag,
+  number,
+  parseSize,
+  text,
+  UsageError,
+} from './usage.js';
 
-interface ServeArguments extends DeviceOptions {
+interface ServeArguments extends DeviceOptions, MemoryArguments {
   model: string;
   json: boolean;
   host: string;
@@ -39,6 +48,7 @@ export const serveCommand: Command<ServeArguments> = {
     'max-pixels': number('max-pixels', 'Pixels of an image', '100000000'),
     'max-queue': number('max-queue', 'Images that may wait; more are refused with 503', '64'),
     'max-batch': number('max-batch', 'Images that are computed together', "the engine's"),
+    ...memoryFlag,
     ...deviceFlags,
     json: { ...deviceFlags.json, describe: 'Print the address as JSON on stdout' },
   },
@@ -80,7 +90,8 @@ async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number>
   if (images !== undefined && !(await isFolder(images))) {
     throw new UsageError(`--images: expected a folder, got "${images}"`);
   }
-  const batching = { maxQueue, maxBatch, whenFull: 'reject' } as const;
+  const memoryBudget = memoryBudgetOf(argv);
+  const batching = { maxQueue, maxBatch, whenFull: 'reject', memoryBudget } as const;
   const detector = await Detector.load(argv.model, { device, precision, threads, threshold, ...batching, signal });
   // The same that one copies: what this command does can be read and changed there.
   const file = path.join(packageRoot, 'examples', 'service', 'start.mjs');

@@ -96,6 +96,20 @@ export const jsonFlag = {
   json: { type: 'boolean', default: false, describe: 'Print the result as JSON on stdout' },
 } satisfies Record<string, Options>;
 
+/** Of commands that score images. */
+export const memoryFlag = {
+  'memory-budget': text('memory-budget', 'Memory that images may take: 2GB', "half of the machine's"),
+} satisfies Record<string, Options>;
+
+export interface MemoryArguments {
+  memoryBudget?: string;
+}
+
+/** What that option asks for. */
+export function memoryBudgetOf({ memoryBudget }: MemoryArguments): number | undefined {
+  return memoryBudget === undefined ? undefined : parseSize('memory-budget', memoryBudget);
+}
+
 /** Options that every computing command has. */
 export const deviceFlags = {
   device: text('device', 'Where to compute: auto, cpu, cuda or cuda:N', 'auto'),

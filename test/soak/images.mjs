@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { gzipSync } from 'node:zlib';
 import sharp from 'sharp';
 import { Trainer } from '../../dist/index.js';
 import { makeDataset, pattern, png, random, trainTiny } from '../ts/helpers.mjs';
@@ -50,3 +51,37 @@ export async function makeBadImages() {
     '/nowhere/at/all.png',
   ];
 }
+
+/** A gray PNG of one colour, a thousandth as large as its pixels. */
+const flat = (width, height, value) =>
+  sharp({
+    create: { width, height, channels: 3, background: { r: value, g: value, b: value } },
+    limitInputPixels: false,
+  })
+    .toColourspace('b-w')
+    .png({ compressionLevel: 9 })
+    .toBuffer();
+
+/** Small files that want much: those that are refused, with the codes, and those that must wait until they fit. */
+export async function makeHostile() {
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">${'<g/>'.repeat(300_000)}</svg>`;
+  const webp = Buffer.alloc(38);
+  webp.write('RIFF\x1e\0\0\0WEBPVP8L\x11\0\0\0\x2f', 'latin1');
+  webp.writeUInt32LE(9899 | (9899 << 14), 21); // 9 900 x 9 900, and nothing of it
+  const refused = {
+    ERR_MEMORY: [await flat(10_000, 10_000, 128), webp],
+    ERR_IMAGE: [Buffer.from(svg), gzipSync(svg), Buffer.from('%PDF-1.7\n')],
+  };
+  const waiting = [];
+  for (const side of [1000, 1500, 2000]) waiting.push(await flat(side, side, side / 10));
+  const noise = Buffer.alloc(900 * 900).map((_, i) => (i * i * 31) % 251);
+  const raw = sharp(noise, { raw: { width: 900, height: 900, channels: 1 } });
+  waiting.push(await raw.webp({ effort: 0 }).toBuffer(), await raw.jpeg({ progressive: true }).toBuffer());
+  return {
+    refused: Object.entries(refused).flatMap(([code, images]) => images.map((image) => ({ image, code }))),
+    waiting,
+  };
+}
+
+/** Frames of a camera: of one size, all different. */
+export const makeFrames = (count) => Array.from({ length: count }, (_, i) => pattern(160, 120, 7 * i, i % 2 === 1));

@@ -1,14 +1,17 @@
-// Hours of mixed load on detectors: scores, overlays, aborts, disposals, bad images, from many clients at once.
+// Hours of mixed load on detectors: scores, overlays, aborts, disposals, bad images, small files that want gigabytes, and
+// camera buffers that are filled again, from many clients at once.
 //   npm run soak -- --minutes 60 [--clients 200] [--seed 1] [--json file]
 // Every answer is compared with what the image scores alone. Fails when an answer is lost, wrong or unexpected, when
-// a handle is left, and where memory grows by more than --max-growth MB (30) or JavaScript's thread is held up for longer
-// than --max-delay ms (10) at the 99th percentile.
+// a handle is left, where memory grows by more than --max-growth MB (30) or JavaScript's thread is held up for longer
+// than --max-delay ms (10) at the 99th percentile, and where resident memory above that of an idle detector exceeds
+// --budget MB (256) by more than --allowance MB (256): maps that have been given back and await collection, the caches of
+// sharp, what the allocator keeps, the other detectors that come and go.
 import { writeFile } from 'node:fs/promises';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { Detector } from '../../dist/index.js';
 import { random } from '../ts/helpers.mjs';
-import { makeBadImages, makeImages, makeModel } from './images.mjs';
+import { makeBadImages, makeFrames, makeHostile, makeImages, makeModel } from './images.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -18,6 +21,8 @@ const { values } = parseArgs({
     json: { type: 'string' },
     'max-growth': { type: 'string', default: '30' },
     'max-delay': { type: 'string', default: '10' },
+    budget: { type: 'string', default: '256' },
+    allowance: { type: 'string', default: '256' },
   },
 });
 function positive(name) {
@@ -33,26 +38,37 @@ const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1];
 const model = await makeModel();
 const images = await makeImages(24, Number(values.seed));
 const bad = await makeBadImages();
-const load = (options) => Detector.load(model.model, { maxQueue: 10 * clients, ...options });
+const hostile = await makeHostile();
+const frames = makeFrames(16);
+const memoryBudget = 1e6 * positive('budget');
+const load = (options) => Detector.load(model.model, { maxQueue: 10 * clients, memoryBudget, ...options });
 let detector = await load();
-const expected = [];
-for (const image of images) expected.push((await detector.score(image)).score);
+const alone = async (list) => {
+  const scores = [];
+  for (const image of list) scores.push((await detector.score(image)).score);
+  return scores;
+};
+const expected = await alone(images);
+const expectedOfWaiting = await alone(hostile.waiting);
+const expectedOfFrames = await alone(frames);
 
 const counts = { requests: 0, answered: 0, lost: 0, duplicated: 0, aborted: 0, refused: 0, disposed: 0, reloads: 0 };
+const hostileCounts = { refusedForMemory: 0, refusedByFormat: 0, waited: 0, reusedBuffers: 0, withoutRoom: 0 };
 const unexpected = new Map();
 const open = new Set();
 
 /** Makes a request; `allowed` maps the codes that it may fail with to the counter. */
-async function request(call, index, allowed = {}) {
+async function request(call, index, allowed = {}, scores = expected) {
   const id = counts.requests++;
   open.add(id);
   try {
     const { score } = await call();
-    if (index !== null && score !== expected[index]) counts.duplicated += 1; // another image's answer
+    if (index !== null && score !== scores[index]) counts.duplicated += 1; // another image's answer
     counts.answered += 1;
   } catch (error) {
     const counter = allowed[error.code];
-    if (counter) counts[counter] += 1;
+    if (counter in hostileCounts) hostileCounts[counter] += 1;
+    else if (counter) counts[counter] += 1;
     else unexpected.set(String(error.stack), (unexpected.get(String(error.stack)) ?? 0) + 1);
   }
   open.delete(id);
@@ -94,13 +110,55 @@ async function replace() {
   counts.reloads += 1;
 }
 
+/** A small file that wants much; some of those who send them go away at once. */
+async function attack() {
+  const disposed = { ERR_DISPOSED: 'disposed' };
+  if (next() < 0.4) {
+    const { image, code } = hostile.refused[Math.floor(hostile.refused.length * next())];
+    const counter = code === 'ERR_MEMORY' ? 'refusedForMemory' : 'refusedByFormat';
+    await request(() => detector.score(image), null, { [code]: counter, ERR_BUSY: 'withoutRoom', ...disposed });
+    return;
+  }
+  const index = Math.floor(hostile.waiting.length * next());
+  const controller = new AbortController();
+  const timer = next() < 0.5 ? setTimeout(() => controller.abort(), 30 * next() ** 2) : undefined;
+  const { signal } = controller;
+  const call = async () => {
+    const result = await detector.score(hostile.waiting[index], { signal });
+    if (next() < 0.2) await result.heatmap({ signal });
+    hostileCounts.waited += 1;
+    return result;
+  };
+  const allowed = { ERR_ABORTED: 'aborted', ERR_BUSY: 'withoutRoom', ...disposed };
+  await request(call, index, allowed, expectedOfWaiting);
+  clearTimeout(timer);
+}
+
+/** A camera whose frames come through one buffer, shared memory now and then. */
+async function camera() {
+  const { width, height } = frames[0];
+  const data = new Uint8Array(next() < 0.3 ? new SharedArrayBuffer(width * height) : width * height);
+  const calls = [];
+  for (let i = 0; i < 6; i++) {
+    const index = Math.floor(frames.length * next());
+    data.set(frames[index].data);
+    const call = () => detector.score({ ...frames[index], data });
+    const allowed = { ERR_DISPOSED: 'disposed', ERR_BUSY: 'withoutRoom' };
+    calls.push(request(call, index, allowed, expectedOfFrames));
+    hostileCounts.reusedBuffers += 1;
+    if (next() < 0.3) await pause(5 * next());
+  }
+  data.fill(0);
+  await Promise.all(calls);
+}
+
 const end = performance.now() + 60_000 * minutes;
 let extra = 0;
 async function client() {
   while (performance.now() < end) {
     const index = Math.floor(images.length * next());
     const what = next();
-    const disposed = { ERR_DISPOSED: 'disposed' };
+    const disposed = { ERR_DISPOSED: 'disposed', ERR_BUSY: 'withoutRoom' };
     if (what < 0.1) await aborted(index);
     else if (what < 0.14) {
       await request(() => detector.score(bad[index % bad.length]), null, { ERR_IMAGE: 'refused', ...disposed });
@@ -109,13 +167,21 @@ async function client() {
       extra += 1;
       await shortLived(index);
       extra -= 1;
-    } else await request(() => detector.score(images[index]), index, disposed);
+    } else if (what < 0.26) await attack();
+    else if (what < 0.32) await camera();
+    else await request(() => detector.score(images[index]), index, disposed);
   }
 }
 
 const delay = monitorEventLoopDelay({ resolution: 1 });
+await pause(500);
+const idle = process.memoryUsage.rss() / 1e6;
 const rss = [];
-const sampler = setInterval(() => rss.push(process.memoryUsage.rss() / 1e6), 250);
+let mostUsed = 0;
+const sampler = setInterval(() => {
+  rss.push(process.memoryUsage.rss() / 1e6);
+  mostUsed = Math.max(mostUsed, detector.stats().memory.used / 1e6);
+}, 50);
 const replacer = setInterval(() => void replace().catch((error) => unexpected.set(String(error.stack), 1)), 20_000);
 delay.enable();
 const work = Promise.all(Array.from({ length: clients }, client));
@@ -128,6 +194,7 @@ counts.lost = open.size;
 // After the first sixth, when every size has been compiled and the heap has found its size.
 const part = Math.max(1, rss.length / 6);
 const growth = median(rss.slice(-Math.ceil(part))) - median(rss.slice(Math.floor(part), Math.ceil(2 * part)));
+const leftInUse = detector.stats().memory.used;
 await detector[Symbol.asyncDispose]();
 await pause(200);
 const handles = process.getActiveResourcesInfo().filter((name) => !['TTYWrap', 'PipeWrap', 'Timeout'].includes(name));
@@ -139,12 +206,20 @@ const report = {
   unexpectedErrors: [...unexpected.values()].reduce((a, b) => a + b, 0),
   eventLoopP99Ms: delay.percentile(99) / 1e6,
   rssGrowthMB: growth,
+  memory: {
+    budgetMB: memoryBudget / 1e6,
+    mostUsedMB: mostUsed,
+    leftInUse,
+    rssAboveIdleMB: Math.max(...rss) - idle,
+    allowanceMB: positive('allowance'),
+  },
   details: {
     ...counts,
+    ...hostileCounts,
     minutes,
     clients,
     eventLoopMaxMs: delay.max / 1e6,
-    rssMB: { start: rss[0], median: median(rss), largest: Math.max(...rss), end: rss.at(-1) },
+    rssMB: { idle, start: rss[0], median: median(rss), largest: Math.max(...rss), end: rss.at(-1) },
     handles,
   },
 };
@@ -158,6 +233,9 @@ const wrong = [
   report.unexpectedErrors && 'unexpected errors',
   handles.length && 'handles are left',
   !(growth <= positive('max-growth')) && 'memory grew',
+  !(mostUsed <= memoryBudget / 1e6 && leftInUse === 0) && 'the budget was exceeded, or not given back',
+  !(report.memory.rssAboveIdleMB <= report.memory.budgetMB + report.memory.allowanceMB) &&
+    'resident memory exceeded the budget and the allowance',
   !(report.eventLoopP99Ms <= positive('max-delay')) && "JavaScript's thread was held up",
 ].filter(Boolean);
 if (wrong.length > 0) {

@@ -28,7 +28,7 @@ import {
   unbuiltPackage,
   unified,
 } from './error-kit.mjs';
-import { root, tiny } from './helpers.mjs';
+import { pattern, root, tiny } from './helpers.mjs';
 
 const detector = await load();
 const several = await load(unified);
@@ -83,6 +83,10 @@ export const calls = {
       const busy = await load(model, { maxQueue: 1 });
       await Promise.all(Array.from({ length: 9 }, () => busy.score(good)));
     },
+    'expected room for a copy of <n> MB in the memoryBudget of <n> MB, of which images take <n> MB': async () => {
+      const busy = await load(model, { memoryBudget: 2 ** 20, whenFull: 'wait' });
+      await Promise.all(Array.from({ length: 99 }, () => busy.score(pattern(70, 70))));
+    },
   },
   ERR_DISPOSED: {
     'the detector has been disposed': async () => {
@@ -103,6 +107,14 @@ export const calls = {
     "load: expected a model's path, got <what>": () => Detector.load(7),
     '<call>: path: expected <what>, got <what>': [() => Detector.load(''), () => Detector.load('a\0b'), () => saved(7)],
     'scoreAll: expected an iterable of images, got <what>': [() => all(good), () => all(null)],
+    'transfer: expected a view of its whole ArrayBuffer, got <n> of its <n> bytes': [
+      () => detector.score(Buffer.from('a few bytes'), { transfer: true }),
+      () => detector.reconstruct(Buffer.from('a few bytes'), { transfer: true }),
+    ],
+    'transfer: expected a view of an ArrayBuffer, got one of a SharedArrayBuffer, which others keep': () =>
+      detector.score(new SharedArrayBuffer(9), { transfer: true }),
+    'transfer: the ArrayBuffer cannot be taken over: <reason>': () =>
+      detector.score(new WebAssembly.Memory({ initial: 1 }).buffer, { transfer: true }),
     'fit: expected a folder or a list of image files, got <what>': [() => fit({}, 7), () => fit({}, [7])],
     'fit: this trainer is training already': async () => {
       const trainer = new Trainer(tiny);
@@ -149,6 +161,10 @@ export const calls = {
       cli(['score', model, good, '--device', 'cuda'], { env: { DDAD_CUDA_LIBRARY: at('nowhere.so') } }),
   },
   ERR_MEMORY: {
+    '<image>: takes <n> MB of memory, expected at most <n> MB (three quarters of memoryBudget)': async () => {
+      const small = await load(model, { memoryBudget: 2 ** 20 });
+      await small.score(pattern(700, 700));
+    },
     "training with a batch of <n> takes <n> GB of the device's memory, and it has <n> GB left; the largest batch that fits is <n>":
       () => fit({ size: 1024, batchSize: 1024 }),
     'no memory holds <tensor> for a batch of <n> at <n> x <n>': () =>

@@ -1,10 +1,13 @@
 // The queue of a detector: order, batches, back-pressure, cancelling, and what it counts.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import budgets from '../../dist/budget.js';
 import errors from '../../dist/errors.js';
 import queues from '../../dist/score-queue.js';
 
-const { ScoreQueue } = queues;
+const newQueue = (engine, given, bytes = 2 ** 40) =>
+  new queues.ScoreQueue(engine, given, new budgets.MemoryBudget(bytes));
+const add = (queue, prepare, signal, take = () => {}) => queue.add({ name: 'an image', take, prepare }, signal);
 const options = { maxBatch: 4, maxDelayMs: 0, maxQueue: 100, whenFull: 'reject' };
 const image = (id) => ({ id, data: new Uint8Array(4), width: 2, height: 2, channels: 1 });
 const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -27,19 +30,17 @@ function fakeEngine() {
 function start(queue, ids, { signal, prepare = async (id) => image(id) } = {}) {
   const ended = [];
   const calls = ids.map((id) =>
-    queue
-      .add((inner) => prepare(id, inner), signal)
-      .then(
-        ({ score }) => ended.push(score),
-        ({ code }) => ended.push(code),
-      ),
+    add(queue, (inner, claim) => prepare(id, inner, claim), signal).then(
+      ({ score }) => ended.push(score),
+      ({ code }) => ended.push(code),
+    ),
   );
   return { ended, calls };
 }
 
 test('what waits goes to the engine in full batches, in order, and a second full one waits there', async () => {
   const engine = fakeEngine();
-  const queue = new ScoreQueue(engine, options);
+  const queue = newQueue(engine, options);
   const { ended, calls } = start(queue, [0]);
   await turns();
   assert.deepEqual(engine.batches[0].ids, [0], 'nothing else to wait for');
@@ -65,7 +66,7 @@ test('what waits goes to the engine in full batches, in order, and a second full
 
 test('an image that decodes slowly holds its place', async () => {
   const engine = fakeEngine();
-  const queue = new ScoreQueue(engine, options);
+  const queue = newQueue(engine, options);
   let release;
   const slow = new Promise((resolve) => (release = resolve));
   const prepare = async (id) => (id === 1 && (await slow), image(id));
@@ -84,7 +85,7 @@ test('an image that decodes slowly holds its place', async () => {
 
 test('a batch that is not full waits as long as it may, and no longer', async () => {
   const engine = fakeEngine();
-  const queue = new ScoreQueue(engine, { ...options, maxDelayMs: 80 });
+  const queue = newQueue(engine, { ...options, maxDelayMs: 80 });
   const began = performance.now();
   const { calls } = start(queue, [0, 1]);
   await turns();
@@ -102,7 +103,7 @@ test('a batch that is not full waits as long as it may, and no longer', async ()
 test('a full queue refuses with ERR_BUSY, or lets wait', async () => {
   for (const whenFull of ['reject', 'wait']) {
     const engine = fakeEngine();
-    const queue = new ScoreQueue(engine, { ...options, maxBatch: 1, maxQueue: 2, whenFull });
+    const queue = newQueue(engine, { ...options, maxBatch: 1, maxQueue: 2, whenFull });
     const first = start(queue, [0, 1]);
     await turns(); // both at the engine
     const { ended, calls } = start(queue, [2, 3, 4, 5]);
@@ -120,22 +121,21 @@ test('a full queue refuses with ERR_BUSY, or lets wait', async () => {
 
 test('an aborted call leaves at once: waiting, being decoded, ready and at the engine', async () => {
   const engine = fakeEngine();
-  const queue = new ScoreQueue(engine, { ...options, maxBatch: 2 });
+  const queue = newQueue(engine, { ...options, maxBatch: 2 });
   const aborts = Array.from({ length: 12 }, () => new AbortController());
   const signals = [];
-  const never = new Set([5]);
+  let finish;
+  const slow = new Promise((resolve) => (finish = resolve));
   const prepare = (id, signal) => {
     signals[id] = signal;
-    return never.has(id) ? new Promise(() => {}) : Promise.resolve(image(id));
+    return id === 5 ? slow.then(() => image(id)) : Promise.resolve(image(id));
   };
   const ended = [];
   const calls = aborts.map(({ signal }, id) =>
-    queue
-      .add((inner) => prepare(id, inner), signal)
-      .then(
-        ({ score }) => ended.push(score),
-        ({ code, cause }) => ended.push(`${code} ${cause}`),
-      ),
+    add(queue, (inner, claim) => prepare(id, inner, claim), signal).then(
+      ({ score }) => ended.push(score),
+      ({ code, cause }) => ended.push(`${code} ${cause}`),
+    ),
   );
   await turns();
   assert.deepEqual(
@@ -149,6 +149,8 @@ test('an aborted call leaves at once: waiting, being decoded, ready and at the e
   }
   assert.equal(signals[5].aborted, true, 'its decoding is told');
   assert.equal(signals[11], undefined, 'it never began');
+  assert.equal(queue.stats().decoding, 1, 'it has not ended for that');
+  finish();
   while (queue.stats().running > 0) {
     engine.batches.forEach(({ finish }) => finish());
     await turns();
@@ -162,14 +164,14 @@ test('an aborted call leaves at once: waiting, being decoded, ready and at the e
   const late = new AbortController();
   late.abort();
   await assert.rejects(
-    queue.add(async () => image(0), late.signal),
+    add(queue, async () => image(0), late.signal),
     { code: 'ERR_ABORTED' },
   );
 });
 
 test('an image that cannot be decoded or scored fails alone', async () => {
   const engine = fakeEngine();
-  const queue = new ScoreQueue(engine, options);
+  const queue = newQueue(engine, options);
   const prepare = async (id) => {
     if (id === 1) throw Object.assign(new Error('damaged'), { code: 'ERR_IMAGE' });
     return image(id);
@@ -193,14 +195,14 @@ test('an image that cannot be decoded or scored fails alone', async () => {
 
 test('a closed queue fails what it has and what comes', async () => {
   const engine = fakeEngine();
-  const queue = new ScoreQueue(engine, options);
+  const queue = newQueue(engine, options);
   const { ended, calls } = start(queue, [0, 1, 2, 3, 4, 5, 6]);
   await turns();
   queue.close(new errors.DdadError('ERR_DISPOSED', 'gone'));
   await Promise.all(calls);
   assert.deepEqual(ended, Array(7).fill('ERR_DISPOSED'));
   await assert.rejects(
-    queue.add(async () => image(0)),
+    add(queue, async () => image(0)),
     { code: 'ERR_DISPOSED' },
   );
   let idle = false;
@@ -213,7 +215,7 @@ test('a closed queue fails what it has and what comes', async () => {
 
 test('memory of decoded images is bounded', async () => {
   const engine = fakeEngine();
-  const queue = new ScoreQueue(engine, { ...options, maxBatch: 1 });
+  const queue = newQueue(engine, { ...options, maxBatch: 1 });
   let decoded = 0;
   const large = { byteLength: 100 * 2 ** 20 };
   const prepare = async (id) => {
@@ -228,4 +230,37 @@ test('memory of decoded images is bounded', async () => {
     await turns();
   }
   await Promise.all(calls);
+});
+
+test('an aborted call keeps its place and its memory until its decoding has ended', async () => {
+  const engine = fakeEngine();
+  const queue = newQueue(engine, { ...options, maxQueue: 3 }, 1000);
+  const finish = [];
+  const decodeSlowly = async (signal, claim) => {
+    await claim.admit(100);
+    await new Promise((resolve) => finish.push(resolve));
+    return image(0);
+  };
+  const begun = () => finish.length;
+  const controller = new AbortController();
+  const aborted = [0, 1, 2].map(() => add(queue, decodeSlowly, controller.signal));
+  await turns();
+  const atOnce = begun();
+  assert.ok(atOnce >= 1 && atOnce <= 3);
+  controller.abort();
+  for (const call of aborted) await assert.rejects(call, { code: 'ERR_ABORTED' });
+  const { queued, decoding, memory } = queue.stats();
+  assert.deepEqual([queued, decoding, memory.used], [0, atOnce, 100 * atOnce]);
+  const others = Array.from({ length: 4 }, () => add(queue, decodeSlowly));
+  const codes = (
+    await Promise.all(others.map((call) => Promise.race([call.catch(({ code }) => code), turns()])))
+  ).filter(Boolean);
+  assert.deepEqual(codes, Array(4 - (3 - atOnce)).fill('ERR_BUSY'), 'only places that nobody works on are free');
+  while (queue.stats().queued + queue.stats().running + queue.stats().decoding > 0) {
+    for (const end of finish.splice(0)) end();
+    engine.batches.forEach((batch) => batch.finish());
+    await turns();
+  }
+  await Promise.allSettled(others);
+  assert.deepEqual([queue.stats().memory.used, queue.stats().decoding], [0, 0]);
 });

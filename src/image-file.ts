@@ -1,0 +1,47 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { DdadError, messageOf } from './errors.js';
+
+/** A file that is open: it is opened once, whatever is read of it. */
+export interface OpenImage {
+  size: number;
+  /** Its first `length` bytes, or all that there are. */
+  read(length: number): Promise<Uint8Array>;
+}
+
+async function readFrom(handle: FileHandle, length: number): Promise<Uint8Array> {
+  const bytes = Buffer.allocUnsafeSlow(length);
+  let at = 0;
+  while (at < length) {
+    const { bytesRead } = await handle.read(bytes, at, length - at, at);
+    if (bytesRead === 0) break;
+    at += bytesRead;
+  }
+  return at === length ? bytes : bytes.subarray(0, at);
+}
+
+function readFailure(file: string, cause: unknown): DdadError {
+  const { code } = cause as NodeJS.ErrnoException;
+  const why =
+    code === 'ENOENT'
+      ? 'no such file'
+      : code === 'EISDIR'
+        ? 'expected an image, got a folder'
+        : `cannot be read: ${messageOf(cause)}`;
+  return new DdadError('ERR_IMAGE', `${file}: ${why}`, { cause });
+}
+
+/** Opens an image's file for as long as `use` takes. Throws ERR_IMAGE. */
+export async function withImageFile<T>(file: string, use: (opened: OpenImage) => Promise<T>): Promise<T> {
+  const failed = (cause: unknown): never => {
+    throw readFailure(file, cause);
+  };
+  const handle = await open(file).catch(failed);
+  try {
+    const at = await handle.stat().catch(failed);
+    if (at.isDirectory()) throw new DdadError('ERR_IMAGE', `${file}: expected an image, got a folder`);
+    const read = (length: number): Promise<Uint8Array> => readFrom(handle, Math.min(length, at.size)).catch(failed);
+    return await use({ size: at.size, read });
+  } finally {
+    await handle.close();
+  }
+}
