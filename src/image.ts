@@ -1,7 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { types } from 'node:util';
 import sharp from 'sharp';
 import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
+import { NotRegularError, readRegular } from './read-file.js';
 import { inSlices } from './slices.js';
 
 /**
@@ -53,11 +53,11 @@ function imageError(name: string, why: string, cause?: unknown): DdadError {
 async function encodedBytes(input: string | Uint8Array | ArrayBuffer): Promise<Uint8Array> {
   if (typeof input !== 'string') return types.isArrayBuffer(input) ? new Uint8Array(input) : bytesOf(input);
   try {
-    return await readFile(input);
+    return await readRegular(input);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     if (code === 'ENOENT') throw imageError(input, 'no such file', cause);
-    if (code === 'EISDIR') throw imageError(input, 'expected an image, got a folder', cause);
+    if (cause instanceof NotRegularError) throw imageError(input, `expected an image, got a ${cause.found}`, cause);
     throw imageError(input, `cannot be read: ${messageOf(cause)}`, cause);
   }
 }
@@ -189,7 +189,8 @@ export async function resizePixelsTo(pixels: Pixels, toWidth: number, toHeight: 
 /** Whether an image file is gray by its format; reads its header only. Throws ERR_IMAGE when it is no image. */
 export async function isGrayFile(file: string, limit = defaultPixelLimit): Promise<boolean> {
   try {
-    return (await inspect(sharp(file, { failOn: 'error', limitInputPixels: false }), file, limit)).gray;
+    const bytes = await encodedBytes(file);
+    return (await inspect(sharp(bytes, { failOn: 'error', limitInputPixels: false }), file, limit)).gray;
   } catch (error) {
     throw sharpError(error, file);
   }

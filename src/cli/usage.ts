@@ -9,7 +9,7 @@ export class UsageError extends Error {
   }
 }
 
-export const exitCodes = { done: 0, failed: 1, usage: 2, anomalies: 3, interrupted: 130 } as const;
+export const exitCodes = { done: 0, failed: 1, usage: 2, anomalies: 3, interrupted: 130, readerGone: 141 } as const;
 
 /** Which exit status an error ends with. */
 export function exitCodeOf(error: unknown): number {
