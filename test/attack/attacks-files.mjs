@@ -154,10 +154,11 @@ export const attacks = [
             body: JSON.stringify({ path: name }),
           });
         // more than there are threads for files, so that a good image would wait behind them
-        const odd = Array.from({ length: 6 }, () => ask('pipe.png'));
+        const odd = Promise.all(Array.from({ length: 6 }, () => ask('pipe.png')));
+        odd.catch(() => undefined); // told below, where it is waited for
         const good = await within('a good image', ask(path.basename(await oneOf(folder))), 20_000);
         check(good.status === 200, `a good image got ${good.status}`);
-        for (const answer of await within('the pipe', Promise.all(odd), 20_000)) {
+        for (const answer of await within('the pipe', odd, 20_000)) {
           check(answer.status >= 400 && answer.status < 500, `the pipe got ${answer.status}`);
         }
       } finally {
@@ -182,7 +183,8 @@ export const attacks = [
     async run(context) {
       const dataset = await copied(context);
       const out = path.join(await place(context.dir), 'model.safetensors');
-      const args = ['train', dataset, '--out', out, '--steps', '20', ...lean].map((arg) => `'${arg}'`).join(' ');
+      // long enough for a line of progress, which comes every ten seconds
+      const args = ['train', dataset, '--out', out, '--time-limit', '13s', ...lean].map((arg) => `'${arg}'`).join(' ');
       spawnSync('bash', ['-c', `'${process.execPath}' '${bin}' ${args} 2>&1 | true`], { timeout: longMs });
       check(existsSync(out), 'there is no model');
     },
@@ -311,7 +313,12 @@ export const attacks = [
         check(status === 1 && stderr.includes(String(child.pid)), `status ${status}: ${stderr}`);
       };
       let outcome;
-      await run([...args, '--steps', '1000000'], { onStart: (child) => (outcome = second(child)) });
+      await run([...args, '--steps', '1000000'], {
+        onStart: (child) => {
+          outcome = second(child);
+          outcome.catch(() => undefined); // told below
+        },
+      });
       await outcome;
       const next = await run([...args, '--steps', '1']);
       check(next.status === 0, `the lock of a killed run stays: ${next.stderr}`);
