@@ -7,6 +7,7 @@ import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
+import { readImageFile } from '../../examples/service/images-folder.mjs';
 import { Trainer } from '../../dist/index.js';
 import files from '../../dist/files.js';
 import leftovers from '../../dist/leftovers.js';
@@ -59,6 +60,12 @@ test('only regular files are read, and opening never waits', async () => {
   assert.equal(String(await reading.readRegular(at('text'))), 'hello');
   assert.equal(String(await reading.readStart(at('text'), 3)), 'hel');
   assert.equal(String(await reading.readStart(at('text'), 30)), 'hello');
+});
+
+test("the service's folder has no pipes that it waits for", async () => {
+  await mkdir(at('opened'));
+  spawnSync('mkfifo', [at('opened', 'pipe.png')]);
+  await assert.rejects(readImageFile(at('opened'), 'pipe.png', 1e6), { code: 'ERR_NOT_FOUND' });
 });
 
 test('a file is written as a whole or not at all', async (t) => {
