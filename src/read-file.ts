@@ -41,11 +41,21 @@ export async function openRegular(file: string): Promise<{ handle: FileHandle; s
   }
 }
 
+async function fill(handle: FileHandle, buffer: Buffer): Promise<Buffer> {
+  let length = 0;
+  for (let read = -1; read !== 0 && length < buffer.length; length += read) {
+    ({ bytesRead: read } = await handle.read(buffer, length, buffer.length - length, length));
+  }
+  return buffer.subarray(0, length);
+}
+
 /** The bytes of a regular file. Throws as {@link openRegular} does. */
 export async function readRegular(file: string): Promise<Buffer> {
-  const { handle } = await openRegular(file);
+  const { handle, stats } = await openRegular(file);
   try {
-    return await handle.readFile();
+    // Files of /proc say 0. The system's reason comes with what is too large for one buffer.
+    if (stats.size === 0 || stats.size >= 2 ** 31) return await handle.readFile();
+    return await fill(handle, Buffer.allocUnsafeSlow(stats.size));
   } finally {
     await handle.close();
   }
@@ -55,12 +65,7 @@ export async function readRegular(file: string): Promise<Buffer> {
 export async function readStart(file: string, bytes: number): Promise<Buffer> {
   const { handle } = await openRegular(file);
   try {
-    const buffer = Buffer.alloc(bytes);
-    let length = 0;
-    for (let read = -1; read !== 0 && length < bytes; length += read) {
-      ({ bytesRead: read } = await handle.read(buffer, length, bytes - length, length));
-    }
-    return buffer.subarray(0, length);
+    return await fill(handle, Buffer.alloc(bytes));
   } finally {
     await handle.close();
   }
