@@ -1,5 +1,5 @@
 // Images that clients name by path, below a folder that the operator has opened to them.
-import { open, realpath } from 'node:fs/promises';
+import { constants, open, realpath } from 'node:fs/promises';
 import path from 'node:path';
 import { ServiceError } from './errors.mjs';
 
@@ -26,7 +26,9 @@ export async function readImageFile(folder, given, maxBytes) {
     throw missing;
   });
   if (!isBelow(root, file)) throw outside;
-  const handle = await open(file).catch(() => {
+  // Opening never waits, for the writer of a pipe say; what was opened is then looked at.
+  const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0) | (constants.O_NOCTTY ?? 0);
+  const handle = await open(file, flags).catch(() => {
     throw missing;
   });
   try {

@@ -39,6 +39,10 @@ export const usage = {
     '--images: expected a folder, got "<text>"': () => cli(['serve', model, '--images', model]),
     'expected --onnx or --safetensors, the file to write': () => cli(['export', model]),
     '--<option>: goes with --onnx only': () => cli(['export', model, '--safetensors', at('w'), '--graph', 'score']),
+    '--<option>: expected another file than --out, got "<file>"': [
+      () => train('--metrics', at('never.safetensors')),
+      () => train('--checkpoint', at('never.safetensors')),
+    ],
     '--size: expected a width and height such as 256x192, got "<text>"': [
       () => cli(['export', model, '--onnx', at('w'), '--size', 'large']),
       () => cli(['export', model, '--onnx', at('w'), '--size', '0x4']),
