@@ -2,7 +2,7 @@
 import multipart from '@fastify/multipart';
 import fastify from 'fastify';
 import { prefersPng } from './accept.mjs';
-import { answerError, answerParserError, safeHeaders, ServiceError } from './errors.mjs';
+import { answerError, answerParserError, safeHeaders, ServiceError, StartError } from './errors.mjs';
 import { createGuard } from './guard.mjs';
 import { addressList, Connections, Limits } from './limits.mjs';
 import { makeServer, watchStall } from './listener.mjs';
@@ -25,6 +25,17 @@ export const defaultLimits = {
 
 /** JSON bodies, and what a form has beside its image. */
 const smallBytes = 65_536;
+
+function limitsOf(given) {
+  const limits = Object.fromEntries(Object.entries(defaultLimits).map(([name, usual]) => [name, given[name] ?? usual]));
+  const { maxUpload } = limits;
+  if (given.uploadMemory === undefined) limits.uploadMemory = Math.max(limits.uploadMemory, 4 * maxUpload);
+  if (limits.uploadMemory < 2 * maxUpload) {
+    const expected = `expected at least ${2 * maxUpload} bytes, two of the largest images`;
+    throw new StartError('uploadMemory', `${expected}, got ${limits.uploadMemory}`);
+  }
+  return limits;
+}
 
 /** A signal that fires when the client goes away before it has its answer, or when the request has taken `ms`. */
 function endOfWork({ raw }, ms) {
@@ -68,10 +79,9 @@ function endOfWork({ raw }, ms) {
 export async function createApp(detector, options = {}) {
   const { model = 'model', device = null, images, logger = false, token, openMetrics = false } = options;
   const { allowHosts = [], trustProxy = [], ...given } = options;
-  const limited = Object.entries(defaultLimits).map(([name, usual]) => [name, given[name] ?? usual]);
-  const { maxUpload, maxPixels, uploadMs, requestMs, ...counts } = Object.fromEntries(limited);
+  const { maxUpload, maxPixels, uploadMs, requestMs, ...counts } = limitsOf(given);
   const page = await readPage();
-  const isProxy = addressList(trustProxy);
+  const isProxy = addressList(trustProxy, 'trustProxy');
   const limits = new Limits(counts);
   const connections = new Connections(counts, isProxy);
   const guard = createGuard({ hosts: allowHosts, token });

@@ -1,6 +1,6 @@
 // Who is let in: requests that are meant for this service, come from its own page or from a program, and have the token.
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { ServiceError } from './errors.mjs';
+import { ServiceError, StartError } from './errors.mjs';
 import { plainAddress } from './limits.mjs';
 
 /** The name or address in a Host header, as URLs write it; undefined where it is none. */
@@ -52,6 +52,13 @@ function checkSite({ headers, method, routeOptions }) {
   throw new ServiceError('ERR_FORBIDDEN', `sec-fetch-site: expected same-origin, got "${site.slice(0, 100)}"`);
 }
 
+/** A name that an operator allows. */
+function nameOf(host) {
+  const name = hostnameOf(host) ?? hostnameOf(urlHost(host));
+  if (name === undefined) throw new StartError('allowHosts', `expected names such as parts.example, got "${host}"`);
+  return name;
+}
+
 const digest = (text) => createHash('sha256').update(text).digest();
 
 /**
@@ -60,7 +67,7 @@ const digest = (text) => createHash('sha256').update(text).digest();
  * @param {string | undefined} options.token
  */
 export function createGuard({ hosts, token }) {
-  const names = new Set(hosts.map((host) => hostnameOf(host) ?? hostnameOf(urlHost(host))));
+  const names = new Set(hosts.map(nameOf));
   const expected = token === undefined ? undefined : digest(token);
 
   /** Whether the request brings the token, or needs none; throws where it brings another. */

@@ -1,6 +1,6 @@
 // Who may use how much at once: connections, requests and bytes, of one client and of all together.
 import { BlockList, isIP } from 'node:net';
-import { ServiceError } from './errors.mjs';
+import { ServiceError, StartError } from './errors.mjs';
 
 /** IPv4 also where a socket for both kinds writes it as IPv6. */
 export const plainAddress = (address = '') => address.replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '');
@@ -14,14 +14,16 @@ export function clientOf(address) {
   return `${[...head, ...zeros, ...tail].slice(0, 4).join(':')}::/64`;
 }
 
-/** Whether an address is one of a list such as ['127.0.0.1', '10.0.0.0/8']. Throws where an entry is neither. */
-export function addressList(entries) {
+/** Whether an address is one of a list such as ['127.0.0.1', '10.0.0.0/8'], which `option` has. */
+export function addressList(entries, option) {
   const list = new BlockList();
   for (const entry of entries) {
     const [, address, bits] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(entry) ?? [];
     const kind = isIP(address ?? '');
     const width = kind === 4 ? 32 : 128;
-    if (kind === 0 || Number(bits ?? width) > width) throw new TypeError(`not an address or a network: ${entry}`);
+    if (kind === 0 || Number(bits ?? width) > width) {
+      throw new StartError(option, `expected addresses such as 127.0.0.1 or 10.0.0.0/8, got "${entry}"`);
+    }
     list.addSubnet(address, Number(bits ?? width), `ipv${kind}`);
   }
   return (given) => {
@@ -74,6 +76,9 @@ class Lease {
   /** Takes bytes; throws ERR_BUSY where there is no room for them. */
   grow(bytes) {
     const { uploads } = this.limits;
+    if (bytes > uploads.maxPerClient) {
+      throw new ServiceError('ERR_TOO_LARGE', `expected at most ${uploads.maxPerClient} bytes, got ${bytes}`);
+    }
     const full = uploads.take(this.client, bytes);
     if (full === 'client') {
       throw new ServiceError('ERR_BUSY', `this client's images have more than ${uploads.maxPerClient} bytes together`);

@@ -15,7 +15,7 @@ export function createMetrics(detector, { connections, limits }) {
 
   const requests = new Counter({
     name: 'ddad_http_requests_total',
-    help: 'Requests by status; 499 where the client went away first',
+    help: 'Requests by status; 499 where the client went away first, or was given up because it stood still',
     labelNames: ['method', 'route', 'status'],
     registers,
   });

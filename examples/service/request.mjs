@@ -63,9 +63,7 @@ async function readJson(request, { images, maxUpload, lease }) {
   if (body === null || typeof body !== 'object' || Array.isArray(body)) refuse('expected a JSON object with a "path"');
   const { path, ...fields } = body;
   const options = optionsOf({ ...query, ...fields });
-  const image = await readImageFile(images, path, maxUpload);
-  lease.grow(image.length);
-  return { image, ...options };
+  return { image: await readImageFile(images, path, maxUpload, lease), ...options };
 }
 
 /** Resolves to { image, product, threshold }, the image encoded; its bytes count in `limits.lease`. */

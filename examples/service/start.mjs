@@ -25,7 +25,7 @@ export async function startService(detector, options = {}) {
   const { address } = await lookup(host);
   if (!isLoopback(address) && token === undefined) {
     if (!insecure) {
-      const needed = 'needs tokenFile, or insecure where something else keeps strangers away';
+      const needed = 'needs a token (--token-file), or --insecure where something else keeps strangers away';
       throw new StartError('host', `${host} can be reached from other machines, which ${needed}`);
     }
     warn(`whoever reaches ${host} can use the service`);
