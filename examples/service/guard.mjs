@@ -55,7 +55,8 @@ function checkSite({ headers, method, routeOptions }) {
 /** A name that an operator allows. */
 function nameOf(host) {
   const name = hostnameOf(host) ?? hostnameOf(urlHost(host));
-  if (name === undefined) throw new StartError('allowHosts', `expected names such as parts.example, got "${host}"`);
+  if (name === undefined || name.includes('*'))
+    throw new StartError('allowHosts', `expected names such as parts.example, got "${host}"`);
   return name;
 }
 
