@@ -20,6 +20,7 @@ export const defaultLimits = {
   maxClientRequests: 32,
   uploadMemory: 500_000_000,
   uploadMs: 120_000,
+  stallMs: 20_000,
   requestMs: 600_000,
 };
 
@@ -73,13 +74,15 @@ function endOfWork({ raw }, ms) {
  * @param {number} [options.maxRequests] requests to score at once (128)
  * @param {number} [options.maxClientRequests] requests to score at once of a client (32)
  * @param {number} [options.uploadMs] time in which a request arrives (2 minutes)
+ * @param {number} [options.stallMs] time after which a request, or a client that takes its answer, that stands still is given up
+ * (20 s)
  * @param {number} [options.requestMs] time in which it is answered, all in all (10 minutes)
  * @param {import('fastify').FastifyServerOptions['logger']} [options.logger]
  */
 export async function createApp(detector, options = {}) {
   const { model = 'model', device = null, images, logger = false, token, openMetrics = false } = options;
   const { allowHosts = [], trustProxy = [], ...given } = options;
-  const { maxUpload, maxPixels, uploadMs, requestMs, ...counts } = limitsOf(given);
+  const { maxUpload, maxPixels, uploadMs, stallMs, requestMs, ...counts } = limitsOf(given);
   const page = await readPage();
   const isProxy = addressList(trustProxy, 'trustProxy');
   const limits = new Limits(counts);
@@ -110,7 +113,7 @@ export async function createApp(detector, options = {}) {
       leave();
       metrics.countRequest(request, reply);
     });
-    request.watchAnswer = watchStall(request.raw, reply.raw);
+    request.watchAnswer = watchStall(request.raw, reply.raw, stallMs);
     reply.headers(safeHeaders);
     guard.checkSender(request);
     if (closing) throw new ServiceError('ERR_CLOSING', 'the service is shutting down');
@@ -140,6 +143,7 @@ export async function createApp(detector, options = {}) {
     },
     handler: async (request, reply) => {
       const { lease } = request;
+      if (lease.over) throw new ServiceError('ERR_ABORTED', 'the client has gone');
       // Work that goes on for a client that has gone holds its place until it has ended.
       const release = lease.hold();
       const signal = endOfWork(reply, requestMs);

@@ -92,6 +92,11 @@ class Lease {
     this.#held -= bytes;
   }
 
+  /** Whether all has been given back. */
+  get over() {
+    return this.#holders === 0;
+  }
+
   /** Keeps it until the function that is returned is called, once; the last one gives all back. */
   hold() {
     this.#holders += 1;

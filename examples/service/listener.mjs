@@ -4,8 +4,6 @@ import { answerRaw } from './errors.mjs';
 
 /** The head of a request comes within this time. */
 const headMs = 10_000;
-/** Who sends nothing of what he has begun, or takes nothing of his answer, for so long is given up. */
-const stallMs = 20_000;
 
 /** For Fastify's `serverFactory`. */
 export const makeServer =
@@ -26,8 +24,8 @@ export const makeServer =
     return server;
   };
 
-/** Gives up a request whose body, or a client that takes its answer, stands still. */
-export function watchStall(request, response, ms = stallMs) {
+/** Gives up a request whose body, or a client that takes its answer, stands still for so long. */
+export function watchStall(request, response, ms) {
   const { socket } = request;
   if (!request.complete) {
     socket.setTimeout(ms);

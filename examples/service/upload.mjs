@@ -11,6 +11,7 @@ export async function collect(stream, lease, max, announced = max) {
   const tooLarge = new ServiceError('ERR_TOO_LARGE', `expected at most ${max} bytes`);
   // Address space for all of it, memory for what is there: no copies while it grows, and none left to the collector.
   const memory = new ArrayBuffer(0, { maxByteLength: Math.min(max, announced) });
+  const release = lease.hold();
   let length = 0;
   try {
     // What is left of a request that is refused must not close its connection before the answer is out.
@@ -28,5 +29,7 @@ export async function collect(stream, lease, max, announced = max) {
     memory.resize(0);
     lease.shrink(length);
     throw error;
+  } finally {
+    release();
   }
 }
