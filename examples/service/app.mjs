@@ -9,15 +9,15 @@ import { makeServer, watchStall } from './listener.mjs';
 import { createMetrics, verdictOf } from './metrics.mjs';
 import { readPage } from './page.mjs';
 import { announced, readRequest } from './request.mjs';
-import { collect } from './upload.mjs';
+import { collect, free } from './upload.mjs';
 
 export const defaultLimits = {
   maxUpload: 50_000_000,
   maxPixels: 100_000_000,
-  maxConnections: 256,
-  maxClientConnections: 64,
+  maxConnections: 1024,
+  maxClientConnections: 512,
   maxRequests: 128,
-  maxClientRequests: 32,
+  maxClientRequests: 64,
   uploadMemory: 500_000_000,
   uploadMs: 120_000,
   stallMs: 20_000,
@@ -69,10 +69,10 @@ function endOfWork({ raw }, ms) {
  * @param {number} [options.maxPixels] pixels of an image (100 megapixels)
  * @param {number} [options.uploadMemory] bytes of images that are taken in, wait or are answered at once (500 MB), one client
  * half of them
- * @param {number} [options.maxConnections] connections (256)
- * @param {number} [options.maxClientConnections] connections of a client, unless it is a trusted proxy (64)
+ * @param {number} [options.maxConnections] connections (1024)
+ * @param {number} [options.maxClientConnections] connections of a client, unless it is a trusted proxy (512)
  * @param {number} [options.maxRequests] requests to score at once (128)
- * @param {number} [options.maxClientRequests] requests to score at once of a client (32)
+ * @param {number} [options.maxClientRequests] requests to score at once of a client (64)
  * @param {number} [options.uploadMs] time in which a request arrives (2 minutes)
  * @param {number} [options.stallMs] time after which a request, or a client that takes its answer, that stands still is given up
  * (20 s)
@@ -147,8 +147,10 @@ export async function createApp(detector, options = {}) {
       // Work that goes on for a client that has gone holds its place until it has ended.
       const release = lease.hold();
       const signal = endOfWork(reply, requestMs);
+      let image;
       try {
-        const { image, ...given } = await readRequest(request, { images, maxUpload, lease });
+        const { image: bytes, ...given } = await readRequest(request, { images, maxUpload, lease });
+        image = bytes;
         const start = performance.now();
         const result = await detector.score(image, { ...given, limitInputPixels: maxPixels, signal });
         const overlay = prefersPng(request.headers.accept) ? await result.heatmap({ signal }) : undefined;
@@ -166,6 +168,8 @@ export async function createApp(detector, options = {}) {
       } catch (error) {
         throw signal.reason instanceof ServiceError ? signal.reason : error;
       } finally {
+        // Work that was given up may still read it.
+        if (image && !signal.aborted) free(image);
         release();
       }
     },

@@ -1,6 +1,6 @@
 // Who may use how much at once: connections, requests and bytes, of one client and of all together.
 import { BlockList, isIP } from 'node:net';
-import { ServiceError, StartError } from './errors.mjs';
+import { answerRaw, ServiceError, StartError } from './errors.mjs';
 
 /** IPv4 also where a socket for both kinds writes it as IPv6. */
 export const plainAddress = (address = '') => address.replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '');
@@ -162,8 +162,7 @@ export class Connections {
       ? []
       : [...this.#open].filter(([, entry]) => entry.client === client);
     if (!this.#makeRoom(own, this.maxClientConnections) || !this.#makeRoom([...this.#open], this.maxConnections)) {
-      this.#refused += 1;
-      socket.destroy();
+      this.#refuse(socket);
       return;
     }
     this.#open.set(socket, { client, requests: 0 });
@@ -174,10 +173,16 @@ export class Connections {
     if (open.length < max) return true;
     const [idle] = open.find(([, { requests }]) => requests === 0) ?? [];
     if (!idle) return false;
-    this.#refused += 1;
     this.#open.delete(idle);
-    idle.destroy();
+    this.#refuse(idle);
     return true;
+  }
+
+  #refuse(socket) {
+    this.#refused += 1;
+    // Whoever has had an answer knows that a connection may end; others would not know what has become of their request.
+    if (socket.bytesWritten > 0) socket.destroy();
+    else answerRaw(socket, 503, 'ERR_BUSY', 'more connections are open than may be');
   }
 
   /** Marks a connection as one with a request; the function that is returned ends that. */

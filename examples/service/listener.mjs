@@ -26,8 +26,8 @@ export const makeServer =
 
 /** Gives up a request whose body, or a client that takes its answer, stands still for so long. */
 export function watchStall(request, response, ms) {
-  const { socket } = request;
-  if (!request.complete) {
+  const { socket, headers } = request;
+  if (headers['transfer-encoding'] !== undefined || Number(headers['content-length']) > 0) {
     socket.setTimeout(ms);
     request.once('timeout', () => {
       if (response.headersSent) socket.destroy();

@@ -33,3 +33,8 @@ export async function collect(stream, lease, max, announced = max) {
     release();
   }
 }
+
+/** Gives the memory of an image back that nobody reads any more. */
+export function free({ buffer }) {
+  if (buffer.resizable) buffer.resize(0);
+}

@@ -1,4 +1,5 @@
-// What attacks on a service share: connections that send what no HTTP library would.
+// What attacks on a service share: connections that send what no HTTP library would, and what must come of it.
+import assert from 'node:assert/strict';
 import net from 'node:net';
 
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -59,3 +60,41 @@ export async function ask(url, place, options) {
 /** The head of an upload as the image alone. */
 export const uploadHead = (url, bytes, more = '') =>
   `POST /score HTTP/1.1\r\nhost: ${new URL(url).host}\r\ncontent-type: image/png\r\ncontent-length: ${bytes}\r\n${more}\r\n`;
+
+export const authorize = ({ token }) => (token === undefined ? {} : { authorization: `Bearer ${token}` });
+export const headOf = (service) =>
+  Object.entries(authorize(service))
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join('');
+export const upload = async (service, image, headers = {}) =>
+  ask(service.url, '/score', {
+    method: 'POST',
+    body: image,
+    headers: { 'content-type': 'image/png', ...authorize(service), ...headers },
+  });
+
+/** The service does what it is there for, within a time. */
+export async function mustServe(service, image, withinMs = 5000) {
+  const begin = performance.now();
+  const { status, body } = await upload(service, image);
+  const ms = performance.now() - begin;
+  assert.equal(status, 200, JSON.stringify(body));
+  assert.ok(ms < withinMs, `a good image took ${Math.round(ms)} ms`);
+  return `a good image took ${Math.round(ms)} ms`;
+}
+
+/** What comes back to a text over a connection of its own; a connection that is closed instead is an answer as well. */
+export async function send(url, text, options) {
+  const connection = connect(url, options);
+  await connection.send(text);
+  assert.ok(await connection.over(15_000), `no answer to ${JSON.stringify(text.slice(0, 60))}`);
+  connection.socket.destroy();
+  return connection.answer === '' ? { status: 'closed' } : parse(connection.answer);
+}
+
+/** An answer of 4xx or 503 as JSON with a code, or a connection that was closed. */
+export function mustRefuse({ status, body }, what) {
+  if (status === 'closed') return;
+  assert.ok((status >= 400 && status < 500) || status === 503, `${what}: ${status}`);
+  assert.match(String(body.code), /^ERR_/, `${what}: ${JSON.stringify(body)}`);
+}

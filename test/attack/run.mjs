@@ -107,6 +107,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
     void rm(folder, { recursive: true, force: true }).finally(() => process.exit(130));
   });
 }
+process.stdout.on('error', () => undefined); // a reader that has seen enough
 const failed = [];
 let count = 0;
 try {

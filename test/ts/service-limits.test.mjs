@@ -297,7 +297,7 @@ describe('connections', () => {
     await pause(200); // until it has arrived; asking would take a connection
     const late = connect(service.url);
     assert.ok(await late.over(2000));
-    assert.deepEqual([late.open, late.answer], [false, '']);
+    assert.deepEqual(refusal(parse(late.answer)), [503, 'ERR_BUSY']);
     const other = connect(service.url, { localAddress: '127.0.0.2' });
     await other.send('GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n');
     await until(() => other.answer);
