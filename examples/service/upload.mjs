@@ -28,7 +28,7 @@ export async function collect(stream, lease, max, announced = max) {
   } catch (error) {
     memory.resize(0);
     lease.shrink(length);
-    throw error;
+    throw error.code === 'ECONNRESET' ? new ServiceError('ERR_ABORTED', 'the client has gone') : error;
   } finally {
     release();
   }

@@ -74,7 +74,7 @@ export const upload = async (service, image, headers = {}) =>
   });
 
 /** The service does what it is there for, within a time. */
-export async function mustServe(service, image, withinMs = 5000) {
+export async function mustServe(service, image, withinMs = 15_000) {
   const begin = performance.now();
   const { status, body } = await upload(service, image);
   const ms = performance.now() - begin;

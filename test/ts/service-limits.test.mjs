@@ -273,6 +273,22 @@ describe('bytes of images', () => {
   });
 });
 
+test('a client that goes away while it sends is no failure of the service', async (t) => {
+  const lines = [];
+  const logger = { level: 'error', stream: { write: (line) => lines.push(line) } };
+  const service = await startApp(t, fake(), { logger });
+  const [image] = await beginAll(service, 1);
+  const form = connect(service.url);
+  const part = '--b\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\nhello';
+  await form.send(uploadHead(service.url, 500).replace('image/png', 'multipart/form-data; boundary=b') + part);
+  await pause(100);
+  for (const { socket } of [image, form]) socket.destroy();
+  const gone = { method: 'POST', route: '/score', status: '499' };
+  await until(async () => (await service.metrics())('ddad_http_requests_total', gone) === 2);
+  assert.equal((await service.metrics())('ddad_upload_bytes'), 0);
+  assert.deepEqual(lines, []);
+});
+
 describe('connections', () => {
   test('that wait make room for others, those with a request do not', async (t) => {
     const service = await startApp(t, fake(), { maxClientConnections: 5 });
