@@ -147,10 +147,10 @@ export async function createApp(detector, options = {}) {
       // Work that goes on for a client that has gone holds its place until it has ended.
       const release = lease.hold();
       const signal = endOfWork(reply, requestMs);
-      let image;
+      let read;
       try {
-        const { image: bytes, ...given } = await readRequest(request, { images, maxUpload, lease });
-        image = bytes;
+        const { image, ...given } = await readRequest(request, { images, maxUpload, lease });
+        read = () => free(image);
         const start = performance.now();
         const result = await detector.score(image, { ...given, limitInputPixels: maxPixels, signal });
         const overlay = prefersPng(request.headers.accept) ? await result.heatmap({ signal }) : undefined;
@@ -166,10 +166,11 @@ export async function createApp(detector, options = {}) {
         });
         return overlay;
       } catch (error) {
+        // Work that was given up may still read the image; one that is refused has been read.
+        if (error.code !== 'ERR_IMAGE') read = undefined;
         throw signal.reason instanceof ServiceError ? signal.reason : error;
       } finally {
-        // Work that was given up may still read it.
-        if (image && !signal.aborted) free(image);
+        read?.();
         release();
       }
     },

@@ -117,7 +117,7 @@ export class Limits {
   constructor({ maxRequests, maxClientRequests, uploadMemory }) {
     this.requests = new Quota(maxRequests, maxClientRequests);
     // Half for one client, so that no client alone can keep all others out.
-    this.uploads = new Quota(uploadMemory, uploadMemory / 2);
+    this.uploads = new Quota(uploadMemory, Math.floor(uploadMemory / 2));
   }
 
   /** Takes a place for a request; throws ERR_LIMIT or ERR_BUSY. */

@@ -24,6 +24,7 @@ export async function collect(stream, lease, max, announced = max) {
       new Uint8Array(memory, at, chunk.length).set(chunk);
     }
     if (stream.truncated) throw tooLarge; // by the parser of forms
+    memory.resize(length);
     return Buffer.from(memory, 0, length);
   } catch (error) {
     memory.resize(0);
@@ -36,5 +37,5 @@ export async function collect(stream, lease, max, announced = max) {
 
 /** Gives the memory of an image back that nobody reads any more. */
 export function free({ buffer }) {
-  if (buffer.resizable) buffer.resize(0);
+  if (buffer.resizable && buffer.byteLength > 0) buffer.resize(0); // it may be another's by now
 }

@@ -172,6 +172,7 @@ describe('a copy of examples/service', async () => {
     child.stderr.on('data', (text) => (stderr += text));
     const url = await addressOf(child, finished);
     const { answered } = await halfUpload(url, bad);
+    await until(async () => (await client(url).metrics())('ddad_upload_bytes') > 0); // it has arrived
     const begin = performance.now();
     child.kill('SIGTERM');
     await assert.rejects(answered);
