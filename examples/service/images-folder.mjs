@@ -9,8 +9,8 @@ function isBelow(folder, file) {
   return way !== '' && way !== '..' && !way.startsWith(`..${path.sep}`) && !path.isAbsolute(way);
 }
 
-/** The bytes of an image below the folder. No message says where the folder is. */
-export async function readImageFile(folder, given, maxBytes) {
+/** The bytes of an image below the folder, which count in the lease. No message says where the folder is. */
+export async function readImageFile(folder, given, maxBytes, lease) {
   if (folder === undefined) {
     throw new ServiceError('ERR_FORBIDDEN', 'images by path are refused unless the service is started with --images');
   }
@@ -37,6 +37,7 @@ export async function readImageFile(folder, given, maxBytes) {
     if (found.size > maxBytes) {
       throw new ServiceError('ERR_TOO_LARGE', `expected at most ${maxBytes} bytes, got ${found.size}`);
     }
+    lease.grow(found.size);
     return await handle.readFile();
   } finally {
     await handle.close();

@@ -92,6 +92,20 @@ export function number(name: string, describe: string, shown?: string): Options 
   };
 }
 
+/** An option with several values, given together with commas or one by one. */
+export function list(name: string, describe: string, shown?: string): Options {
+  return {
+    ...text(name, describe, shown),
+    array: true,
+    nargs: 1,
+    coerce: (value: string[] | undefined) => {
+      const values = value?.flatMap((part) => part.split(',')).map((part) => part.trim());
+      if (values?.includes('')) throw new UsageError(`--${name}: expected a value, got nothing`);
+      return values;
+    },
+  };
+}
+
 export const jsonFlag = {
   json: { type: 'boolean', default: false, describe: 'Print the result as JSON on stdout' },
 } satisfies Record<string, Options>;
