@@ -30,6 +30,8 @@ const commonConfig = z.looseObject({
       backbone: z.string(),
       strides: z.array(positive).min(1),
       scale: positive,
+      /** Stride of the deepest tap that the model keeps of the backbone; that of `strides` where absent. */
+      depth: positive.optional(),
       weight: z.number(),
       /** False where the feature head is fresh: no feature-level score. */
       trained: z.boolean().optional(),
@@ -57,6 +59,10 @@ const commonConfig = z.looseObject({
     topPixels,
     positions: z.boolean().optional(),
     memory: z.looseObject({ patches: positive, weight: z.number() }).nullable().optional(),
+    evidence: z
+      .looseObject({ banks: z.array(z.array(positive).min(1)).min(1), rows: positive, image: z.boolean() })
+      .nullable()
+      .optional(),
     seed: z.number(),
     kind: z.enum(scoreKinds).optional(),
   }),
@@ -82,6 +88,11 @@ const commonConfig = z.looseObject({
           featureMean: perScale.optional(),
           featureStd: perScale.optional(),
         })
+        .nullable()
+        .optional(),
+      /** Of the distances to each bank, and of each value that the score is made of ({@link evidenceNames}). */
+      evidence: z
+        .looseObject({ mapMean: perScale, mapStd: perScale, mean: perScale.optional(), std: perScale.optional() })
         .nullable()
         .optional(),
       images: z.number().int().min(1),
@@ -163,10 +174,43 @@ const liteTaps: readonly BackboneTap[] = [
   { stride: 4, channels: 24 },
   { stride: 8, channels: 40 },
   { stride: 16, channels: 112 },
+  { stride: 32, channels: 320 },
 ];
 
 /** The memory of a model that sees whole images; bench/accuracy has what other numbers gave. */
 export const defaultMemory = { patches: 20_000, weight: 0.75 } as const;
+
+/** Rows of good features that a bank keeps; bench/accuracy has what other numbers gave. */
+export const defaultEvidenceRows = 4000;
+
+/** The strides of each bank of features, where the backbone has taps down to stride `depth`; none without stride 16. */
+export function evidenceBanks(depth: number): number[][] {
+  const banks = [
+    [4, 8],
+    [8, 16],
+    [8, 16, 32],
+  ];
+  return depth < 16 ? [] : banks.filter((strides) => strides.every((stride) => stride <= depth));
+}
+
+/**
+ * What the score of an image is made of: the paper's `ensemble` (11); the largest distance of a patch's features to good
+ * ones, of strides 8 and 16 (`local`) and down to 32 (`localDeep`); their mean over the image (`regional`); the distance
+ * of the features' statistics over the whole image (`global`).
+ */
+export type EvidenceName = 'ensemble' | 'local' | 'localDeep' | 'regional' | 'global';
+
+/** The names of the values, in the engine's order; none without evidence. */
+export function evidenceNames({ evidence }: Pick<StoredConfig['score'], 'evidence'>): EvidenceName[] {
+  if (!evidence) return [];
+  const judges = evidence.banks.map((strides) => Math.max(...strides)).filter((stride) => stride >= 16);
+  return [
+    'ensemble',
+    ...judges.map((stride) => (stride >= 32 ? ('localDeep' as const) : ('local' as const))),
+    ...(judges.length > 0 ? ['regional' as const] : []),
+    ...(evidence.image ? ['global' as const] : []),
+  ];
+}
 
 /** A network that is there already, and the chain that it was trained on. */
 export type Base = Pick<StoredConfig, 'unet' | 'diffusion'>;
@@ -191,6 +235,11 @@ export function expandConfig(
   // a window of a texture shows the backbone enough as it is
   const featureScale = options.featureScale ?? (resized ? preset.featureScale : 1);
   const normalization = options.normalization ?? 'calibration';
+  const side = size * featureScale;
+  const reachable = taps.map(({ stride }) => stride).filter((stride) => side % stride === 0);
+  const depth = Math.max(0, ...reachable, ...strides);
+  const banks = options.evidence === null || strides.length === 0 ? [] : evidenceBanks(depth);
+  const rows = options.evidence?.rows ?? defaultEvidenceRows;
   const remembers = resized && strides.length > 0 && normalization === 'calibration';
   const config: ModelConfig = {
     preset: name,
@@ -219,6 +268,7 @@ export function expandConfig(
             backbone: backboneName(options.backbone ?? 'efficientnet-lite0'),
             strides: strides.sort((a, b) => a - b),
             scale: featureScale,
+            ...(banks.length > 0 && { depth }),
             weight: options.featureWeight ?? 1,
           },
     diffusion: {
@@ -241,6 +291,7 @@ export function expandConfig(
       positions: options.positions ?? resized,
       // measured on the magnetic tiles: image AUROC 0.97 against 0.90 without
       memory: options.memory === undefined ? (remembers ? { ...defaultMemory } : null) : options.memory,
+      evidence: banks.length > 0 && normalization === 'calibration' ? { banks, rows, image: resized } : null,
       seed: 0,
     },
     calibration: null,
@@ -351,6 +402,7 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     alpha: score.alpha,
     positions: score.positions ?? false,
     memory: score.memory ?? null,
+    evidence: score.evidence ? { rows: score.evidence.rows } : null,
     backbone: config.features?.backbone ?? null,
     ...(config.features && {
       featureStrides: config.features.strides as TrainerOptions['featureStrides'],

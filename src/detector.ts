@@ -2,7 +2,8 @@ import { availableParallelism } from 'node:os';
 import { types } from 'node:util';
 import { z } from 'zod';
 import { type Claim, MemoryBudget } from './budget.js';
-import { parseStoredConfig, type StoredConfig } from './config.js';
+import { standardised } from './calibration.js';
+import { type EvidenceName, evidenceNames, parseStoredConfig, type StoredConfig } from './config.js';
 import { type DeviceOptions, deviceOptions, parseOptions, type ScoringOptions, scoringOptions } from './options.js';
 import { atCaller, callSite, DdadError, kindOf, modelError, optionError, throwIfAborted } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
@@ -100,6 +101,11 @@ export interface ScoreResult {
   image: ImageInput;
   /** How far the image is from good ones; compares across images of one model. */
   score: number;
+  /**
+   * What the score is made of, each in standard deviations above the mean of held-back good images: the log of the mean
+   * of their exponentials. Null where the ensemble alone judges.
+   */
+  scores: Partial<Record<EvidenceName, number>> | null;
   threshold: number | null;
   /** Whether the score is above the threshold; null when there is none. */
   anomalous: boolean | null;
@@ -398,6 +404,7 @@ export class Detector {
     return {
       image,
       score: found.score,
+      scores: scoresOf(this.#config, product, found),
       threshold,
       anomalous: threshold === null ? null : found.score > threshold,
       map,
@@ -415,6 +422,14 @@ export class Detector {
         }),
     };
   }
+}
+
+/** The values that the score is made of, by name. */
+function scoresOf({ score }: StoredConfig, { calibration }: ProductConfig, found: NativeScore): ScoreResult['scores'] {
+  const { mean, std } = calibration?.evidence ?? {};
+  if (!found.evidence || !mean || !std) return null;
+  const z = standardised({ mean, std }, found.evidence);
+  return Object.fromEntries(evidenceNames(score).map((name, i) => [name, z[i] as number]));
 }
 
 /** A path or an encoded image can be iterated too, but nobody means its letters or bytes. */

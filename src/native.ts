@@ -29,7 +29,7 @@ export interface NativeImage {
   outWidth?: number;
   outHeight?: number;
   label?: number;
-  /** Whether the result carries the residuals of its features. */
+  /** Whether the result carries the residuals of its features, and what evidence is fitted on. */
   residuals?: boolean;
 }
 
@@ -55,8 +55,16 @@ export interface NativeScore {
   feature: ScaleStatistics | null;
   /** Of the distance to the nearest known residual; null where the model knows none. */
   memory: ScaleStatistics | null;
+  /** Of the distances to each bank of the evidence; none before it is fitted. */
+  banks: ScaleStatistics[];
+  /** What the score is made of, see `evidenceNames`: that of the ensemble, then logarithms of distances. */
+  evidence: Float64Array | null;
   /** [cells, channels], where asked for. */
   residuals: Float32Array | null;
+  /** Likewise, where the configuration has evidence: [cells, channels], and statistics of each tile. */
+  evidenceRows: Float32Array | null;
+  evidenceChannels: number;
+  evidenceStatistics: Float32Array | null;
 }
 
 export interface NativeStep {
@@ -74,6 +82,17 @@ export interface NativeDetector {
   setConfig(config: string): Promise<void>;
   /** What residuals good images of a label have: [count, channels]. */
   setMemory(label: number, residuals: Float32Array, count: number): Promise<void>;
+  /**
+   * Fits the evidence of images of a label: features of good ones [count, channels], statistics of their tiles, and how
+   * many rows each bank keeps.
+   */
+  setEvidence(
+    label: number,
+    rows: Float32Array,
+    statistics: Float32Array,
+    keep: number,
+    token: CancelToken,
+  ): Promise<void>;
   score(image: NativeImage, token: CancelToken): Promise<NativeScore>;
   /** Scores images with the highest throughput; each has a token, and its own result or error. */
   scoreBatch(images: NativeImage[], tokens: CancelToken[]): Promise<(NativeScore | Error)[]>;

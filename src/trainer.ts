@@ -210,7 +210,7 @@ export class Trainer {
     };
     const own = init && ownFeatures(init, this.#options);
     const config = expandConfig(chosen, own ? [] : await readTaps(given.backbone, signal), init?.config);
-    if (init && own) takeFeatures(config, init);
+    if (init && own) takeFeatures(config, init, given);
     config.training.timeLimitMs = timeLimitMs ?? null;
     if (timeLimitMs !== undefined && given.steps === undefined) config.training.steps = null;
     const names = products.flatMap(({ name }) => name ?? []);
@@ -228,6 +228,7 @@ export class Trainer {
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
+    config.score.evidence = saved.score.evidence ?? null; // of the backbone that the checkpoint has
     Object.assign(config.training, saved.training, { quantile });
     if (saved.products) config.products = saved.products;
     if (timeLimitMs !== undefined || given.steps !== undefined) {

@@ -99,6 +99,7 @@ Napi::Value toObject(Napi::Env env, const ScoreResult& result, const Maps& maps)
   object.Set("evidence", result.evidence.empty() ? env.Null() : toArray(env, result.evidence));
   object.Set("residuals", toFloats(env, result.residuals));
   object.Set("evidenceRows", toFloats(env, result.evidenceRows));
+  object.Set("evidenceChannels", static_cast<double>(result.evidenceChannels));
   object.Set("evidenceStatistics", toFloats(env, result.evidenceStatistics));
   return object;
 }

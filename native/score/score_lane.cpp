@@ -156,6 +156,7 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
   const int64_t rows = std::min(own.rows, (tile.height + 7) / 8), columns = std::min(own.columns, (tile.width + 7) / 8);
   const int64_t channels = layout.channels;
   if (request.residuals) {
+    result.evidenceChannels = channels;
     for (int64_t y = 0; y < rows; ++y) {
       const float* row = own.features.data() + y * own.columns * channels;
       result.evidenceRows.insert(result.evidenceRows.end(), row, row + columns * channels);
@@ -177,14 +178,19 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
     known->banks[bank].nearest(*device_, query.data(), cells, distances.data(), cancel);
     all.banks[bank].add(distances.data(), rows, columns, own.columns);
     for (int64_t y = 0; y < rows; ++y)
-      for (int64_t x = 0; x < columns; ++x)
-        all.largest[bank] = std::max(all.largest[bank], distances[static_cast<size_t>(y * own.columns + x)]);
+      for (int64_t x = 0; x < columns; ++x) {
+        const float distance = distances[static_cast<size_t>(y * own.columns + x)];
+        if (!(distance <= all.largest[bank])) all.largest[bank] = distance;  // what is not a number stays so
+      }
     if (config.mapMean.empty()) continue;
     const auto share = 1.0 / (config.mapStd[bank] * static_cast<double>(config.banks.size()));
     for (size_t p = 0; p < sum.size(); ++p)
       sum[p] += static_cast<float>((static_cast<double>(distances[p]) - config.mapMean[bank]) * share);
   }
-  if (config.image) all.image = known->image.distance(own.statistics);
+  if (config.image) {
+    const double distance = known->image.distance(own.statistics);  // of tiles the farthest counts
+    if (!(distance <= all.image)) all.image = distance;
+  }
   if (config.mapMean.empty()) return;
   std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));
   resizeBilinear(device_->threads(), sum.data(), own.columns, own.rows, map.data(), pass.imageWidth(),
@@ -265,6 +271,8 @@ ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) 
   const ResidualMemory* memory = config.remembers ? model_.memory(request.label) : nullptr;
   if (config.memoryWeight > 0 && !memory)
     throw Error("ERR_CONFIG", "score.memory: the model has no residuals of good images");
+  if (!config.evidence.mapMean.empty() && !model_.evidence(request.label))
+    throw Error("ERR_CONFIG", "score.evidence: the model has no features of good images");
   Gathered all(request, config);
   ScoreResult result;
   for (size_t i = 0; i < tiles.size(); ++i) {

@@ -51,6 +51,7 @@ struct ScoreResult {
   std::vector<float> residuals;
   /// Likewise, where the configuration has evidence: rows and statistics as setEvidence takes them.
   std::vector<float> evidenceRows, evidenceStatistics;
+  int64_t evidenceChannels = 0;
 };
 
 /// One image of a batch: what is asked, and what comes of it.
