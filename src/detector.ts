@@ -353,6 +353,7 @@ export class Detector {
         const claim = claims[i] as Claim;
         const given = { limitInputPixels, signal, label, claim, onSize, noMaps: true };
         prepared.push(await prepareImage(this.#config, image, given));
+        held[i] = ''; // nobody needs its copy any more
         claim.release(); // what is left is small, and goes to the engine
       }
       return await reconstructImages(this.#native, this.#config, prepared, options);
