@@ -84,28 +84,31 @@ const commonConfig = z.looseObject({
         })
         .nullable()
         .optional(),
-      images: z.number(),
-      quantile: z.number(),
+      images: z.number().int().min(1),
+      quantile: z.number().gt(0).max(1),
       /** Map values of a typical good image: its median and the end of its normal range. */
       mapRange: z.tuple([z.number(), z.number()]).optional(),
     })
     .nullable(),
   threshold: z.number().nullable(),
   training: z.looseObject({
-    seed: z.number(),
+    seed: z.number().int().min(0),
     steps: positive.nullable(),
     timeLimitMs: z.number().positive().nullable(),
-    batchSize: positive,
-    lr: z.number(),
-    betas: z.tuple([z.number(), z.number()]),
-    eps: z.number(),
-    weightDecay: z.number(),
-    ema: z.number(),
+    batchSize: positive.max(1024),
+    lr: z.number().gt(0).max(1),
+    betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]),
+    eps: z.number().gt(0).max(1),
+    weightDecay: z.number().min(0).max(1),
+    ema: z.number().min(0).lt(1),
     flip: z.enum(['none', 'horizontal', 'vertical', 'both']),
     rotation: z.number().min(0).max(180).optional(),
-    focus: z.looseObject({ share: z.number(), below: positive }).nullable().optional(),
-    holdOut: z.number(),
-    quantile: z.number(),
+    focus: z
+      .looseObject({ share: z.number().min(0).max(1), below: positive.max(100_000) })
+      .nullable()
+      .optional(),
+    holdOut: z.number().gt(0).lt(1),
+    quantile: z.number().gt(0).max(1),
   }),
 });
 

@@ -6,6 +6,7 @@ import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
 import { decodeImage, imageExtensions, isGrayFile, type Pixels, resizePixels } from './image.js';
 import { permutation, random, streams } from './random.js';
 import { mapAhead } from './read-ahead.js';
+import { kindOfFile } from './read-file.js';
 import { cropInto, turnInto } from './sample.js';
 
 /** The good images of a product; the name is null where the dataset is of a single one. */
@@ -64,6 +65,10 @@ export async function productFolders(root: string, inside: string): Promise<{ pr
   const own = inside.split('/')[0] as string;
   if (images.length > 0 || folders.includes(own)) return { products: [], others: [] };
   const found = await Promise.all(folders.map((folder) => isFolder(path.join(root, folder, ...inside.split('/')))));
+  if (folders.some((name, i) => found[i] && name === '__proto__')) {
+    // JavaScript's objects, and with them JSON that is read into them, have something else of that name
+    throw new DdadError('ERR_DATASET', `${root}: expected products of other names, got "__proto__"`);
+  }
   return { products: folders.filter((_, i) => found[i]), others: folders.filter((_, i) => !found[i]) };
 }
 
@@ -144,7 +149,7 @@ export async function findImages(dataset: string | readonly string[]): Promise<I
         const why = cause.code === 'ENOENT' ? 'no such file' : messageOf(cause);
         throw new DdadError('ERR_DATASET', `${file}: ${why}`, { cause });
       });
-      if (at.isDirectory()) throw new DdadError('ERR_DATASET', `${file}: expected an image, got a folder`);
+      if (!at.isFile()) throw new DdadError('ERR_DATASET', `${file}: expected an image, got a ${kindOfFile(at)}`);
       hash.update(`${typeof dataset === 'string' ? path.basename(file) : file}\0${at.size}\n`);
     }
   }

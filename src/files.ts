@@ -1,6 +1,8 @@
-import { mkdir, open, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { DdadError, messageOf } from './errors.js';
+import { removeLeftovers, temporaryBeside } from './leftovers.js';
+import { kindOfFile } from './read-file.js';
 
 /**
  * Makes a folder and those above it. Not `mkdir({ recursive })`, which never returns below file systems that refuse new
@@ -46,34 +48,97 @@ export async function writing<T>(file: string, write: () => Promise<T>, advice =
   }
 }
 
-/** Makes the folder of an output file and makes sure that it can be written, before any work goes into it. */
+/** Refuses what no file can take the place of: folders, pipes, devices. Throws ERR_FILE_WRITE. */
+export async function checkRegular(file: string): Promise<void> {
+  const at = await stat(file).catch(() => undefined);
+  if (at?.isDirectory()) throw writeError(file, 'expected a file, found a folder');
+  if (at && !at.isFile()) throw writeError(file, `expected a regular file or none, got a ${kindOfFile(at)}`);
+}
+
+/**
+ * Makes the folder of an output file and makes sure that it can be written, before any work goes into it: some bytes are
+ * written beside it. What killed runs have left there goes.
+ */
 export async function checkWritable(file: string): Promise<void> {
   await writing(file, async () => {
-    if (await isFolder(file)) throw writeError(file, 'expected a file, found a folder');
+    await checkRegular(file);
     const folder = path.dirname(path.resolve(file));
-    const probe = path.join(folder, `.${path.basename(file)}.${process.pid}.probe`);
     await makeFolder(folder);
-    await (await open(probe, 'wx')).close();
-    await unlink(probe);
+    await removeLeftovers(folder);
+    const probe = temporaryBeside(file);
+    const handle = await open(probe, 'wx');
+    try {
+      await handle.writeFile(Buffer.alloc(4096));
+      await handle.sync(); // some file systems find out only now that they are full
+    } finally {
+      await handle.close().finally(() => unlink(probe));
+    }
   });
 }
 
-/** Writes a file under another name, flushes it and renames it: it is there as a whole or not at all. */
-export async function writeWhole(file: string, text: string): Promise<void> {
-  const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.tmp`);
-  await writing(file, async () => {
-    const handle = await open(temporary, 'w');
+/**
+ * A file that is written under another name, flushed and renamed: it is there as a whole or not at all. Throws
+ * ERR_FILE_WRITE.
+ */
+export class WholeFile {
+  readonly #file: string;
+  readonly #temporary: string;
+  readonly #handle: FileHandle;
+  #open = true;
+
+  private constructor(file: string, temporary: string, handle: FileHandle) {
+    this.#file = file;
+    this.#temporary = temporary;
+    this.#handle = handle;
+  }
+
+  static create(file: string): Promise<WholeFile> {
+    return writing(file, async () => {
+      await checkRegular(file);
+      const temporary = temporaryBeside(file);
+      return new WholeFile(file, temporary, await open(temporary, 'wx'));
+    });
+  }
+
+  append(data: string | Uint8Array): Promise<void> {
+    return writing(this.#file, () => this.#handle.appendFile(data));
+  }
+
+  /** Puts it in its place. */
+  async commit(): Promise<void> {
     try {
-      try {
-        await handle.writeFile(text);
-        await handle.sync();
-      } finally {
-        await handle.close();
-      }
-      await rename(temporary, file);
+      await writing(this.#file, async () => {
+        await this.#handle.sync();
+        await this.#close();
+        await rename(this.#temporary, this.#file);
+      });
     } catch (error) {
-      await unlink(temporary).catch(() => undefined); // the first error is the one to tell
+      await this.discard();
       throw error;
     }
-  });
+  }
+
+  /** Leaves nothing of it. */
+  async discard(): Promise<void> {
+    await this.#close().catch(() => undefined); // the first error is the one to tell
+    await unlink(this.#temporary).catch(() => undefined);
+  }
+
+  async #close(): Promise<void> {
+    if (!this.#open) return;
+    this.#open = false;
+    await this.#handle.close();
+  }
+}
+
+/** Writes a file as a whole or not at all. Throws ERR_FILE_WRITE. */
+export async function writeWhole(file: string, data: string | Uint8Array): Promise<void> {
+  const whole = await WholeFile.create(file);
+  try {
+    await whole.append(data);
+  } catch (error) {
+    await whole.discard();
+    throw error;
+  }
+  await whole.commit();
 }

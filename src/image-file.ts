@@ -1,5 +1,6 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { DdadError, messageOf } from './errors.js';
+import { NotRegularError, openRegular } from './read-file.js';
 
 /** A file that is open: it is opened once, whatever is read of it. */
 export interface OpenImage {
@@ -24,8 +25,8 @@ function readFailure(file: string, cause: unknown): DdadError {
   const why =
     code === 'ENOENT'
       ? 'no such file'
-      : code === 'EISDIR'
-        ? 'expected an image, got a folder'
+      : cause instanceof NotRegularError
+        ? `expected an image, got a ${cause.found}`
         : `cannot be read: ${messageOf(cause)}`;
   return new DdadError('ERR_IMAGE', `${file}: ${why}`, { cause });
 }
@@ -35,10 +36,8 @@ export async function withImageFile<T>(file: string, use: (opened: OpenImage) =>
   const failed = (cause: unknown): never => {
     throw readFailure(file, cause);
   };
-  const handle = await open(file).catch(failed);
+  const { handle, stats: at } = await openRegular(file).catch(failed);
   try {
-    const at = await handle.stat().catch(failed);
-    if (at.isDirectory()) throw new DdadError('ERR_IMAGE', `${file}: expected an image, got a folder`);
     const read = (length: number): Promise<Uint8Array> => readFrom(handle, Math.min(length, at.size)).catch(failed);
     return await use({ size: at.size, read });
   } finally {

@@ -1,6 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { DdadError, messageOf } from './errors.js';
-import { writeError, writing } from './files.js';
+import { checkRegular, writeError, writing } from './files.js';
 
 /** What is told of a step; each is a field of its line. */
 export interface StepMetrics {
@@ -59,15 +59,15 @@ async function keptBytes(file: string, handle: FileHandle, size: number, until: 
 export class MetricsLog {
   readonly #file: string;
   readonly #handle: FileHandle;
-  /** Bytes of whole lines in the file; null where that means nothing, for a pipe say. */
-  #size: number | null;
+  /** Bytes of whole lines in the file. */
+  #size: number;
   #lines: string[] = [];
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> = Promise.resolve();
   #failure: DdadError | undefined;
   #closed = false;
 
-  private constructor(file: string, handle: FileHandle, size: number | null) {
+  private constructor(file: string, handle: FileHandle, size: number) {
     this.#file = file;
     this.#handle = handle;
     this.#size = size;
@@ -78,10 +78,10 @@ export class MetricsLog {
    * a new run (0) all of them. Throws ERR_FILE_WRITE, also for a file that holds something else.
    */
   static async open(file: string, step: number): Promise<MetricsLog> {
+    await checkRegular(file);
     const handle = await writing(file, () => open(file, 'a+'));
     try {
       const at = await handle.stat();
-      if (!at.isFile()) return new MetricsLog(file, handle, null);
       const kept = await keptBytes(file, handle, at.size, step);
       if (kept < at.size) await handle.truncate(kept);
       return new MetricsLog(file, handle, kept);
@@ -129,11 +129,11 @@ export class MetricsLog {
     this.#lines = [];
     try {
       await this.#handle.appendFile(text);
-      if (this.#size !== null) this.#size += Buffer.byteLength(text);
+      this.#size += Buffer.byteLength(text);
     } catch (cause) {
       this.#failure = writeError(this.#file, messageOf(cause), cause);
       // No half line stays behind; where even that fails, the next run drops it.
-      if (this.#size !== null) await this.#handle.truncate(this.#size).catch(() => undefined);
+      await this.#handle.truncate(this.#size).catch(() => undefined);
     }
   }
 }

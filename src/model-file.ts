@@ -1,20 +1,26 @@
-import { open } from 'node:fs/promises';
+import { z } from 'zod';
 import { type ModelConfig, parseModelConfig, parseStoredConfig, type StoredConfig } from './config.js';
 import { DdadError, messageOf } from './errors.js';
 import { readError } from './files.js';
+import { parse } from './options.js';
+import { NotRegularError, openRegular } from './read-file.js';
 
 /** No safetensors reader takes a longer header. */
 const maxHeaderBytes = 100_000_000;
 
-/** Where a checkpoint stands in its run. */
-export interface CheckpointState {
-  step: number;
+const checkpointState = z.object({
+  step: z.number().int().min(0),
   /** Training time so far, counted when the run has a time limit. */
-  elapsedMs: number;
+  elapsedMs: z.number().min(0),
   /** Of the training images: names and sizes. */
-  fingerprint: string;
-  images: number;
-}
+  fingerprint: z.string().regex(/^[0-9a-f]{64}$/, 'expected 64 hexadecimal digits'),
+  images: z.number().int().min(1),
+  /** Of the bytes of each image; absent in checkpoints of earlier versions. */
+  digests: z.array(z.string().regex(/^[\w-]{22}$/, 'expected 22 letters of base64url')).optional(),
+});
+
+/** Where a checkpoint stands in its run. */
+export type CheckpointState = z.infer<typeof checkpointState>;
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
 
@@ -25,14 +31,13 @@ async function readMetadata(file: string): Promise<Record<string, unknown>> {
   const broken = (why: string): never => {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${why}`);
   };
-  const handle = await open(file).catch((cause: unknown) => {
-    throw readError(file, messageOf(cause), cause);
+  const { handle, stats } = await openRegular(file).catch((cause: unknown) => {
+    const folder = cause instanceof NotRegularError && cause.found === 'folder';
+    throw readError(file, folder ? 'expected a file, found a folder' : messageOf(cause), cause);
   });
   try {
     const prefix = Buffer.alloc(8);
-    const at = await handle.stat();
-    if (at.isDirectory()) throw readError(file, 'expected a file, found a folder');
-    const { size } = at;
+    const { size } = stats;
     if (size < 8) broken(`expected at least 8 bytes, got ${size}`);
     await handle.read(prefix, 0, 8, 0);
     const length = prefix.readBigUInt64LE();
@@ -65,13 +70,21 @@ async function readOwn(file: string, kind: keyof typeof expected): Promise<Recor
   return metadata;
 }
 
-/** The configuration in it, as JSON. */
-async function readConfig(file: string, kind: keyof typeof expected): Promise<string> {
+/** Whether a file is a safetensors file that this package wrote. */
+export function isOwnFile(file: string): Promise<boolean> {
+  return readOwn(file, 'model').then(
+    () => true,
+    () => false,
+  );
+}
+
+/** The metadata of a file of this kind. */
+async function readKind(file: string, kind: keyof typeof expected): Promise<Record<string, unknown>> {
   const metadata = await readOwn(file, kind);
   if (metadata['kind'] !== kind) {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got a ${textOf(metadata['kind'])}`);
   }
-  return textOf(metadata['config']);
+  return metadata;
 }
 
 /** The configuration of a model, or that in a checkpoint. */
@@ -81,15 +94,25 @@ export async function readStoredConfig(file: string): Promise<StoredConfig> {
 
 /** The configuration of a model. */
 export async function readModel(file: string): Promise<StoredConfig> {
-  return parseStoredConfig(await readConfig(file, 'model'), file);
+  return parseStoredConfig(textOf((await readKind(file, 'model'))['config']), file);
 }
 
 /** The configuration and position of a checkpoint. */
 export async function readCheckpoint(file: string): Promise<{ config: ModelConfig; state: CheckpointState }> {
-  const config = parseModelConfig(await readConfig(file, 'checkpoint'), file);
-  const state = config['checkpoint'] as CheckpointState | undefined;
-  if (typeof state?.step !== 'number' || typeof state.fingerprint !== 'string') {
+  const metadata = await readKind(file, 'checkpoint');
+  const config = parseModelConfig(textOf(metadata['config']), file);
+  if (!isObject(config['checkpoint'])) {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: the checkpoint does not say where its run stands`);
+  }
+  const state = parse(checkpointState, config['checkpoint'], 'ERR_MODEL_FORMAT', `${file}: in its checkpoint, `);
+  const refuse = (why: string): never => {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: in its checkpoint, ${why}`);
+  };
+  // the engine goes on from its own number, the order of the images from this one; what is no number the engine refuses
+  const step = textOf(metadata['step']);
+  if (/^\d+$/.test(step) && Number(step) !== state.step) refuse(`step: expected ${step}, got ${state.step}`);
+  if (state.digests && state.digests.length !== state.images) {
+    refuse(`digests: expected ${state.images} of them, got ${state.digests.length}`);
   }
   delete config['checkpoint'];
   return { config, state };

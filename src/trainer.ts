@@ -3,8 +3,10 @@ import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrat
 import { expandConfig, type ModelConfig, resumeOptions } from './config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from './options.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
+import { checkImages, digestFiles } from './digests.js';
 import { atCaller, callSite, DdadError, modelError, optionError, throwIfAborted } from './errors.js';
 import { checkClasses, type Init, initOptions, keepsHead, openInit, ownFeatures, takeFeatures } from './init.js';
+import { FileLock } from './lock.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer, readTaps } from './native.js';
@@ -96,11 +98,16 @@ export class Trainer {
   async *fit(dataset: string | readonly string[], options: FitOptions = {}): AsyncGenerator<Progress, void, undefined> {
     const relocate = callSite();
     let run: Run | undefined;
+    const locks: FileLock[] = [];
     if (this.#busy) throw relocate(new DdadError('ERR_ARGUMENT', 'fit: this trainer is training already'));
     this.#busy = true;
     try {
       this.#release();
-      run = await this.#open(dataset, parseOptions(fitOptions, options));
+      const given = parseOptions(fitOptions, options);
+      for (const file of [given.checkpoint, given.metrics]) {
+        if (file !== undefined) locks.push(await FileLock.take(file));
+      }
+      run = await this.#open(dataset, given);
       yield* this.#train(run);
       yield* this.#calibrate(run);
     } catch (error) {
@@ -108,6 +115,7 @@ export class Trainer {
     } finally {
       run?.native.dispose();
       await run?.log?.close().catch(() => undefined); // has been closed, unless something else went wrong
+      for (const lock of locks) await lock.release();
       this.#busy = false;
     }
   }
@@ -147,12 +155,10 @@ export class Trainer {
     const { device = 'auto', threads = 0, precision = 'float32' } = this.#options;
     const images = await findImages(dataset);
     const saved = resume === undefined ? undefined : await readCheckpoint(resume);
-    if (saved && saved.state.fingerprint !== images.fingerprint) {
-      throw new DdadError(
-        'ERR_DATASET',
-        `${resume}: was trained on ${saved.state.images} other images; found ${images.files.length} whose names or ` +
-          'sizes differ',
-      );
+    const digests = await digestFiles(images.files, signal);
+    if (saved) checkImages(resume as string, saved.state, images, digests);
+    if (saved && !saved.state.digests) {
+      this.#warnings.push('the checkpoint has no digests of its images: only their names and sizes were compared');
     }
     if (images.leftOut.length > 0) {
       this.#warnings.push(`left out, since there is no train/good in it: ${images.leftOut.join(', ')}`);
@@ -164,7 +170,8 @@ export class Trainer {
     const engine = JSON.stringify({ device, threads, precision, backbone });
     const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
     const { fingerprint, files } = images;
-    const state = saved?.state ?? { step: 0, elapsedMs: 0, fingerprint, images: files.length };
+    const { step, elapsedMs } = saved?.state ?? { step: 0, elapsedMs: 0 };
+    const state: CheckpointState = { step, elapsedMs, fingerprint, images: files.length, digests };
     let log: MetricsLog | undefined;
     try {
       await callNative(signal, (token) => native.open(token)).catch((error: unknown) => {

@@ -1,13 +1,17 @@
 // Errors as clients see them: JSON of { code, message } with a fitting status.
+import { STATUS_CODES } from 'node:http';
 
 const statuses = {
   ERR_REQUEST: 400,
+  ERR_TOKEN: 401,
   ERR_FORBIDDEN: 403,
   ERR_NOT_FOUND: 404,
+  ERR_TIMEOUT: 408,
   ERR_TOO_LARGE: 413,
   ERR_MEDIA_TYPE: 415,
   ERR_IMAGE: 422,
   ERR_OPTION: 422,
+  ERR_LIMIT: 429,
   ERR_ABORTED: 499, // nobody reads it
   ERR_BUSY: 503,
   ERR_CLOSING: 503,
@@ -21,6 +25,22 @@ export class ServiceError extends Error {
     this.code = code;
   }
 }
+
+/** An option with which the service does not start. */
+export class StartError extends Error {
+  constructor(option, message) {
+    super(`${option}: ${message}`);
+    Object.assign(this, { option, reason: message });
+  }
+}
+
+/** Of every answer: it is kept nowhere, taken for nothing else, shown in no other page, and loads nothing. */
+export const safeHeaders = {
+  'x-content-type-options': 'nosniff',
+  'cache-control': 'no-store',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+};
 
 /** Limits of the multipart parser that are no matter of bytes. */
 const formLimits = {
@@ -50,6 +70,36 @@ export function answerError(error, request, reply) {
   const { code, message } = publicError(error);
   const status = statuses[code] ?? 500;
   if (status === 500) request.log.error(error);
-  if (status === 503) reply.header('retry-after', '1');
+  if (status === 503 || status === 429) reply.header('retry-after', '1');
+  if (status === 401) reply.header('www-authenticate', 'Bearer');
   reply.code(status).type('application/json').send({ code, message });
+}
+
+/** Answers where there is no request to answer to, and closes the connection. */
+export function answerRaw(socket, status, code, message) {
+  const body = JSON.stringify({ code, message });
+  const headers = {
+    ...safeHeaders,
+    'content-type': 'application/json; charset=utf-8',
+    'content-length': Buffer.byteLength(body),
+    connection: 'close',
+    ...((status === 503 || status === 429) && { 'retry-after': '1' }),
+  };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  if (socket.writable) socket.write(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`);
+  socket.destroySoon();
+}
+
+/** What Node's parser refuses, before there is a request. */
+export function answerParserError(error, socket) {
+  if (error.code === 'ECONNRESET' || socket.destroyed) return;
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    answerRaw(socket, 408, 'ERR_TIMEOUT', 'the request did not arrive in time');
+  } else if (error.code === 'HPE_HEADER_OVERFLOW') {
+    answerRaw(socket, 431, 'ERR_REQUEST', 'the head of the request is larger than 16 kB');
+  } else if (error.code === 'HPE_CHUNK_EXTENSIONS_OVERFLOW') {
+    answerRaw(socket, 413, 'ERR_TOO_LARGE', 'the extensions of a chunk are larger than 16 kB');
+  } else {
+    answerRaw(socket, 400, 'ERR_REQUEST', `the request cannot be read: ${error.reason ?? error.message}`);
+  }
 }

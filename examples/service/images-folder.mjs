@@ -1,5 +1,5 @@
 // Images that clients name by path, below a folder that the operator has opened to them.
-import { open, realpath } from 'node:fs/promises';
+import { constants, open, realpath } from 'node:fs/promises';
 import path from 'node:path';
 import { ServiceError } from './errors.mjs';
 
@@ -9,8 +9,8 @@ function isBelow(folder, file) {
   return way !== '' && way !== '..' && !way.startsWith(`..${path.sep}`) && !path.isAbsolute(way);
 }
 
-/** The bytes of an image below the folder. No message says where the folder is. */
-export async function readImageFile(folder, given, maxBytes) {
+/** The bytes of an image below the folder, which count in the lease. No message says where the folder is. */
+export async function readImageFile(folder, given, maxBytes, lease) {
   if (folder === undefined) {
     throw new ServiceError('ERR_FORBIDDEN', 'images by path are refused unless the service is started with --images');
   }
@@ -26,7 +26,9 @@ export async function readImageFile(folder, given, maxBytes) {
     throw missing;
   });
   if (!isBelow(root, file)) throw outside;
-  const handle = await open(file).catch(() => {
+  // Opening never waits, for the writer of a pipe say; what was opened is then looked at.
+  const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0) | (constants.O_NOCTTY ?? 0);
+  const handle = await open(file, flags).catch(() => {
     throw missing;
   });
   try {
@@ -35,6 +37,7 @@ export async function readImageFile(folder, given, maxBytes) {
     if (found.size > maxBytes) {
       throw new ServiceError('ERR_TOO_LARGE', `expected at most ${maxBytes} bytes, got ${found.size}`);
     }
+    lease.grow(found.size);
     return await handle.readFile();
   } finally {
     await handle.close();

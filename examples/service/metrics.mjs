@@ -8,14 +8,14 @@ export function verdictOf({ anomalous }) {
   return anomalous === null ? 'none' : anomalous ? 'anomalous' : 'good';
 }
 
-export function createMetrics(detector) {
+export function createMetrics(detector, { connections, limits }) {
   const registers = [new Registry()];
   const [registry] = registers;
   collectDefaultMetrics({ register: registry });
 
   const requests = new Counter({
     name: 'ddad_http_requests_total',
-    help: 'Requests by status; 499 where the client went away first',
+    help: 'Requests by status; 499 where the client went away first, or was given up because it stood still',
     labelNames: ['method', 'route', 'status'],
     registers,
   });
@@ -45,6 +45,20 @@ export function createMetrics(detector) {
     });
   gauge('ddad_queue_length', 'Images that wait for the engine', ({ queued }) => queued);
   gauge('ddad_running', 'Images that the engine works on', ({ running }) => running);
+
+  gauge('ddad_http_connections', 'Connections that are open', () => connections.open);
+  gauge('ddad_upload_bytes', 'Images in memory, encoded: those on their way in, waiting or on their way out', () => {
+    return limits.uploads.used;
+  });
+  new Counter({
+    name: 'ddad_http_connections_closed_total',
+    help: 'Connections that were closed for want of room',
+    registers,
+    collect() {
+      this.reset();
+      this.inc(connections.refused);
+    },
+  });
 
   const counts = (name, help, label, read) =>
     new Counter({

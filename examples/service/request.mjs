@@ -1,6 +1,7 @@
 // What a request to score asks for: an image by upload or by path, and options.
 import { ServiceError } from './errors.mjs';
 import { readImageFile } from './images-folder.mjs';
+import { collect } from './upload.mjs';
 
 function refuse(message) {
   throw new ServiceError('ERR_REQUEST', message);
@@ -22,6 +23,10 @@ function formError(error) {
   refuse(`the form cannot be read: ${error.message}`);
 }
 
+/** How long a body says that it is. */
+export const announced = ({ headers: { 'content-length': length } }) =>
+  length === undefined ? length : Number(length);
+
 async function* partsOf(request) {
   try {
     yield* request.parts();
@@ -30,14 +35,14 @@ async function* partsOf(request) {
   }
 }
 
-async function readForm(request) {
+async function readForm(request, { maxUpload, lease }) {
   const fields = {};
   let image;
   for await (const part of partsOf(request)) {
     const { fieldname: name } = part;
     if (part.type === 'file') {
       if (name === 'image') {
-        image = await part.toBuffer().catch(formError);
+        image = await collect(part.file, lease, maxUpload, announced(request)).catch(formError);
       } else {
         part.file.resume(); // the rest of the request is behind it
         refuse(`expected the file in the field "image", got it in "${name}"`);
@@ -53,17 +58,17 @@ async function readForm(request) {
   return { image, ...optionsOf({ ...request.query, ...fields }) };
 }
 
-async function readJson(request, { images, maxUpload }) {
+async function readJson(request, { images, maxUpload, lease }) {
   const { body, query } = request;
   if (body === null || typeof body !== 'object' || Array.isArray(body)) refuse('expected a JSON object with a "path"');
   const { path, ...fields } = body;
   const options = optionsOf({ ...query, ...fields });
-  return { image: await readImageFile(images, path, maxUpload), ...options };
+  return { image: await readImageFile(images, path, maxUpload, lease), ...options };
 }
 
-/** Resolves to { image, product, threshold }, the image encoded. */
+/** Resolves to { image, product, threshold }, the image encoded; its bytes count in `limits.lease`. */
 export async function readRequest(request, limits) {
-  if (request.isMultipart()) return readForm(request);
+  if (request.isMultipart()) return readForm(request, limits);
   if (Buffer.isBuffer(request.body)) return { image: request.body, ...optionsOf(request.query) };
   if (request.body === undefined) throw new ServiceError('ERR_MEDIA_TYPE', 'expected an image, got an empty request');
   return readJson(request, limits);

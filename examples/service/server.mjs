@@ -1,4 +1,5 @@
 // node server.mjs model.safetensors [folder of images]
+// HOST, PORT, TOKEN_FILE and ALLOW_HOSTS (with commas) say where it listens, and to whom.
 import path from 'node:path';
 import { Detector } from 'ddad-native';
 import { startService } from './start.mjs';
@@ -12,6 +13,8 @@ const address = await startService(detector, {
   port: Number(process.env.PORT ?? 8080),
   model: path.basename(model),
   images,
+  tokenFile: process.env.TOKEN_FILE,
+  allowHosts: process.env.ALLOW_HOSTS?.split(','),
   logger: { level: 'error' },
 });
 console.error(`${model}: ready on ${address}`);

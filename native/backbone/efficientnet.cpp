@@ -8,12 +8,11 @@
 namespace ddad {
 namespace {
 
-// The first five of the family's seven stages, those up to stride 16; the widths and the number of blocks of each are
-// read from the file.
-constexpr int kStages = 5;
-constexpr int kStageStride[kStages] = {1, 2, 2, 2, 1};
-constexpr int kStageKernel[kStages] = {3, 3, 5, 3, 5};
-constexpr bool kTapAfter[kStages] = {true, true, true, false, true};
+// The family's seven stages; the widths and the number of blocks of each are read from the file.
+constexpr int kStages = 7;
+constexpr int kStageStride[kStages] = {1, 2, 2, 2, 1, 2, 1};
+constexpr int kStageKernel[kStages] = {3, 3, 5, 3, 5, 5, 3};
+constexpr bool kTapAfter[kStages] = {true, true, true, false, true, false, true};
 
 class Builder {
  public:
@@ -29,6 +28,7 @@ class Builder {
     TensorId h = conv({dict_.stem, dict_.stemNorm, "_conv_stem"}, net_.input, 3, 2, net_.style.activation);
     for (size_t i = 0; i < dict_.blocks.size(); ++i) {
       const int stage = dict_.blocks[i].stage;
+      if (stage >= kStages) break;
       const auto startsStage = [&](size_t block) {
         return block == 0 || block == dict_.blocks.size() || dict_.blocks[block].stage != dict_.blocks[block - 1].stage;
       };
@@ -138,6 +138,12 @@ class Builder {
 };
 
 }  // namespace
+
+int64_t deepestStride(const TensorSource& file, const std::string& prefix) {
+  const StateDict dict = findStateDict(file, prefix);
+  const int last = dict.blocks.empty() ? -1 : dict.blocks.back().stage;
+  return last >= kStages - 1 ? 32 : last >= 4 ? 16 : last >= 2 ? 8 : last >= 1 ? 4 : 2;
+}
 
 Backbone loadBackbone(const TensorSource& file, const std::string& prefix, int64_t maxStride) {
   return Builder(file, prefix, maxStride).build();

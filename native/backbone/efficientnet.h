@@ -12,7 +12,7 @@
 namespace ddad {
 
 /// A backbone with its batch norms folded into the convolutions. Input: [n, H, W, 3] in the range that the caller
-/// chooses; taps: the last block of the stages at stride 2, 4, 8 and 16. Its layers carry the names of
+/// chooses; taps: the last block of the stages at stride 2, 4, 8, 16 and 32. Its layers carry the names of
 /// efficientnet_pytorch, whatever names the file has.
 struct Backbone {
   struct Tap {
@@ -27,6 +27,9 @@ struct Backbone {
   AlignedBuffer parameters;
   BackboneStyle style;
 };
+
+/// The stride of the deepest tap that the blocks of a file make. Throws ERR_MODEL_FORMAT.
+int64_t deepestStride(const TensorSource& file, const std::string& prefix = "");
 
 /// Reads the weights in the names of efficientnet_pytorch or of timm, each after `prefix` (the depth, the widths and
 /// whether blocks have squeeze-excite are those of the file, the rest is readStyle's), up to the tap at `maxStride`;

@@ -50,6 +50,10 @@ FeatureConfig FeatureConfig::fromJson(const nlohmann::json& config) {
                                   (list == features->end() ? "nothing" : list->dump().substr(0, 80)));
   c.scale = integerField(*features, "scale", 1, 4, 1);
   c.weight = numberField(*features, "weight", 0, 1e6, 1);
+  c.depth = integerField(*features, "depth", 2, 32, c.strides.back());
+  if ((c.depth & (c.depth - 1)) != 0 || c.depth < c.strides.back())
+    throw Error("ERR_CONFIG", "features.depth: expected a stride of the backbone's taps, " +
+                                  std::to_string(c.strides.back()) + " to 32, got " + std::to_string(c.depth));
   return c;
 }
 
@@ -57,7 +61,7 @@ FeatureSource openFeatures(const TensorSource& file, const std::string& prefix, 
   const std::vector<int64_t>& strides = config.strides;
   FeatureSource source;
   source.scale = config.scale;
-  source.backbone = loadBackbone(file, prefix, strides.back());
+  source.backbone = loadBackbone(file, prefix, std::max(strides.back(), config.depth));
   source.block.values = std::move(source.backbone.parameters);
   int64_t channels = 0;
   for (const Backbone::Tap& tap : source.backbone.taps)

@@ -23,7 +23,7 @@ struct FeatureSource {
 
   int64_t channels() const { return static_cast<int64_t>(mean.size()); }
   /// Heights and widths of the image that the backbone sees must be multiples of it.
-  int64_t unit() const { return int64_t{1} << taps.back().level; }
+  int64_t unit() const { return int64_t{1} << backbone.taps.back().level; }
   /// Stride of the grid in that image; it is 4 in what the UNet sees.
   int64_t gridStride() const { return 4 * scale; }
 };
@@ -32,6 +32,7 @@ struct FeatureSource {
 struct FeatureConfig {
   std::vector<int64_t> strides;  // of the backbone's taps; empty where the model has no features
   int64_t scale = 1;
+  int64_t depth = 0;  // stride of the deepest tap that the backbone has, `strides` and evidence take theirs from those
   double weight = 1;  // of L_f in the loss
 
   explicit operator bool() const { return !strides.empty(); }
@@ -72,6 +73,7 @@ class FeatureExtractor {
   /// the standard deviation.
   void run(const float* images, int64_t channels, float* out, const Cancel& cancel);
   Plan& plan() { return plan_; }
+  const FeatureSource& source() const { return source_; }
   int64_t positions() const { return (height_ / source_.gridStride()) * (width_ / source_.gridStride()); }
 
  private:

@@ -75,7 +75,8 @@ Napi::Value backboneTaps(const Napi::CallbackInfo& call) {
     CancelToken& token = expectToken(call[1], "backboneTaps: token");
     EnvData::of(call.Env()).submit(deferred, nullptr, &token, [path = std::move(path)](const Cancel&) -> ToValue {
       auto taps = nlohmann::json::array();
-      const Backbone net = loadBackbone(*openTensorSource(path));
+      const auto file = openTensorSource(path);
+      const Backbone net = loadBackbone(*file, "", deepestStride(*file));
       for (const Backbone::Tap& tap : net.taps)
         taps.push_back({{"stride", int64_t{1} << tap.level}, {"channels", tap.channels}});
       return [text = toText(taps)](Napi::Env env) { return Napi::String::New(env, text); };

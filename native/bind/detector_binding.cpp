@@ -12,6 +12,7 @@
 #include "bind/cancel_token.h"
 #include "bind/images.h"
 #include "device/device.h"
+#include "score/model_file.h"
 #include "tensor/error.h"
 
 namespace ddad::bind {
@@ -92,7 +93,13 @@ Napi::Value toObject(Napi::Env env, const ScoreResult& result, const Maps& maps)
   object.Set("rgb", result.rgb.elements == 0 ? env.Null() : toObject(env, result.rgb));
   object.Set("feature", maps.hasFeatures ? toObject(env, result.feature) : env.Null());
   object.Set("memory", result.memory.elements == 0 ? env.Null() : toObject(env, result.memory));
+  auto banks = Napi::Array::New(env, result.banks.size());
+  for (size_t i = 0; i < result.banks.size(); ++i) banks.Set(static_cast<uint32_t>(i), toObject(env, result.banks[i]));
+  object.Set("banks", banks);
+  object.Set("evidence", result.evidence.empty() ? env.Null() : toArray(env, result.evidence));
   object.Set("residuals", toFloats(env, result.residuals));
+  object.Set("evidenceRows", toFloats(env, result.evidenceRows));
+  object.Set("evidenceStatistics", toFloats(env, result.evidenceStatistics));
   return object;
 }
 
@@ -143,7 +150,8 @@ Napi::Function NativeDetector::define(Napi::Env env) {
   return DefineClass(
       env, "NativeDetector",
       {InstanceMethod<&NativeDetector::config>("config"), InstanceMethod<&NativeDetector::setConfig>("setConfig"),
-       InstanceMethod<&NativeDetector::setMemory>("setMemory"), InstanceMethod<&NativeDetector::score>("score"),
+       InstanceMethod<&NativeDetector::setMemory>("setMemory"),
+       InstanceMethod<&NativeDetector::setEvidence>("setEvidence"), InstanceMethod<&NativeDetector::score>("score"),
        InstanceMethod<&NativeDetector::scoreBatch>("scoreBatch"), InstanceMethod<&NativeDetector::save>("save"),
        InstanceMethod<&NativeDetector::beginGaussian>("beginGaussian"),
        InstanceMethod<&NativeDetector::observeGaussian>("observeGaussian"),
@@ -220,6 +228,24 @@ Napi::Value NativeDetector::setMemory(const Napi::CallbackInfo& info) {
         .submit(deferred, resource_, nullptr,
                 [self = resource_, label, count, residuals = std::move(residuals)](const Cancel&) -> ToValue {
                   self->scorer->setMemory(label, residuals, count);
+                  self->publish();
+                  return toUndefined;
+                });
+  });
+}
+
+Napi::Value NativeDetector::setEvidence(const Napi::CallbackInfo& info) {
+  return callAsync(info.Env(), [&](napi_deferred deferred) {
+    const int label = expectInteger(info[0], "setEvidence: label", 0, INT_MAX);
+    std::vector<float> rows = expectTypedArray(info[1], "setEvidence: rows", {napi_float32_array}).copy<float>();
+    std::vector<float> images = expectTypedArray(info[2], "setEvidence: images", {napi_float32_array}).copy<float>();
+    const int keep = expectInteger(info[3], "setEvidence: keep", 1, kMaxResiduals);
+    CancelToken& token = expectToken(info[4], "setEvidence: token");
+    EnvData::of(info.Env())
+        .submit(deferred, resource_, &token,
+                [self = resource_, label, keep, rows = std::move(rows),
+                 images = std::move(images)](const Cancel& cancel) -> ToValue {
+                  self->scorer->setEvidence(label, rows, images, keep, cancel);
                   self->publish();
                   return toUndefined;
                 });

@@ -50,6 +50,7 @@ class NativeDetector : public Napi::ObjectWrap<NativeDetector> {
   Napi::Value config(const Napi::CallbackInfo& info);
   Napi::Value setConfig(const Napi::CallbackInfo& info);
   Napi::Value setMemory(const Napi::CallbackInfo& info);
+  Napi::Value setEvidence(const Napi::CallbackInfo& info);
   Napi::Value score(const Napi::CallbackInfo& info);
   Napi::Value scoreBatch(const Napi::CallbackInfo& info);
   Napi::Value beginGaussian(const Napi::CallbackInfo& info);

@@ -29,8 +29,8 @@ namespace {
 }  // namespace
 
 MappedFile::MappedFile(const std::string& path) {
-  // Without O_NONBLOCK opening a pipe would wait for a writer.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  // Without O_NONBLOCK opening a pipe would wait for a writer, without O_NOCTTY a terminal could become ours.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) failRead(path, std::strerror(errno));
   struct stat status{};
   if (::fstat(fd, &status) != 0) closeAndFail(fd, path, std::strerror(errno));

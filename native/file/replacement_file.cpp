@@ -25,6 +25,19 @@ std::string folderOf(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+/// Begins a temporary name beside `path`, as src/leftovers.ts knows it: the next run removes what a killed one left.
+std::string temporaryStem(const std::string& path) {
+  const size_t slash = path.find_last_of('/');
+  const size_t begin = slash == std::string::npos ? 0 : slash + 1;
+  std::string name = path.substr(begin);
+  if (name.size() > 100) {  // long names stay below the 255 bytes that file systems allow
+    size_t end = 100;
+    while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xC0) == 0x80) --end;
+    name.resize(end);
+  }
+  return path.substr(0, begin) + "." + name + ".ddad-" + std::to_string(::getpid()) + "-";
+}
+
 }  // namespace
 
 ReplacementFile::ReplacementFile(std::string path) : path_(std::move(path)) {
@@ -35,7 +48,7 @@ ReplacementFile::ReplacementFile(std::string path) : path_(std::move(path)) {
   }
   // A killed process with our number may have left its file, hence the retries.
   for (int attempt = 0; attempt < 100; ++attempt) {
-    temporary_ = path_ + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter.fetch_add(1));
+    temporary_ = temporaryStem(path_) + std::to_string(counter.fetch_add(1)) + ".tmp";
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd_ >= 0 || errno != EEXIST) break;
   }

@@ -15,14 +15,21 @@ nlohmann::json readModelConfig(const SafetensorsFile& file, std::initializer_lis
   const auto refuse = [&](const std::string& why) { throw Error("ERR_MODEL_FORMAT", file.path() + ": " + why); };
   if (text("format") != "ddad-native")
     refuse("expected a ddad-native model, got a safetensors file without that format in its metadata");
-  if (text("formatVersion") != "1")
-    refuse("expected format version 1, got \"" + text("formatVersion").substr(0, 20) + "\"");
+  if (text("formatVersion") != "1" && text("formatVersion") != "2")
+    refuse("expected format version 1 or 2, got \"" + text("formatVersion").substr(0, 20) + "\"");
   const std::string kind = text("kind");
   if (std::none_of(kinds.begin(), kinds.end(), [&](const char* wanted) { return kind == wanted; }))
     refuse("expected a model, got a " + kind.substr(0, 20));
   nlohmann::json config = parseJson(text("config"));
   if (!config.is_object()) refuse("expected a configuration in the metadata");
   return config;
+}
+
+const char* formatVersion(const nlohmann::json& config) {
+  const auto score = config.find("score");
+  const bool evidence = score != config.end() && score->is_object() && score->contains("evidence") &&
+                        !score->at("evidence").is_null();
+  return evidence ? "2" : "1";
 }
 
 std::vector<ScoreConfig> readScoreConfigs(const nlohmann::json& json) {

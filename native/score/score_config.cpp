@@ -130,6 +130,11 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
     throw Error("ERR_CONFIG", "score.normalization: expected calibration, per-image or none, got " + normalization);
   }
 
+  c.evidence = EvidenceConfig::fromJson(config, c.features);
+  if (c.kind != ScoreKind::kEnsemble) c.evidence = EvidenceConfig();  // another kind is judged by itself alone
+  if (c.evidence && c.normalization == Normalization::kPerImage)
+    throw Error("ERR_CONFIG", "score.evidence: expected null with normalization per-image");
+
   c.smoothing = numberField(score, "smoothing", 0, 100, 0);
   c.seed = static_cast<uint64_t>(integerField(score, "seed", 0, int64_t{1} << 53, 0));
   const auto top = score.find("topPixels");
@@ -149,7 +154,7 @@ ScoreConfig ScoreConfig::fromJson(const json& config) {
 
 MapSource ScoreConfig::source() const {
   if (kind == ScoreKind::kFeature) return MapSource::kFeature;
-  if (kind == ScoreKind::kPadim) return MapSource::kBoth;
+  if (kind == ScoreKind::kPadim || evidence) return MapSource::kBoth;
   if (kind != ScoreKind::kEnsemble || !features) return MapSource::kPixel;
   if (normalization == Normalization::kPerImage) return MapSource::kBoth;
   return alpha == 1 ? MapSource::kPixel : alpha == 0 ? MapSource::kFeature : MapSource::kBoth;

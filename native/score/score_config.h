@@ -6,6 +6,7 @@
 #include "backbone/features.h"
 #include "nlohmann/json_fwd.hpp"
 #include "noise/schedule.h"
+#include "score/evidence_config.h"
 #include "unet/config.h"
 
 namespace ddad {
@@ -41,6 +42,7 @@ struct ScoreConfig {
   double memoryMean = 0, memoryStd = 1;         // of that distance on good images
   int64_t gridWidth = 0, gridHeight = 0;        // of the two below; 0 where places are not told apart
   PositionGrid pixelGrid, featureGrid;          // of shat and shat^f, averaged over the scales
+  EvidenceConfig evidence;                      // what an image is judged by beside the ensemble
   double alpha = 1;                             // weight of the pixel-level score; the feature-level score has the rest
   double smoothing = 0;   // standard deviation of a Gaussian over the map, in pixels of the network's resolution
   int64_t topCount = 64;  // largest pixels averaged into the image score; 0: topShare of them

@@ -43,11 +43,17 @@ struct ScoreLane::Gathered {
         pixel(request.width, request.height, config.overlap),
         feature(config.features ? request.width : 0, request.height, config.overlap),
         distance(config.remembers ? request.width : 0, request.height, config.overlap),
-        padim(config.kind == ScoreKind::kPadim ? request.width : 0, request.height, config.overlap) {}
+        padim(config.kind == ScoreKind::kPadim ? request.width : 0, request.height, config.overlap),
+        evidence(config.evidence.mapMean.empty() ? 0 : request.width, request.height, config.overlap),
+        banks(config.evidence.banks.size()),
+        largest(config.evidence.banks.size(), 0.0f) {}
 
   std::vector<Pooled> pixelScales, rgbScales, featureScales;
   Pooled distances;
-  Mosaic pixel, feature, distance, padim;
+  Mosaic pixel, feature, distance, padim, evidence;
+  std::vector<Pooled> banks;    // distances to each bank of the evidence
+  std::vector<float> largest;   // of them
+  double image = 0;             // distance of the whole image
 };
 
 ScoreLane::ScoreLane(std::shared_ptr<const Device> device, ScoreModel& model, const ScoreMemory* packed)
@@ -140,6 +146,74 @@ void ScoreLane::gather(ScorePass& pass, const Tile& tile, const ScoreRequest& re
   all.distance.add(tile, map.data(), pass.imageWidth());
 }
 
+void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreRequest& request, const Cancel& cancel,
+                               Gathered& all, ScoreResult& result) const {
+  const EvidenceConfig& config = model_.config(request.label).evidence;
+  const FeatureEvidence* known = model_.evidence(request.label);
+  if (!config || (!known && !request.residuals)) return;
+  const EvidenceLayout layout(*model_.features());
+  const EvidenceTile own(*device_, pass.extractor(), layout);
+  const int64_t rows = std::min(own.rows, (tile.height + 7) / 8), columns = std::min(own.columns, (tile.width + 7) / 8);
+  const int64_t channels = layout.channels;
+  if (request.residuals) {
+    for (int64_t y = 0; y < rows; ++y) {
+      const float* row = own.features.data() + y * own.columns * channels;
+      result.evidenceRows.insert(result.evidenceRows.end(), row, row + columns * channels);
+    }
+    result.evidenceStatistics.insert(result.evidenceStatistics.end(), own.statistics.begin(), own.statistics.end());
+  }
+  if (!known) return;
+  const int64_t cells = own.rows * own.columns;
+  std::vector<float> distances(static_cast<size_t>(cells)), sum(static_cast<size_t>(cells), 0.0f), query;
+  for (size_t bank = 0; bank < config.banks.size(); ++bank) {
+    const auto [first, size] = layout.range(config.banks[bank]);
+    query.resize(static_cast<size_t>(cells * size));
+    for (int64_t p = 0; p < cells; ++p)
+      for (int64_t c = 0; c < size; ++c) {
+        const auto at = static_cast<size_t>(first + c);
+        query[static_cast<size_t>(p * size + c)] =
+            (own.features[static_cast<size_t>(p * channels) + at] - known->mean[at]) / known->std[at];
+      }
+    known->banks[bank].nearest(*device_, query.data(), cells, distances.data(), cancel);
+    all.banks[bank].add(distances.data(), rows, columns, own.columns);
+    for (int64_t y = 0; y < rows; ++y)
+      for (int64_t x = 0; x < columns; ++x)
+        all.largest[bank] = std::max(all.largest[bank], distances[static_cast<size_t>(y * own.columns + x)]);
+    if (config.mapMean.empty()) continue;
+    const auto share = 1.0 / (config.mapStd[bank] * static_cast<double>(config.banks.size()));
+    for (size_t p = 0; p < sum.size(); ++p)
+      sum[p] += static_cast<float>((static_cast<double>(distances[p]) - config.mapMean[bank]) * share);
+  }
+  if (config.image) all.image = known->image.distance(own.statistics);
+  if (config.mapMean.empty()) return;
+  std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));
+  resizeBilinear(device_->threads(), sum.data(), own.columns, own.rows, map.data(), pass.imageWidth(),
+                 pass.imageHeight());
+  all.evidence.add(tile, map.data(), pass.imageWidth());
+}
+
+void ScoreLane::judge(const ScoreRequest& request, Gathered& all, ScoreResult& result) const {
+  const ScoreConfig& config = model_.config(request.label);
+  const int64_t top = config.topCount > 0
+                          ? config.topCount
+                          : static_cast<int64_t>(std::lround(config.topShare * static_cast<double>(result.map.size())));
+  result.score = meanOfLargest(result.map, top);
+  const EvidenceConfig& evidence = config.evidence;
+  if (!evidence || !model_.evidence(request.label)) return;
+  const auto logarithm = [](double distance) { return std::log(std::max(distance, 1e-9)); };
+  result.evidence.push_back(result.score);
+  for (const size_t bank : evidence.judges()) result.evidence.push_back(logarithm(static_cast<double>(all.largest[bank])));
+  if (!evidence.judges().empty()) result.evidence.push_back(logarithm(all.banks[evidence.judges().back()].mean));
+  if (evidence.image) result.evidence.push_back(logarithm(all.image));
+  if (!evidence.mean.empty()) result.score = combineEvidence(evidence, result.evidence);
+  if (!std::isfinite(result.score)) throw Error("ERR_NUMERIC", "the score of an image is not finite");
+  if (evidence.mapMean.empty()) return;
+  std::vector<float> map = all.evidence.take();
+  gaussianBlur(device_->threads(), map, request.width, request.height, config.smoothing);
+  const float share = 1.0f / static_cast<float>(1 + evidence.banks.size());  // the ensemble counts like a bank
+  for (size_t p = 0; p < map.size(); ++p) result.map[p] += (1 - share) * (map[p] - result.map[p]);
+}
+
 void ScoreLane::preparePadim(const Tile& tile, const FeatureGaussian* gaussian) {
   if (!gaussian) throw Error("ERR_CONFIG", "score.kind: padim: the model has no Gaussian of good features");
   if (!padim_ || !padim_->fits(tile))
@@ -202,17 +276,17 @@ ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) 
     const auto sample = static_cast<uint32_t>(i);
     pass.run(&sample, cancel);
     gather(pass, tile, request, memory, cancel, all, result);
+    if (config.evidence) gatherEvidence(pass, tile, request, cancel, all, result);
     if (config.kind == ScoreKind::kPadim) gatherPadim(tile, request, cancel, all);
   }
   combine(request, all, result);
-  const int64_t top = config.topCount > 0
-                          ? config.topCount
-                          : static_cast<int64_t>(std::lround(config.topShare * static_cast<double>(result.map.size())));
-  result.score = meanOfLargest(result.map, top);
+  judge(request, all, result);
   result.pixel = statisticsOf(all.pixelScales);
   result.rgb = statisticsOf(all.rgbScales);
   result.feature = statisticsOf(all.featureScales);
   if (memory) result.memory = statisticsOf({all.distances});
+  if (model_.evidence(request.label))
+    for (const Pooled& bank : all.banks) result.banks.push_back(statisticsOf({bank}));
   result.width = request.outWidth > 0 ? request.outWidth : request.width;
   result.height = request.outHeight > 0 ? request.outHeight : request.height;
   deliver(request, result.map, request.map, result);

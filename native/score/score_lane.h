@@ -40,11 +40,16 @@ class ScoreLane {
   /// Adds what a pass found in a tile.
   void gather(ScorePass& pass, const Tile& tile, const ScoreRequest& request, const ResidualMemory* memory,
               const Cancel& cancel, Gathered& all, ScoreResult& result) const;
+  /// Adds what the features of a tile tell beside the residuals.
+  void gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreRequest& request, const Cancel& cancel,
+                      Gathered& all, ScoreResult& result) const;
   void preparePadim(const Tile& tile, const FeatureGaussian* gaussian);
   /// Adds how far the features of a tile are from their Gaussian.
   void gatherPadim(const Tile& tile, const ScoreRequest& request, const Cancel& cancel, Gathered& all);
   /// The maps of the whole image, normalised, smoothed and combined.
   void combine(const ScoreRequest& request, Gathered& all, ScoreResult& result) const;
+  /// What the score is made of; the map gains the distances of the evidence.
+  void judge(const ScoreRequest& request, Gathered& all, ScoreResult& result) const;
   /// Brings a map to the size of the result, and to where it is wanted.
   void deliver(const ScoreRequest& request, std::vector<float>& map, float* to, const ScoreResult& result) const;
   /// Minus the mean, over the standard deviation of good images at each place, where the model tells places apart.

@@ -12,6 +12,22 @@
 namespace ddad {
 namespace {
 
+std::string evidenceName(size_t label, const std::string& part) {
+  return "evidence." + std::to_string(label) + "." + part;
+}
+
+/// A tensor [rows, columns] of the file; `rows` or `columns` 0: as many as it has. Throws ERR_MODEL_FORMAT.
+std::vector<float> readMatrix(const SafetensorsFile& file, const std::string& name, int64_t rows, int64_t columns) {
+  const TensorEntry* entry = file.find(name);
+  if (!entry || entry->shape.size() != 2 || entry->shape[0] < 1 || (rows > 0 && entry->shape[0] != rows) ||
+      entry->shape[1] != columns)
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": " + name + ": expected a matrix of " + std::to_string(columns) +
+                                        " columns");
+  std::vector<float> values(static_cast<size_t>(entry->count()));
+  file.readFloats(name, entry->shape, values.data());
+  return values;
+}
+
 std::string gaussianName(size_t label, const char* part) { return "padim." + std::to_string(label) + "." + part; }
 
 /// `padim` of a configuration, which says what the Gaussians are over; no channels where there are none.
@@ -73,6 +89,7 @@ std::unique_ptr<ScoreModel> ScoreModel::load(const std::string& path) {
   if (config.features) model->setFeatures(readFeatures(file, config.features));
   model->readMemories(file);
   model->readGaussians(file);
+  model->readEvidence(file);
   return model;
 }
 
@@ -80,12 +97,28 @@ void ScoreModel::save(const std::string& path, const nlohmann::json& config) con
   std::vector<TensorToWrite> tensors;
   appendParameters(net_.graph, "", parameters_.values.data(), tensors);
   std::map<std::string, std::string> metadata = {
-      {"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}};
+      {"format", "ddad-native"}, {"formatVersion", formatVersion(config)}, {"kind", "model"}, {"config", config.dump()}};
   if (features_) appendFeatures(*features_, tensors, metadata);
   for (size_t label = 0; label < memories_.size(); ++label) {
     const ResidualMemory& m = memories_[label];
     if (m.count() > 0)
       tensors.push_back({memoryName(static_cast<int>(label)), DType::kF32, {m.count(), m.channels()}, m.rows()});
+  }
+  for (size_t label = 0; label < evidence_.size(); ++label) {
+    const FeatureEvidence& e = evidence_[label];
+    if (e.banks.empty()) continue;
+    const auto add = [&](const std::string& part, int64_t rows, int64_t columns, const float* values) {
+      tensors.push_back({evidenceName(label, part), DType::kF32, {rows, columns}, values});
+    };
+    const auto channels = static_cast<int64_t>(e.mean.size()), image = e.image.size();
+    add("mean", 1, channels, e.mean.data());
+    add("std", 1, channels, e.std.data());
+    for (size_t bank = 0; bank < e.banks.size(); ++bank)
+      add("bank" + std::to_string(bank), e.banks[bank].count(), e.banks[bank].channels(), e.banks[bank].rows());
+    if (image == 0) continue;
+    add("image_mean", 1, image, e.image.mean.data());
+    add("image_std", 1, image, e.image.std.data());
+    add("image_whitening", image, image, e.image.whitening.data());
   }
   for (size_t label = 0; label < gaussians_.size(); ++label) {
     if (!gaussians_[label]) continue;
@@ -102,7 +135,7 @@ void ScoreModel::setConfig(const nlohmann::json& json) {
   const FeatureConfig &before = config().features, &after = next[0].features;
   if (json.at("unet") != json_.at("unet"))
     throw Error("ERR_CONFIG", "unet: expected the network that the model has; its structure cannot change");
-  if (after.strides != before.strides || after.scale != before.scale)
+  if (after.strides != before.strides || after.scale != before.scale || after.depth != before.depth)
     throw Error("ERR_CONFIG", "features: expected the taps and the scale that the model has; they cannot change");
   configs_ = std::move(next);
   json_ = json;
@@ -127,6 +160,52 @@ void ScoreModel::setMemory(int label, ResidualMemory memory) {
   const auto at = static_cast<size_t>(label);
   if (memories_.size() <= at) memories_.resize(at + 1);
   memories_[at] = std::move(memory);
+}
+
+void ScoreModel::setEvidence(int label, FeatureEvidence evidence) {
+  checkLabel(label);
+  const auto at = static_cast<size_t>(std::max(label, 0));
+  if (evidence_.size() <= at) evidence_.resize(at + 1);
+  evidence_[at] = std::move(evidence);
+}
+
+const FeatureEvidence* ScoreModel::evidence(int label) const {
+  const auto at = static_cast<size_t>(std::max(label, 0));
+  return at < evidence_.size() && !evidence_[at].banks.empty() ? &evidence_[at] : nullptr;
+}
+
+void ScoreModel::readEvidence(const SafetensorsFile& file) {
+  if (!features_) return;
+  const EvidenceLayout layout(*features_);
+  for (int label = 0; label < labels(); ++label) {
+    const EvidenceConfig& config = this->config(label).evidence;
+    if (!config) continue;
+    const auto name = [&](const std::string& part) { return evidenceName(static_cast<size_t>(label), part); };
+    FeatureEvidence evidence;
+    evidence.mean = readMatrix(file, name("mean"), 1, layout.channels);
+    evidence.std = readMatrix(file, name("std"), 1, layout.channels);
+    for (size_t bank = 0; bank < config.banks.size(); ++bank) {
+      const int64_t channels = layout.range(config.banks[bank]).second;
+      const std::vector<float> rows = readMatrix(file, name("bank" + std::to_string(bank)), 0, channels);
+      evidence.banks.emplace_back(rows.data(), static_cast<int64_t>(rows.size()) / channels, channels);
+    }
+    if (config.image) {
+      const int64_t size = 2 * layout.channels;
+      evidence.image.mean = readMatrix(file, name("image_mean"), 1, size);
+      evidence.image.std = readMatrix(file, name("image_std"), 1, size);
+      evidence.image.whitening = readMatrix(file, name("image_whitening"), size, size);
+    }
+    for (const std::vector<float>* stds : {&evidence.std, &evidence.image.std})
+      for (const float s : *stds)
+        if (!(s > 0)) throw Error("ERR_MODEL_FORMAT", file.path() + ": evidence: expected positive deviations");
+    setEvidence(label, std::move(evidence));
+  }
+}
+
+int64_t ScoreModel::evidenceBytes() const {
+  int64_t bytes = 0;
+  for (const FeatureEvidence& evidence : evidence_) bytes += evidence.bytes();
+  return bytes;
 }
 
 void ScoreModel::setGaussian(int label, std::shared_ptr<const FeatureGaussian> gaussian) {

@@ -9,6 +9,7 @@
 #include "file/safetensors.h"
 #include "nlohmann/json.hpp"
 #include "ops/plan.h"
+#include "score/feature_evidence.h"
 #include "score/residual_memory.h"
 #include "score/score_config.h"
 #include "unet/unet.h"
@@ -30,6 +31,7 @@ class ScoreModel {
   void setConfig(const nlohmann::json& config);
   void setFeatures(FeatureSource source);
   void setMemory(int label, ResidualMemory memory);
+  void setEvidence(int label, FeatureEvidence evidence);
   /// Those of other labels over other channels or another grid are forgotten: a model has one choice of them.
   void setGaussian(int label, std::shared_ptr<const FeatureGaussian> gaussian);
 
@@ -41,6 +43,8 @@ class ScoreModel {
   ParameterBlock& parameters() { return parameters_; }
   /// Residuals of good images of a label; null where there are none.
   const ResidualMemory* memory(int label) const;
+  /// The evidence of a label; null where it has not been fitted.
+  const FeatureEvidence* evidence(int label) const;
   /// The Gaussian of good features of a label; null where there is none.
   std::shared_ptr<const FeatureGaussian> gaussian(int label) const;
   /// Throws ERR_IMAGE where the image does not fit the network, ERR_ARGUMENT for a label that it does not know.
@@ -52,10 +56,12 @@ class ScoreModel {
   int64_t parameterBytes() const;
   int64_t memoryBytes() const;
   int64_t gaussianBytes() const;
+  int64_t evidenceBytes() const;
 
  private:
   void readMemories(const SafetensorsFile& file);
   void readGaussians(const SafetensorsFile& file);
+  void readEvidence(const SafetensorsFile& file);
 
   nlohmann::json json_;
   std::vector<ScoreConfig> configs_;  // a label each, or one for all
@@ -63,6 +69,7 @@ class ScoreModel {
   ParameterBlock parameters_;
   std::unique_ptr<FeatureSource> features_;
   std::vector<ResidualMemory> memories_;                           // a label each
+  std::vector<FeatureEvidence> evidence_;                          // likewise, without banks where there is none
   std::vector<std::shared_ptr<const FeatureGaussian>> gaussians_;  // likewise
 };
 

@@ -61,6 +61,8 @@ class ScorePass {
   }
 
   bool hasFeatures() const { return extractor_ != nullptr; }
+  /// What computed the features, whose taps hold those of the images after run.
+  FeatureExtractor& extractor() { return *extractor_; }
   int64_t gridHeight() const { return height_ / 4; }
   int64_t gridWidth() const { return width_ / 4; }
   /// After run: the feature-level score, normalised and averaged over the scales, [image height, image width].

@@ -111,6 +111,15 @@ void Scorer::setMemory(int label, const std::vector<float>& residuals, int64_t c
                                     " channels, got " + std::to_string(residuals.size()) + " values");
   impl_->model_->setMemory(label, ResidualMemory(residuals.data(), count, channels));
 }
+void Scorer::setEvidence(int label, const std::vector<float>& rows, const std::vector<float>& images, int64_t keep,
+                         const Cancel& cancel) {
+  ScoreModel& model = *impl_->model_;
+  const EvidenceConfig& config = model.config(label).evidence;
+  if (!config) throw Error("ERR_CONFIG", "score.evidence: expected a configuration with evidence, got none");
+  model.checkLabel(label);
+  model.setEvidence(label, fitEvidence(*impl_->device_, config, EvidenceLayout(*model.features()), rows, images, keep,
+                                       cancel));
+}
 std::unique_ptr<GaussianFitter> Scorer::fitGaussian(const nlohmann::json& options) {
   return std::make_unique<GaussianFitter>(impl_->device_, *impl_->model_, options);
 }
@@ -153,6 +162,7 @@ nlohmann::json Scorer::memory() const {
                           {"activations", activations},
                           {"packedWeights", packedBytes},
                           {"residualMemory", impl_->model_->memoryBytes()}};
+  if (const int64_t evidence = impl_->model_->evidenceBytes()) bytes["evidence"] = evidence;
   if (const int64_t gaussians = impl_->model_->gaussianBytes()) bytes["gaussians"] = gaussians;
   return bytes;
 }

@@ -22,7 +22,7 @@ struct ScoreRequest {
   int width = 0, height = 0, channels = 0;
   int outWidth = 0, outHeight = 0;  // size of the map; 0: the image's own
   int label = -1;                   // class of a conditional model
-  bool residuals = false;           // whether the result carries those of the features
+  bool residuals = false;           // whether the result carries those of the features, and what evidence is fitted on
   bool shareMaps = false;           // leaves out what is the same as the map (Scorer::mapSource) and has no place
   /// Where the maps of the result go, each of its size; where null, into the result itself.
   float *map = nullptr, *pixelMap = nullptr, *featureMap = nullptr;
@@ -43,8 +43,14 @@ struct ScoreResult {
   Statistics rgb;      // (x_0 - xhat0)^2, where nothing is normalised
   Statistics feature;  // the feature error on the stride-4 grid
   Statistics memory;   // the distance to the nearest known residual there, one for all scales; empty without a memory
+  std::vector<Statistics> banks;  // of the distances to each bank of the evidence, as in `memory`
+  /// What the score is made of, EvidenceConfig::names: the ensemble's score, then logarithms of distances; empty without
+  /// evidence, or before it is fitted.
+  std::vector<double> evidence;
   /// Where asked for: the residuals of the image's cells as setMemory takes them, [cells, channels].
   std::vector<float> residuals;
+  /// Likewise, where the configuration has evidence: rows and statistics as setEvidence takes them.
+  std::vector<float> evidenceRows, evidenceStatistics;
 };
 
 /// One image of a batch: what is asked, and what comes of it.
@@ -79,6 +85,9 @@ class Scorer {
   /// Residuals of good images [count, channels] for images of `label` (0 where the model has no classes), copied; the
   /// distance to the nearest of them then takes part in the feature-level score. Throws ERR_CONFIG, ERR_ARGUMENT.
   void setMemory(int label, const std::vector<float>& residuals, int64_t count);
+  /// Fits the evidence of images of `label` on features of good ones; see fitEvidence. Throws ERR_CONFIG, ERR_ARGUMENT.
+  void setEvidence(int label, const std::vector<float>& rows, const std::vector<float>& images, int64_t keep,
+                   const Cancel& cancel);
   /// Begins to fit a Gaussian of good features, see GaussianFitter; the scorer must outlive it.
   std::unique_ptr<GaussianFitter> fitGaussian(const nlohmann::json& options);
   /// Keeps what has been fitted for images of `label`; returns what the configuration is to say of it as "padim".
@@ -94,7 +103,7 @@ class Scorer {
   void scoreBatch(ScoreJob* jobs, size_t count);
   /// Writes the model with `config` as its metadata, atomically.
   void save(const std::string& path, const nlohmann::json& config) const;
-  /// {"parameters","activations","packedWeights","residualMemory"} in bytes.
+  /// {"parameters","activations","packedWeights","residualMemory"} in bytes; "evidence" and "gaussians" where there are.
   nlohmann::json memory() const;
 
  private:

@@ -24,6 +24,7 @@ enum RandomStream : uint32_t {
   kStreamSampling = 4,
   kStreamTimestepFocus = 5,
   kStreamChannels = 6,
+  kStreamProjection = 7,
 };
 
 /// Ten rounds in place: counter in, four random words out.

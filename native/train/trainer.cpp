@@ -12,6 +12,7 @@
 #include "noise/schedule.h"
 #include "ops/parameters.h"
 #include "ops/plan.h"
+#include "score/model_file.h"
 #include "tensor/philox.h"
 #include "train/feature_cache.h"
 #include "train/memory_estimate.h"
@@ -155,7 +156,7 @@ class TrainerImpl {
     appendParameters(net_.graph, "adam_m.", m.of(plan_->parameters(), m_), tensors);
     appendParameters(net_.graph, "adam_v.", v.of(plan_->parameters(), v_), tensors);
     std::map<std::string, std::string> texts = {{"format", "ddad-native"},
-                                                {"formatVersion", "1"},
+                                                {"formatVersion", formatVersion(metadata)},
                                                 {"kind", "checkpoint"},
                                                 {"step", std::to_string(steps_)},
                                                 {"config", metadata.dump()}};
@@ -170,8 +171,9 @@ class TrainerImpl {
       return it == file.metadata().end() ? std::string() : it->second;
     };
     const auto refuse = [&](const std::string& why) { throw Error("ERR_MODEL_FORMAT", path + ": " + why); };
-    if (text("format") != "ddad-native" || text("formatVersion") != "1" || text("kind") != "checkpoint")
-      refuse("expected a ddad-native checkpoint of format version 1, got " +
+    const bool known = text("formatVersion") == "1" || text("formatVersion") == "2";
+    if (text("format") != "ddad-native" || !known || text("kind") != "checkpoint")
+      refuse("expected a ddad-native checkpoint of format version 1 or 2, got " +
              (text("kind").empty() ? "another file" : "a " + text("kind")));
     const std::string step = text("step");
     if (step.empty() || step.size() > 15 || step.find_first_not_of("0123456789") != std::string::npos)

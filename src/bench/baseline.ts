@@ -1,14 +1,11 @@
-import { readFile } from 'node:fs/promises';
-import { DdadError, messageOf } from '../errors.js';
-import { readError } from '../files.js';
+import { DdadError } from '../errors.js';
 import { parse } from '../options.js';
+import { readTextFile } from '../read-file.js';
 import { benchDocument, type BenchDocument, type Environment } from './types.js';
 
 /** A document that `bench --json` wrote. Throws ERR_FILE_READ, ERR_BASELINE. */
 export async function readBaseline(file: string): Promise<BenchDocument> {
-  const text = await readFile(file, 'utf8').catch((cause: unknown) => {
-    throw readError(file, messageOf(cause), cause);
-  });
+  const text = await readTextFile(file);
   let value: unknown;
   try {
     value = JSON.parse(text);

@@ -1,7 +1,6 @@
-import { readFile } from 'node:fs/promises';
-import { DdadError, messageOf } from '../errors.js';
-import { readError } from '../files.js';
+import { DdadError } from '../errors.js';
 import { parse } from '../options.js';
+import { readTextFile } from '../read-file.js';
 import { medianInterval, medianOf } from './statistics.js';
 import { benchDocument, type BenchDocument, type Measurement } from './types.js';
 
@@ -12,10 +11,10 @@ import { benchDocument, type BenchDocument, type Measurement } from './types.js'
 export async function readHistory(file: string): Promise<BenchDocument[]> {
   let text: string;
   try {
-    text = await readFile(file, 'utf8');
+    text = await readTextFile(file);
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw readError(file, messageOf(cause), cause);
+    if (((cause as Error).cause as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw cause;
   }
   const lines = text.split('\n').filter((line) => line.trim() !== '');
   return lines.flatMap((line, i) => {

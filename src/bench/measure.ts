@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { folderPrefix, removeLeftovers } from '../leftovers.js';
 import { type Build, commitOf } from './builds.js';
 import { runTask } from './children.js';
 import { medianInterval, medianOf } from './statistics.js';
@@ -84,7 +85,8 @@ export class Bench {
 
   /** Asks every build what it is. Throws what a build's process throws: ERR_ADDON, ERR_OPTION, ERR_ABORTED, … */
   static async open(builds: readonly Build[], threads: number, signal: AbortSignal): Promise<Bench> {
-    const bench = new Bench(builds, await mkdtemp(path.join(os.tmpdir(), 'ddad-bench-')));
+    await removeLeftovers(os.tmpdir(), { folders: true });
+    const bench = new Bench(builds, await mkdtemp(path.join(os.tmpdir(), folderPrefix())));
     try {
       for (const build of builds) {
         const task: Task = { suite: 'environment', preset: 'nano', threads, quick: true, folder: bench.#folder };

@@ -4,7 +4,8 @@ import { Bench, type BenchOptions, type OnProgress } from '../bench/measure.js';
 import { describeDocument, describeVerdict } from '../bench/report.js';
 import { type BenchDocument, type BenchPreset, benchPresets, type SuiteName, suiteNames } from '../bench/types.js';
 import { judge, type Verdict } from '../bench/verdict.js';
-import { checkWritable, writeWhole } from '../files.js';
+import { writeWhole } from '../files.js';
+import { checkOutput } from './outputs.js';
 import { didYouMean } from '../suggest.js';
 import type { Command } from './command.js';
 import { log, print, ProgressLine } from './output.js';
@@ -43,7 +44,11 @@ export const benchCommand: Command<BenchArguments> = {
     threads: number('threads', 'CPU threads', 'all'),
     rounds: number('rounds', 'Fresh processes of each suite', '15'),
     quick: { type: 'boolean', default: false, describe: 'nano alone, with a third of the time in each process' },
-    force: { type: 'boolean', default: false, describe: 'Compare with a baseline of another machine nevertheless' },
+    force: {
+      type: 'boolean',
+      default: false,
+      describe: 'Compare with a baseline of another machine, and replace a file of any kind',
+    },
   },
   example: ['$0 bench ops --compare baseline.json', 'Find kernels that became slower'],
   work: run,
@@ -90,7 +95,7 @@ async function run(argv: BenchArguments, signal: AbortSignal): Promise<number> {
   const own = ownBuild();
   const builds = against === undefined ? [own] : [own, await otherBuild(against)];
   const baseline = compare === undefined ? undefined : await readBaseline(compare);
-  if (json !== undefined && !toStdout) await checkWritable(json);
+  if (json !== undefined && !toStdout) await checkOutput(json, 'measurements', argv.force);
 
   await using bench = await Bench.open(builds, options.threads, signal);
   if (baseline && !argv.force) {
@@ -121,11 +126,9 @@ async function run(argv: BenchArguments, signal: AbortSignal): Promise<number> {
     ...(other && { against: other }),
     ...(verdicts.length > 0 && { comparisons: verdicts }),
   };
-  const jsonText = `${JSON.stringify(result)}\n`;
-  if (json !== undefined && !toStdout) await writeWhole(json, jsonText);
+  if (json !== undefined && !toStdout) await writeWhole(json, `${JSON.stringify(result)}\n`);
   const lines = [...describeDocument(document), ...verdicts.flatMap((one) => describeVerdict(one, maxRegression))];
-  if (toStdout) process.stdout.write(jsonText);
-  else print(lines.join('\n'));
+  print(...(toStdout ? [JSON.stringify(result)] : lines));
   if (json !== undefined && !toStdout) log(`written to ${json}`);
   return verdicts.some(({ regressions }) => regressions.length > 0) ? exitCodes.failed : exitCodes.done;
 }

@@ -4,6 +4,8 @@ import type { Argv, CommandModule, Options } from 'yargs';
 export interface Context {
   /** Runs a command's work with a signal that Ctrl-C fires; its result is the exit status. */
   run(work: (signal: AbortSignal) => Promise<number>): Promise<void>;
+  /** What stood on the command line in this value's place. */
+  literal(value: unknown): unknown;
 }
 
 /** A command as this file's siblings describe it. */
@@ -29,6 +31,9 @@ export function toModule<Arguments>(command: Command<Arguments>, context: Contex
       if (command.example) yargs.example(...command.example);
       return yargs.options(command.flags);
     },
-    handler: (argv) => context.run((signal) => command.work(argv as Arguments, signal)),
+    handler: (argv) => {
+      for (const name of Object.keys(command.positionals)) argv[name] = context.literal(argv[name]);
+      return context.run((signal) => command.work(argv as Arguments, signal));
+    },
   };
 }

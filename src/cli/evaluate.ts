@@ -7,7 +7,8 @@ import type { EvaluatedImage, Evaluation, Metrics, ProductEvaluation } from '../
 import type { Reconstruction } from '../reconstruct.js';
 import { ReportWriter } from '../report/report.js';
 import type { Command } from './command.js';
-import { checkWritable, writeWhole } from '../files.js';
+import { writeWhole } from '../files.js';
+import { checkOutput, forceFlag } from './outputs.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
 import {
@@ -30,6 +31,7 @@ interface EvaluateArguments extends DeviceOptions, ScoringArguments, MemoryArgum
   product?: string;
   limitReport?: number;
   reconstructions?: number;
+  force: boolean;
 }
 
 export const evaluateCommand: Command<EvaluateArguments> = {
@@ -48,6 +50,7 @@ export const evaluateCommand: Command<EvaluateArguments> = {
     reconstructions: number('reconstructions', 'Images of each test folder to reconstruct for the report', '0'),
     ...scoringFlags,
     ...memoryFlag,
+    ...forceFlag,
     ...deviceFlags,
   },
   example: ['$0 evaluate part.safetensors parts/ --out evaluation/', 'Write the figures and a report with pictures'],
@@ -59,7 +62,8 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   const limit = countOf('limit-report', argv.limitReport);
   const rebuilt = new Shown(countOf('reconstructions', argv.reconstructions) ?? 0);
   const file = out === undefined ? undefined : path.join(out, 'metrics.json');
-  if (file !== undefined) await checkWritable(file);
+  if (file !== undefined) await checkOutput(file, 'metrics', argv.force);
+  if (out !== undefined) await checkOutput(path.join(out, 'report.html'), 'report', argv.force);
   await using detector = await Detector.load(model, {
     device,
     precision,
@@ -93,7 +97,7 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
     progress.stop();
   }
   if (file !== undefined) await writeWhole(file, metricsFile(evaluation));
-  print(argv.json ? JSON.stringify(evaluation) : table(evaluation).join('\n'));
+  print(...(argv.json ? [JSON.stringify(evaluation)] : table(evaluation)));
   for (const warning of evaluation.warnings) log(`warning: ${warning}`);
   log(memoryLine(detector.memory));
   if (file !== undefined) log(`written to ${file} and ${written}`);

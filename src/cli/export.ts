@@ -1,5 +1,7 @@
+import { stat } from 'node:fs/promises';
 import { exportOnnx, type OnnxExport, exportSafetensors, type SafetensorsExport } from '../export.js';
 import type { Command } from './command.js';
+import { checkOutput, checkReplaceable, forceFlag } from './outputs.js';
 import { log, megabytes, peakMemory, print } from './output.js';
 import { exitCodes, jsonFlag, number, text, UsageError } from './usage.js';
 
@@ -14,6 +16,7 @@ interface ExportArguments {
   noise?: 'engine' | 'input';
   head?: boolean;
   externalData?: boolean;
+  force: boolean;
   json: boolean;
 }
 
@@ -31,6 +34,7 @@ export const exportCommand: Command<ExportArguments> = {
     noise: { choices: ['engine', 'input'], describe: "ONNX score: the engine's noise, or an input  [default: engine]" },
     head: { type: 'boolean', describe: "With the feature head; --no-head for the public code's strict loading" },
     'external-data': { type: 'boolean', describe: 'ONNX: weights in a file beside it, as beyond 2 GB anyhow' },
+    ...forceFlag,
     ...jsonFlag,
   },
   example: ['$0 export part.safetensors --onnx part.onnx --graph score', 'from the image to its score'],
@@ -55,6 +59,16 @@ async function exportModel(argv: ExportArguments, signal: AbortSignal): Promise<
   const onnxOnly = Object.entries({ graph, scale, product, size, noise, 'external-data': externalData });
   const stray = onnx === undefined ? onnxOnly.find(([, value]) => value !== undefined) : undefined;
   if (stray) throw new UsageError(`--${stray[0]}: goes with --onnx only`);
+  if (onnx !== undefined) {
+    await checkOutput(onnx, 'graph', argv.force);
+    // the data of a graph bear no name: they are ours where the graph is
+    const size = await stat(onnx).then(
+      (at) => at.size,
+      () => 0,
+    );
+    await checkReplaceable(`${onnx}.data`, 'graph', argv.force || size > 0);
+  }
+  if (safetensors !== undefined) await checkOutput(safetensors, 'weights', argv.force);
   // the graph score needs the head; there --no-head concerns the weights alone
   const headOf = safetensors !== undefined && graph === 'score' ? undefined : head;
   const graphs =
@@ -72,8 +86,7 @@ async function exportModel(argv: ExportArguments, signal: AbortSignal): Promise<
         });
   const weights = safetensors === undefined ? undefined : await exportSafetensors(model, safetensors, { head, signal });
   if (argv.json) print(JSON.stringify({ model, onnx: graphs ?? null, safetensors: weights ?? null }));
-  else
-    for (const line of [...(graphs ? graphLines(graphs) : []), ...(weights ? weightLines(weights) : [])]) print(line);
+  else print(...(graphs ? graphLines(graphs) : []), ...(weights ? weightLines(weights) : []));
   log(`memory: peak of the process ${megabytes(peakMemory())}`);
   return exitCodes.done;
 }

@@ -1,7 +1,7 @@
 import type { DeviceOptions } from '../options.js';
 import { Detector } from '../detector.js';
-import { checkWritable } from '../files.js';
 import type { Command } from './command.js';
+import { checkOutput, forceFlag } from './outputs.js';
 import { duration, log, memoryLine, print, ProgressLine } from './output.js';
 import { deviceFlags, exitCodes, number, text } from './usage.js';
 
@@ -12,6 +12,7 @@ interface FitPadimArguments extends DeviceOptions {
   channels?: number;
   seed?: number;
   places?: boolean;
+  force: boolean;
   json: boolean;
 }
 
@@ -24,6 +25,7 @@ export const fitPadimCommand: Command<FitPadimArguments> = {
     channels: number('channels', 'Channels of the features that it is over', '100'),
     seed: number('seed', 'Which channels', '0'),
     places: { type: 'boolean', describe: 'A Gaussian for each place  [default: where the model takes images whole]' },
+    ...forceFlag,
     ...deviceFlags,
   },
   example: ['$0 fit-padim part.safetensors parts/ --out part-padim.safetensors', 'Then reconstruct images with it'],
@@ -32,7 +34,7 @@ export const fitPadimCommand: Command<FitPadimArguments> = {
 
 async function fit(argv: FitPadimArguments, signal: AbortSignal): Promise<number> {
   const { model, dataset, out, channels, seed, places, device, precision, threads } = argv;
-  await checkWritable(out);
+  await checkOutput(out, 'model', argv.force);
   await using detector = await Detector.load(model, { device, precision, threads, signal });
   const progress = new ProgressLine();
   try {

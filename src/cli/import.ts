@@ -1,8 +1,8 @@
 import { importModel, type ImportOptions, type ImportResult } from '../import.js';
-import { checkWritable } from '../files.js';
 import { defined } from '../options.js';
 import { presetNames } from '../presets.js';
 import type { Command } from './command.js';
+import { checkOutput, forceFlag } from './outputs.js';
 import { log, megabytes, peakMemory, print, ProgressLine } from './output.js';
 import { exitCodes, jsonFlag, number, parseNumbers, text } from './usage.js';
 
@@ -27,6 +27,7 @@ export const importCommand: Command<ImportArguments> = {
     backbone: text('backbone', 'Pretrained weights whose features are predicted, or none', "the package's Lite0"),
     scales: text('scales', 'Noise steps to score', '5,50,100'),
     normalization: { choices: ['none', 'per-image'], describe: 'Of the scores before training  [default: none]' },
+    ...forceFlag,
     ...jsonFlag,
   },
   example: ['$0 import 256x256_diffusion.pt --out start.safetensors --drop-label-emb', 'Read a public checkpoint'],
@@ -48,6 +49,7 @@ interface ImportArguments extends Pick<
 > {
   checkpoint: string;
   out: string;
+  force: boolean;
   json: boolean;
   dropLabelEmb: boolean;
   newAttentionOrder?: boolean;
@@ -67,7 +69,7 @@ async function importCheckpoint(argv: ImportArguments, signal: AbortSignal): Pro
     backbone: backbone === 'none' ? null : backbone,
     scales: scales === undefined ? undefined : parseNumbers('scales', scales),
   });
-  await checkWritable(argv.out);
+  await checkOutput(argv.out, 'model', argv.force);
   const line = new ProgressLine();
   const onProgress = (done: number): void => line.update('import', done, '');
   const found = await importModel(argv.checkpoint, argv.out, { ...options, signal, onProgress }).finally(() => {
@@ -75,7 +77,7 @@ async function importCheckpoint(argv: ImportArguments, signal: AbortSignal): Pro
   });
   log(`memory: peak of the process ${megabytes(peakMemory())}`);
   if (argv.json) print(JSON.stringify({ ...found, memory: { peak: peakMemory() } }));
-  else print(described(found).join('\n'));
+  else print(...described(found));
   return exitCodes.done;
 }
 

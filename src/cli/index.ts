@@ -13,6 +13,7 @@ import { fitPadimCommand } from './fit-padim.js';
 import { reconstructCommand, sampleCommand } from './reconstruct.js';
 import { scoreCommand } from './score.js';
 import { serveCommand } from './serve.js';
+import { ReaderGone, stdout } from './streams.js';
 import { trainCommand } from './train.js';
 import { exitCodeOf, exitCodes, UsageError } from './usage.js';
 import { verifyCommand } from './verify.js';
@@ -32,18 +33,27 @@ const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   info: infoCommand,
 };
 
-/** Lets work be stopped by Ctrl-C or SIGTERM; the second time ends the process at once. */
+const stopSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/**
+ * Lets work be stopped by Ctrl-C, SIGTERM, and SIGHUP, which comes when a terminal is closed; the second time ends the
+ * process at once. Results that cannot be written stop it, too.
+ */
 async function interruptible(work: (signal: AbortSignal) => Promise<number>): Promise<number> {
   const controller = new AbortController();
   const onSignal = (): void => {
     if (controller.signal.aborted) process.exit(exitCodes.interrupted);
     controller.abort();
   };
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  for (const name of stopSignals) process.on(name, onSignal);
+  const unheard = stdout.onFailure((failure) => controller.abort(failure));
   try {
     return await work(controller.signal);
+  } catch (error) {
+    throw stdout.failure && toDdadError(error).code === 'ERR_ABORTED' ? stdout.failure : error;
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+    unheard();
+    for (const name of stopSignals) process.off(name, onSignal);
   }
 }
 
@@ -52,7 +62,7 @@ function report(error: unknown, debug: boolean): void {
   const code = error instanceof UsageError ? 'ERR_USAGE' : toDdadError(error).code;
   const { message, stack } = error as Error;
   log(`ddad-native: ${code}: ${message.replace(/\s+/g, ' ')}`);
-  if (debug) log(stack ?? '');
+  if (debug) for (const line of (stack ?? '').split('\n')) log(line);
 }
 
 /** yargs' message about a command line, in the words of the others, with the nearest known word where one is unknown. */
@@ -75,20 +85,44 @@ function explain(message: string, args: readonly string[]): string {
   return `unexpected argument "${word}"; expected "ddad-native ${usage}"`;
 }
 
+/**
+ * The words behind `--` are no options, whatever they begin with. yargs does not take them for positional arguments of a
+ * command, so it gets words in their place that no command line can hold.
+ */
+class Literals {
+  readonly args: string[];
+  readonly #words: readonly string[];
+
+  constructor(given: readonly string[]) {
+    const at = given.indexOf('--');
+    this.#words = at < 0 ? [] : given.slice(at + 1);
+    this.args = [...(at < 0 ? given : given.slice(0, at)), ...this.#words.map((_, i) => `\0${i}`)];
+  }
+
+  /** The words themselves, in a text or the texts of a list. */
+  restore(value: unknown): unknown {
+    if (Array.isArray(value)) return value.map((one) => this.restore(one));
+    return typeof value === 'string' ? this.restoreText(value) : value;
+  }
+
+  restoreText(text: string): string {
+    return text.replace(/\0(\d+)/g, (_, i: string) => this.#words[Number(i)] as string);
+  }
+}
+
 /** Runs a command line (without `node` and the script's name); resolves to the exit status. */
-export async function main(args: readonly string[]): Promise<number> {
+export async function main(given: readonly string[]): Promise<number> {
+  const literals = new Literals(given);
+  const { args } = literals;
   const debug = args.includes('--debug') || Boolean(process.env['DDAD_DEBUG']);
-  // A reader that has seen enough (`| head`) is no failure.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(exitCodes.done);
-  });
   let status: number = exitCodes.done;
   const context: Context = {
     run: async (work) => {
       status = await interruptible(work);
     },
+    literal: (value) => literals.restore(value),
   };
-  const parser = yargs([...args])
+  const parser = yargs(args)
     .scriptName('ddad-native')
     .locale('en')
     .version(packageVersion())
@@ -112,12 +146,17 @@ export async function main(args: readonly string[]): Promise<number> {
     .fail((message: string | null, error: Error | undefined) => {
       // What a command throws comes as itself, what yargs and the option checks find as a YError.
       if (error && error.name !== 'YError') throw error;
-      throw new UsageError(explain(message ?? error?.message ?? 'the command line cannot be understood', args));
+      const said = explain(message ?? error?.message ?? 'the command line cannot be understood', args);
+      throw new UsageError(literals.restoreText(said));
     });
   try {
     await parser.parseAsync();
+    await stdout.flush();
+    // A reader that leaves when all is done takes nothing away.
+    if (stdout.failure && !(stdout.failure instanceof ReaderGone)) throw stdout.failure;
     return status;
   } catch (error) {
+    if (error instanceof ReaderGone) return exitCodes.readerGone;
     report(error, debug);
     return exitCodeOf(error);
   }

@@ -36,7 +36,7 @@ export const infoCommand: Command<InfoArguments> = {
         : model === undefined
           ? engine()
           : await describeModel(model, signal);
-    print(json ? JSON.stringify(info) : lines(info).join('\n'));
+    print(...(json ? [JSON.stringify(info)] : lines(info)));
     return exitCodes.done;
   },
 };

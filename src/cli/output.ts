@@ -1,12 +1,19 @@
 import { SingleBar } from 'cli-progress';
+import { printable } from '../printable.js';
+import { stderr, stdout } from './streams.js';
 
-/** Progress and logs go to stderr; stdout is for results. */
+/**
+ * Progress and logs go to stderr, a line each; stdout is for results. What cannot be written there is lost: it is no
+ * reason to stop.
+ */
 export function log(line: string): void {
-  process.stderr.write(`${line}\n`);
+  stderr.write(`${printable(line)}\n`);
 }
 
-export function print(line: string): void {
-  process.stdout.write(`${line}\n`);
+/** Prints lines of a result. Throws ERR_FILE_WRITE where they, or those before them, cannot be written. */
+export function print(...lines: string[]): void {
+  stdout.write(`${lines.map(printable).join('\n')}\n`);
+  if (stdout.failure) throw stdout.failure;
 }
 
 /** `1 h 05 min`, `4 min 10 s`, `12 s`. */
@@ -51,6 +58,7 @@ export class ProgressLine {
 
   /** Shows a share of 0 to 1 of what `title` names; a new title starts a new bar. */
   update(title: string, done: number, text: string): void {
+    if (stderr.failure) return this.stop();
     if (!process.stderr.isTTY) {
       if (performance.now() - this.#last < 10_000) return;
       this.#last = performance.now();
@@ -64,7 +72,7 @@ export class ProgressLine {
       this.#bar = new SingleBar({ format, stream: process.stderr, barsize: 24, hideCursor: true, fps: 8 });
       this.#bar.start(1000, 0, { text });
     }
-    this.#bar.update(Math.floor(1000 * done), { text });
+    this.#bar.update(Math.floor(1000 * done), { text: printable(text) });
   }
 
   stop(): void {

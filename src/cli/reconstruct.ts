@@ -1,12 +1,13 @@
-import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
 import { Detector } from '../detector.js';
 import type { DdadError } from '../errors.js';
 import { toDdadError } from '../errors.js';
 import { makeFolder, writing } from '../files.js';
+import { removeLeftovers } from '../leftovers.js';
 import { type Reconstruction, reconstructMethods, type ReconstructProgress } from '../reconstruct.js';
 import type { Command } from './command.js';
+import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type Entry, listImages } from './score.js';
 import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
@@ -19,6 +20,7 @@ interface ChainArguments extends DeviceOptions {
   seed?: number;
   previews?: number;
   product?: string;
+  force: boolean;
   json: boolean;
 }
 
@@ -28,6 +30,7 @@ const chainFlags = {
   seed: number('seed', 'Of the noise', '0'),
   previews: number('previews', 'Images of the way there to write, evenly spread', '0'),
   product: text('product', 'What the images show; a unified model needs it'),
+  ...forceFlag,
 };
 
 /** What the flags of both commands ask for. */
@@ -109,13 +112,24 @@ function reporter(progress: ProgressLine, title: string, before: number, size: n
   };
 }
 
+const sampleName = (number: number): string => `sample-${String(number).padStart(3, '0')}`;
+
+/** Makes the folder of the output, and refuses to replace what is not ours before there is any work. */
+async function prepare({ out, force }: ChainArguments, names: readonly string[]): Promise<void> {
+  await writing(out, () => makeFolder(path.resolve(out)));
+  await removeLeftovers(out);
+  for (const name of names) await checkReplaceable(path.join(out, name), 'picture', force);
+}
+
 /** Writes an image and those of the way there; returns what the command says of it. */
-async function write(out: string, name: string, found: Reconstruction): Promise<{ file: string; previews: string[] }> {
+async function write(
+  { out, force }: ChainArguments,
+  name: string,
+  found: Reconstruction,
+): Promise<{ file: string; previews: string[] }> {
   const put = async (file: string, png: Buffer): Promise<string> => {
-    await writing(file, async () => {
-      await makeFolder(path.resolve(path.dirname(file)));
-      await writeFile(file, png);
-    });
+    await checkReplaceable(file, 'picture', force);
+    await writePicture(file, png);
     return file;
   };
   const file = await put(path.join(out, `${name}.png`), await found.png());
@@ -131,7 +145,10 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
   const size = wholeNumber('batch', argv.batch ?? 1, 64);
   await using detector = await Detector.load(model, { device, precision, threads, signal });
   const entries = await listImages(argv.images.map(String));
-  await writing(out, () => makeFolder(path.resolve(out)));
+  await prepare(
+    argv,
+    entries.map(({ name }) => `${name}.reconstruction.png`),
+  );
   const progress = new ProgressLine();
   const options = {
     method,
@@ -157,7 +174,7 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
     }
   };
   const tell = async (entry: Entry, found: Reconstruction): Promise<void> => {
-    const { file, previews } = await write(out, `${entry.name}.reconstruction`, found);
+    const { file, previews } = await write(argv, `${entry.name}.reconstruction`, found);
     const { image } = entry;
     if (argv.json) print(JSON.stringify({ image, reconstruction: file, previews, distances: found.distances }));
     else print(`${file}  ${image}`);
@@ -182,7 +199,10 @@ async function sample(argv: SampleArguments, signal: AbortSignal): Promise<numbe
   const all = wholeNumber('count', argv.count, 100_000);
   const size = Math.min(all, wholeNumber('batch', argv.batch ?? 4, 64));
   await using detector = await Detector.load(model, { device, precision, threads, signal });
-  await writing(out, () => makeFolder(path.resolve(out)));
+  await prepare(
+    argv,
+    Array.from({ length: all }, (_, i) => `${sampleName(i)}.png`),
+  );
   const progress = new ProgressLine();
   try {
     for (let first = 0; first < all; first += size) {
@@ -190,7 +210,7 @@ async function sample(argv: SampleArguments, signal: AbortSignal): Promise<numbe
       const onProgress = reporter(progress, 'sample', first, count, all);
       const found = await detector.sample({ method, ...chainOptions(argv), count, first, onProgress, signal });
       for (const [i, one] of found.entries()) {
-        const { file, previews } = await write(out, `sample-${String(first + i).padStart(3, '0')}`, one);
+        const { file, previews } = await write(argv, sampleName(first + i), one);
         print(argv.json ? JSON.stringify({ sample: file, previews }) : file);
       }
     }

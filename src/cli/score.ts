@@ -1,4 +1,4 @@
-import { appendFile, readdir, writeFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
 import { Detector, type ScoreResult } from '../detector.js';
@@ -6,7 +6,9 @@ import { DdadError, messageOf, toDdadError } from '../errors.js';
 import { imageExtensions } from '../image.js';
 import { mapAhead } from '../read-ahead.js';
 import type { Command } from './command.js';
-import { isFolder, makeFolder, writing } from '../files.js';
+import { isFolder, makeFolder, WholeFile, writing } from '../files.js';
+import { removeLeftovers } from '../leftovers.js';
+import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
 import {
@@ -64,6 +66,7 @@ interface ScoreArguments extends DeviceOptions, ScoringArguments, MemoryArgument
   threshold?: number;
   product?: string;
   failOnAnomaly: boolean;
+  force: boolean;
 }
 
 export const scoreCommand: Command<ScoreArguments> = {
@@ -78,6 +81,7 @@ export const scoreCommand: Command<ScoreArguments> = {
     'fail-on-anomaly': { type: 'boolean', default: false, describe: 'Exit with status 3 when an image is anomalous' },
     ...scoringFlags,
     ...memoryFlag,
+    ...forceFlag,
     ...deviceFlags,
   },
   example: ['$0 score part.safetensors photos/ --out found/', 'Score a folder and write overlays'],
@@ -104,7 +108,7 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
     throw new UsageError('--fail-on-anomaly: the model has no threshold; give one with --threshold');
   }
   const entries = await listImages(argv.images.map(String));
-  if (out !== undefined) await prepare(out);
+  const scores = out === undefined ? undefined : await prepare(out, heatmaps ? entries : [], argv.force);
 
   const one = async (entry: Entry, inner: AbortSignal): Promise<Scored> => {
     const { image } = entry;
@@ -124,21 +128,28 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
   const progress = new ProgressLine();
   const start = performance.now();
   let [count, anomalous, failed] = [0, 0, 0];
-  for await (const { entry, line, result, error } of mapAhead(entries, one, { ahead: 2, signal })) {
-    count += 1;
-    if (result?.anomalous) anomalous += 1;
-    const json = JSON.stringify(line);
-    if (out !== undefined) await writing(out, () => appendFile(path.join(out, 'scores.jsonl'), `${json}\n`));
-    if (error) {
-      failed += 1;
-      log(`ddad-native: ${error.code}: ${error.message}`);
+  try {
+    for await (const { entry, line, result, error } of mapAhead(entries, one, { ahead: 2, signal })) {
+      count += 1;
+      if (result?.anomalous) anomalous += 1;
+      const json = JSON.stringify(line);
+      await scores?.append(`${json}\n`);
+      if (error) {
+        failed += 1;
+        log(`ddad-native: ${error.code}: ${error.message}`);
+      }
+      if (argv.json) print(json);
+      else if (result) print(verdict(entry.image, result));
+      // Lines on a terminal are progress enough.
+      if (!process.stdout.isTTY) progress.update('score', count / entries.length, `${count}/${entries.length} images`);
     }
-    if (argv.json) print(json);
-    else if (result) print(verdict(entry.image, result));
-    // Lines on a terminal are progress enough.
-    if (!process.stdout.isTTY) progress.update('score', count / entries.length, `${count}/${entries.length} images`);
+    await scores?.commit();
+  } catch (error) {
+    await scores?.discard();
+    throw error;
+  } finally {
+    progress.stop();
   }
-  progress.stop();
   const rate = (1000 * count) / (performance.now() - start);
   log(`${images(count)}, ${anomalous} anomalous, ${failed} failed, ${rate.toFixed(1)} images/s`);
   log(memoryLine(detector.memory));
@@ -152,19 +163,20 @@ function verdict(image: string, { score, threshold, anomalous }: ScoreResult): s
   return `${anomalous === null ? '' : anomalous ? 'ANOMALOUS  ' : 'good       '}${short(score)}${limit}  ${image}`;
 }
 
-async function prepare(out: string): Promise<void> {
-  await writing(out, async () => {
-    await makeFolder(path.resolve(out));
-    await writeFile(path.join(out, 'scores.jsonl'), '');
-  });
+const overlayOf = (out: string, { name }: Entry): string => path.join(out, `${name}.heatmap.png`);
+
+/** Makes the folder, refuses to replace what is not ours before there is any work, and begins scores.jsonl. */
+async function prepare(out: string, overlays: readonly Entry[], force: boolean): Promise<WholeFile> {
+  const file = path.join(out, 'scores.jsonl');
+  await writing(out, () => makeFolder(path.resolve(out)));
+  await removeLeftovers(out);
+  await checkReplaceable(file, 'scores', force);
+  for (const entry of overlays) await checkReplaceable(overlayOf(out, entry), 'picture', force);
+  return WholeFile.create(file);
 }
 
-async function writeHeatmap(out: string, { name }: Entry, result: ScoreResult): Promise<string> {
-  const file = path.join(out, `${name}.heatmap.png`);
-  const png = await result.heatmap();
-  await writing(file, async () => {
-    await makeFolder(path.resolve(path.dirname(file)));
-    await writeFile(file, png);
-  });
+async function writeHeatmap(out: string, entry: Entry, result: ScoreResult): Promise<string> {
+  const file = overlayOf(out, entry);
+  await writePicture(file, await result.heatmap());
   return file;
 }

@@ -8,10 +8,12 @@ import type { Command } from './command.js';
 import { log, print } from './output.js';
 import {
   deviceFlags,
+  list,
   type MemoryArguments,
   memoryBudgetOf,
   memoryFlag,
   number,
+  parseDuration,
   parseSize,
   text,
   UsageError,
@@ -23,17 +25,32 @@ interface ServeArguments extends DeviceOptions, MemoryArguments {
   host: string;
   port: number;
   images?: string;
+  allowHost?: string[];
+  tokenFile?: string;
+  openMetrics: boolean;
+  insecure: boolean;
+  trustProxy?: string[];
   maxUpload?: string;
   maxPixels?: number;
   threshold?: number;
   maxQueue?: number;
   maxBatch?: number;
+  maxConnections?: number;
+  maxClientConnections?: number;
+  maxRequests?: number;
+  maxClientRequests?: number;
+  uploadMemory?: string;
+  uploadTimeout?: string;
+  requestTimeout?: string;
 }
 
 /** What examples/service/start.mjs exports. */
 interface Service {
   startService(detector: Detector, options: Record<string, unknown>): Promise<string>;
 }
+
+/** What the service throws where it does not start: a system's error, or one of an option of its own. */
+type StartError = Error & { syscall?: string; option?: string; reason?: string };
 
 export const serveCommand: Command<ServeArguments> = {
   usage: 'serve <model>',
@@ -43,11 +60,23 @@ export const serveCommand: Command<ServeArguments> = {
     host: { ...text('host', 'Address to listen on'), default: '127.0.0.1' },
     port: { ...number('port', 'Port to listen on; 0: any that is free'), default: '8080' },
     images: text('images', 'Folder below which clients may name images by path', 'none'),
+    'token-file': text('token-file', 'File with the token that clients have to bring', 'none'),
+    'allow-host': list('allow-host', 'Names by which clients may call it', 'those of this machine alone'),
+    'open-metrics': { type: 'boolean', default: false, describe: 'Let /metrics be read without the token' },
+    insecure: { type: 'boolean', default: false, describe: 'Listen to other machines without a token' },
+    'trust-proxy': list('trust-proxy', 'Addresses of proxies, which say who the client is', 'none'),
     threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
     'max-upload': text('max-upload', 'Size of an image', '50MB'),
     'max-pixels': number('max-pixels', 'Pixels of an image', '100000000'),
     'max-queue': number('max-queue', 'Images that may wait; more are refused with 503', '64'),
     'max-batch': number('max-batch', 'Images that are computed together', "the engine's"),
+    'max-connections': number('max-connections', 'Connections', '1024'),
+    'max-client-connections': number('max-client-connections', 'Connections of one client', '512'),
+    'max-requests': number('max-requests', 'Requests to score at once', '128'),
+    'max-client-requests': number('max-client-requests', 'Requests to score at once of one client', '64'),
+    'upload-memory': text('upload-memory', 'Encoded images in memory; half of it for one client', '500MB'),
+    'upload-timeout': text('upload-timeout', 'Time in which a request arrives', '2m'),
+    'request-timeout': text('request-timeout', 'Time in which a request is answered, all in all', '10m'),
     ...memoryFlag,
     ...deviceFlags,
     json: { ...deviceFlags.json, describe: 'Print the address as JSON on stdout' },
@@ -59,6 +88,49 @@ export const serveCommand: Command<ServeArguments> = {
 function checkWhole(name: string, value: number | undefined, min: number, max: number): void {
   if (value === undefined || (Number.isInteger(value) && value >= min && value <= max)) return;
   throw new UsageError(`--${name}: expected a number from ${min} to ${max}, got "${value}"`);
+}
+
+/** Milliseconds of a timer, which has at most 31 bits. */
+function parseTimeout(name: string, given: string | undefined): number | undefined {
+  if (given === undefined) return undefined;
+  const milliseconds = parseDuration(name, given);
+  if (milliseconds <= 86_400_000) return Math.ceil(milliseconds);
+  throw new UsageError(`--${name}: expected at most 24h, got "${given}"`);
+}
+
+/** The limits that the service has beside those of its detector; undefined where its own hold. */
+function limitsOf(argv: ServeArguments): Record<string, number | undefined> {
+  const { maxConnections, maxClientConnections, maxRequests, maxClientRequests, maxPixels } = argv;
+  checkWhole('max-pixels', maxPixels, 1, 10_000_000_000);
+  checkWhole('max-connections', maxConnections, 1, 65_536);
+  checkWhole('max-client-connections', maxClientConnections, 1, 65_536);
+  checkWhole('max-requests', maxRequests, 1, 65_536);
+  checkWhole('max-client-requests', maxClientRequests, 1, 65_536);
+  const size = (name: string, given?: string): number | undefined =>
+    given === undefined ? undefined : parseSize(name, given);
+  return {
+    ...{ maxConnections, maxClientConnections, maxRequests, maxClientRequests, maxPixels },
+    maxUpload: size('max-upload', argv.maxUpload),
+    uploadMemory: size('upload-memory', argv.uploadMemory),
+    uploadMs: parseTimeout('upload-timeout', argv.uploadTimeout),
+    requestMs: parseTimeout('request-timeout', argv.requestTimeout),
+  };
+}
+
+/** The flags of the service's options that it may refuse. */
+const flagOf: Record<string, string> = {
+  host: 'host',
+  tokenFile: 'token-file',
+  allowHosts: 'allow-host',
+  trustProxy: 'trust-proxy',
+  uploadMemory: 'upload-memory',
+};
+
+/** What keeps the service from starting, in the words of the command line. */
+function startError(error: StartError): Error {
+  const { option, reason, syscall, message } = error;
+  if (option !== undefined) return new UsageError(`--${flagOf[option]}: ${reason}`);
+  return syscall === undefined ? error : new UsageError(`--host, --port: cannot listen there: ${message}`);
 }
 
 /** What /healthz says of where the model computes. */
@@ -81,12 +153,15 @@ async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number>
     threads,
     threshold,
     maxBatch,
-    maxPixels,
     maxQueue = 64,
+    tokenFile,
+    openMetrics,
+    insecure,
+    allowHost,
+    trustProxy,
   } = argv;
   checkWhole('port', port, 0, 65_535);
-  checkWhole('max-pixels', maxPixels, 1, 10_000_000_000);
-  const maxUpload = argv.maxUpload === undefined ? undefined : parseSize('max-upload', argv.maxUpload);
+  const limits = limitsOf(argv);
   if (images !== undefined && !(await isFolder(images))) {
     throw new UsageError(`--images: expected a folder, got "${images}"`);
   }
@@ -100,11 +175,13 @@ async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number>
   const address = await startService(detector, {
     model,
     device: describeDevice(device),
-    ...{ images, maxUpload, maxPixels, host, port },
+    ...{ images, host, port, tokenFile, openMetrics, insecure, trustProxy, ...limits },
+    allowHosts: allowHost,
+    warn: (message: string) => log(`warning: ${message}`),
     logger: { level: 'error', stream: process.stderr },
-  }).catch((error: NodeJS.ErrnoException) => {
+  }).catch((error: StartError) => {
     detector.dispose();
-    throw error.syscall === undefined ? error : new UsageError(`--host, --port: cannot listen there: ${error.message}`);
+    throw startError(error);
   });
   if (argv.json) print(JSON.stringify({ address, model }));
   else log(`${model}: ready on ${address}`);

@@ -2,12 +2,24 @@ import path from 'node:path';
 import { defaultMemory } from '../config.js';
 import { type TrainerOptions } from '../options.js';
 import { defaultPreset, presetNames } from '../presets.js';
-import { type Progress, Trainer } from '../trainer.js';
+import { isOwnFile } from '../model-file.js';
+import { type FitOptions, type Progress, Trainer } from '../trainer.js';
 import type { Command } from './command.js';
-import { checkWritable, makeFolder, writing } from '../files.js';
+import { makeFolder, writing } from '../files.js';
+import { FileLock } from '../lock.js';
 import { addon } from '../native.js';
+import { checkOutput, forceFlag } from './outputs.js';
 import { duration, images, log, memoryLine, peakMemory, print, ProgressLine, short } from './output.js';
-import { deviceFlags, exitCodes, number, parseDuration, parseNumbers, parseTopPixels, text } from './usage.js';
+import {
+  deviceFlags,
+  exitCodes,
+  number,
+  parseDuration,
+  parseNumbers,
+  parseTopPixels,
+  text,
+  UsageError,
+} from './usage.js';
 
 function show(line: ProgressLine, progress: Progress): void {
   const left = `${duration(progress.remainingMs)} left`;
@@ -60,6 +72,7 @@ export const trainCommand: Command<TrainArguments> = {
     metrics: text('metrics', 'File that gets a line of JSON a step: loss, gradient, learning rate, speed'),
     init: text('init', 'Model to start from, such as import makes; its network and input are the default'),
     resume: text('resume', 'Checkpoint to go on from'),
+    ...forceFlag,
     ...deviceFlags,
   },
   example: ['$0 train parts/ --out part.safetensors --mode resize --time-limit 10m', 'Train for ten minutes'],
@@ -87,6 +100,7 @@ interface TrainArguments extends Pick<
 > {
   dataset: string;
   out: string;
+  force: boolean;
   json: boolean;
   timeLimit?: string;
   scales?: string;
@@ -115,19 +129,43 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
   const timeLimitMs = argv.timeLimit === undefined ? undefined : parseDuration('time-limit', argv.timeLimit);
   const checkpointEverySeconds = parseDuration('checkpoint-every', argv.checkpointEvery ?? '30s') / 1000;
   const checkpoint = argv.checkpoint ?? `${argv.out.replace(/\.safetensors$/, '')}.checkpoint.safetensors`;
-  await checkWritable(argv.out);
-  await checkWritable(checkpoint);
   const { metrics } = argv;
+  for (const [name, file] of Object.entries({ checkpoint, metrics })) {
+    if (file === undefined || path.resolve(file) !== path.resolve(argv.out)) continue;
+    throw new UsageError(`--${name}: expected another file than --out, got "${file}"`);
+  }
+  await checkOutput(argv.out, 'model', argv.force);
+  await checkOutput(checkpoint, 'model', argv.force);
   if (metrics !== undefined) await writing(metrics, () => makeFolder(path.dirname(path.resolve(metrics))));
+  const lock = await FileLock.take(argv.out);
+  try {
+    return await trainLocked(argv, trainer, { signal, timeLimitMs, checkpointEverySeconds, checkpoint });
+  } finally {
+    trainer.dispose();
+    await lock.release();
+  }
+}
 
+/** What to say of a run that has ended early. */
+async function adviceOf(checkpoint: string): Promise<string> {
+  if (await isOwnFile(checkpoint)) return `interrupted; go on with --resume ${checkpoint}`;
+  return `interrupted; its checkpoint ${checkpoint} is gone, so train anew`;
+}
+
+async function trainLocked(
+  argv: TrainArguments,
+  trainer: Trainer,
+  given: FitOptions & { checkpoint: string },
+): Promise<number> {
+  const { checkpoint } = given;
   const line = new ProgressLine();
   const start = performance.now();
   let last: Progress | undefined;
   let loss = Number.NaN;
   let done = 0;
   try {
-    const { dataset, resume } = argv;
-    const options = { signal, timeLimitMs, checkpoint, checkpointEverySeconds, resume, metrics };
+    const { dataset, resume, metrics } = argv;
+    const options = { ...given, resume, metrics };
     for await (const progress of trainer.fit(dataset, options)) {
       last = progress;
       if (progress.phase === 'train') [loss, done] = [progress.loss, progress.step];
@@ -135,7 +173,7 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     }
   } catch (error) {
     line.stop();
-    if (last) log(`interrupted; go on with --resume ${checkpoint}`); // written before the first step, and since
+    if (last) log(await adviceOf(checkpoint)); // written before the first step, and since
     throw error;
   }
   line.stop();
@@ -168,10 +206,10 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
       `threshold ${value === null ? '-' : short(value)} (${images(of)} held back)`;
     const trained = Number.isNaN(loss) ? 'trained before, calibrated' : `${done} steps`;
     const head = `${argv.out}: ${trained} in ${took}${Number.isNaN(loss) ? '' : `, loss ${short(loss)}`}`;
-    if (perProduct) print(`${head}, ${products.length} products`);
-    else print(`${head}, ${limit(threshold, calibration?.images ?? 0)}`);
-    for (const one of products) print(`  ${one.product}: ${limit(one.threshold, one.calibrationImages)}`);
+    print(
+      perProduct ? `${head}, ${products.length} products` : `${head}, ${limit(threshold, calibration?.images ?? 0)}`,
+      ...products.map((one) => `  ${one.product}: ${limit(one.threshold, one.calibrationImages)}`),
+    );
   }
-  trainer.dispose();
   return exitCodes.done;
 }

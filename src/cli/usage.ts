@@ -9,7 +9,7 @@ export class UsageError extends Error {
   }
 }
 
-export const exitCodes = { done: 0, failed: 1, usage: 2, anomalies: 3, interrupted: 130 } as const;
+export const exitCodes = { done: 0, failed: 1, usage: 2, anomalies: 3, interrupted: 130, readerGone: 141 } as const;
 
 /** Which exit status an error ends with. */
 export function exitCodeOf(error: unknown): number {
@@ -84,10 +84,24 @@ export function number(name: string, describe: string, shown?: string): Options 
     coerce: (value: unknown) => {
       const given = coerce(value);
       if (given === undefined) return undefined;
-      const text = given as string;
+      const text = `${given as string | number}`; // a default is a number
       const result = text.trim() === '' ? Number.NaN : Number(text);
       if (!Number.isFinite(result)) throw new UsageError(`--${name}: expected a number, got "${text}"`);
       return result;
+    },
+  };
+}
+
+/** An option with several values, given together with commas or one by one. */
+export function list(name: string, describe: string, shown?: string): Options {
+  return {
+    ...text(name, describe, shown),
+    array: true,
+    nargs: 1,
+    coerce: (value: string[] | undefined) => {
+      const values = value?.flatMap((part) => part.split(',')).map((part) => part.trim());
+      if (values?.includes('')) throw new UsageError(`--${name}: expected a value, got nothing`);
+      return values;
     },
   };
 }

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
@@ -9,6 +8,7 @@ import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation } from '../evaluation/types.js';
 import { readError, writing } from '../files.js';
 import { mapRange } from '../heatmap.js';
+import { temporaryBeside } from '../leftovers.js';
 import {
   fromLine,
   type MapKind,
@@ -65,10 +65,10 @@ export class ReportWriter {
   #reconstructions = false;
   #last: Promise<unknown> = Promise.resolve();
 
-  private constructor(file: string, stem: string, handle: FileHandle, options: ReportOptions) {
+  private constructor(file: string, part: string, handle: FileHandle, options: ReportOptions) {
     this.#file = file;
-    this.#part = `${stem}.part`;
-    this.#temporary = `${stem}.tmp`;
+    this.#part = part;
+    this.#temporary = temporaryBeside(file);
     this.#handle = handle;
     this.#options = options;
   }
@@ -77,12 +77,12 @@ export class ReportWriter {
   static async create(folder: string, options: ReportOptions = {}): Promise<ReportWriter> {
     const given = parseOptions(reportOptions, options);
     const file = path.join(folder, 'report.html');
-    const stem = path.join(folder, `.report.html.${process.pid}.${randomUUID().slice(0, 8)}`);
+    const part = temporaryBeside(file, 'part');
     return writing(file, async () => {
       await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== 'EEXIST') throw error;
       });
-      return new ReportWriter(file, stem, await open(`${stem}.part`, 'wx+'), given);
+      return new ReportWriter(file, part, await open(part, 'wx+'), given);
     });
   }
 

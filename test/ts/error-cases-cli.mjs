@@ -5,6 +5,7 @@ import { run } from './helpers.mjs';
 
 const train = (...more) => cli(['train', parts, '--out', at('never.safetensors'), ...more]);
 const score = (...more) => cli(['score', model, good, ...more]);
+const serve = (...more) => cli(['serve', model, ...more]);
 
 export const usage = {
   ERR_USAGE: {
@@ -39,12 +40,35 @@ export const usage = {
     '--images: expected a folder, got "<text>"': () => cli(['serve', model, '--images', model]),
     'expected --onnx or --safetensors, the file to write': () => cli(['export', model]),
     '--<option>: goes with --onnx only': () => cli(['export', model, '--safetensors', at('w'), '--graph', 'score']),
+    '--<option>: expected another file than --out, got "<file>"': [
+      () => train('--metrics', at('never.safetensors')),
+      () => train('--checkpoint', at('never.safetensors')),
+    ],
     '--size: expected a width and height such as 256x192, got "<text>"': [
       () => cli(['export', model, '--onnx', at('w'), '--size', 'large']),
       () => cli(['export', model, '--onnx', at('w'), '--size', '0x4']),
     ],
     // An address for documentation, which no machine has.
-    '--host, --port: cannot listen there: <reason>': () => cli(['serve', model, '--host', '203.0.113.7']),
+    '--host, --port: cannot listen there: <reason>': () => cli(['serve', model, '--host', '203.0.113.7', '--insecure']),
+    '--host: <host> can be reached from other machines, which needs a token (--token-file), or --insecure where something else keeps strangers away':
+      () => serve('--host', '0.0.0.0'),
+    '--token-file: cannot be read: <reason>': () => serve('--token-file', at('nowhere')),
+    '--token-file: expected a regular file, got <file>': () => serve('--token-file', '/dev/null'),
+    '--token-file: expected at most 1024 bytes, got <n>': async () =>
+      serve('--token-file', await file('x'.repeat(1025))),
+    '--token-file: expected one line of at least 16 letters, digits and - . _ ~ + / =, such as "openssl rand -hex 32" prints':
+      [
+        async () => serve('--token-file', await file('short')),
+        async () => serve('--token-file', await file(`${'a'.repeat(16)}\n${'b'.repeat(16)}`)),
+      ],
+    '--allow-host: expected names such as parts.example, got "<text>"': () => serve('--allow-host', 'http://a.example'),
+    '--trust-proxy: expected addresses such as 127.0.0.1 or 10.0.0.0/8, got "<text>"': [
+      () => serve('--trust-proxy', 'proxy.example'),
+      () => serve('--trust-proxy', '127.0.0.1,10.0.0.0/33'),
+    ],
+    '--upload-memory: expected at least <n> bytes, two of the largest images, got <n>': () =>
+      serve('--upload-memory', '1MB'),
+    '--<option>: expected at most 24h, got "<text>"': () => serve('--request-timeout', '25h'),
   },
 };
 

@@ -1,5 +1,7 @@
 // What provokes the errors about images, datasets and files: by code, then by the message as docs/errors.md has it.
-import { readFile, rename, truncate, readdir, readlink } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+import { cp, readFile, rename, rm, truncate, readdir, readlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Detector, evaluate, Trainer } from '../../dist/index.js';
 import {
@@ -25,6 +27,27 @@ const detector = await load();
 const raw = (more) => detector.score({ data: new Uint8Array(16), width: 4, height: 4, channels: 1, ...more });
 const small = await png(pattern(20, 20)).toBuffer();
 
+/** A pipe that nobody writes to. */
+async function pipe(name) {
+  await rm(at(name), { force: true });
+  const { status, stderr } = spawnSync('mkfifo', [at(name)], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
+  return at(name);
+}
+
+/** Rejects with the error that the command line reports when its standard output goes to a file. */
+async function cliTo(name, args) {
+  const fd = openSync(name, 'w');
+  const { status, stderr } = spawnSync(process.execPath, [path.join(root, 'bin', 'ddad-native.js'), ...args], {
+    stdio: ['ignore', fd, 'pipe'],
+    encoding: 'utf8',
+  });
+  closeSync(fd);
+  const [, code, message] = /^ddad-native: (ERR_[A-Z_]+): (.+)$/m.exec(stderr) ?? [];
+  if (status !== 1 || !code) throw new Error(`expected an error, got status ${status}: ${stderr}`);
+  throw Object.assign(new Error(message), { code });
+}
+
 /** A dataset to evaluate, with a mask of this size and value. */
 async function masked(size, value) {
   const mask = await png({ data: new Uint8Array(size * size).fill(value), width: size, height: size, channels: 1 });
@@ -38,7 +61,10 @@ async function masked(size, value) {
 export const image = {
   ERR_IMAGE: {
     '<file>: no such file': () => detector.score(at('nowhere.png')),
-    '<file>: expected an image, got a folder': () => detector.score(parts),
+    '<file>: expected an image, got a <kind>': [
+      () => detector.score(parts),
+      async () => detector.score(await pipe('pipe.jpg')),
+    ],
     '<file>: cannot be read: <reason>': () => detector.score(path.join(good, 'inside.png')),
     '<image>: expected an image, got an empty file': async () => detector.score(await file('', 'png')),
     '<image>: not an image that can be read': async () => detector.score(await file('hello', 'png')),
@@ -100,11 +126,32 @@ export const dataset = {
       fit({}, await folderOf({ 'notes.txt': 'none' })),
     'expected a list of good images, got an empty one': () => fit({}, []),
     '<file>: no such file': () => fit({}, [good, at('nowhere.png')]),
-    '<file>: expected an image, got a folder': () => fit({}, [good, parts]),
     '<folder>: expected good images, or folders of at least two products; only <folder> has train/good: name that folder':
       async () => fit({}, await folderOf({ 'screw/train/good/0.png': small, 'bolt/0.png': small })),
-    '<checkpoint>: was trained on <n> other images; found <n> whose names or sizes differ': async () =>
+    '<checkpoint>: was trained on <n> other images; found <n> whose names or sizes differ, such as <file>': async () =>
       fit({}, await folderOf({ '0.png': small }), { resume: checkpoint }),
+    '<checkpoint>: was trained on <n> other images; found <n> whose names or sizes differ': async () => {
+      const fewer = at('fewer');
+      await cp(path.join(parts, 'train', 'good'), fewer, { recursive: true });
+      await rm(path.join(fewer, '00.png'));
+      await fit({}, fewer, { resume: checkpoint });
+    },
+    '<checkpoint>: was trained on other images; <file> has the name and size of one of them, and other contents':
+      async () => {
+        const other = at('other-contents');
+        await cp(path.join(parts, 'train', 'good'), other, { recursive: true });
+        const image = path.join(other, '03.png');
+        const bytes = await readFile(image);
+        bytes[bytes.length - 20] ^= 1;
+        await writeFile(image, bytes);
+        await fit({}, other, { resume: checkpoint });
+      },
+    '<file>: expected an image, got a <kind>': [
+      () => fit({}, [good, parts]),
+      async () => fit({}, [await pipe('pipe.png')]),
+    ],
+    '<folder>: expected products of other names, got "__proto__"': async () =>
+      fit({}, await folderOf({ '__proto__/train/good/0.png': small, 'screw/train/good/0.png': small })),
     '<folder>: expected images, found none': async () => cli(['score', model, await folderOf()]),
     '<folder>: expected a folder test/ as in the MVTec AD layout, found <what>': async () =>
       evaluate(detector, await folderOf({ 'train/good/0.png': small })),
@@ -125,11 +172,17 @@ async function cutSpool() {
 
 export const disk = {
   ERR_FILE_READ: {
-    'cannot read <file>: <reason>': [() => Detector.load(at('nowhere.safetensors')), () => Detector.load(folder)],
+    'cannot read <file>: <reason>': [
+      () => Detector.load(at('nowhere.safetensors')),
+      () => Detector.load(folder),
+      async () => Detector.load(await pipe('model.pipe')),
+    ],
     '<file>: cannot be read: <reason>': [
       () => fit({}, parts, { resume: at('nowhere.safetensors') }),
       () => fit({}, parts, { resume: folder }),
       () => cli(['bench', '--compare', at('nowhere.json')]),
+      async () => cli(['bench', '--compare', await pipe('pipe.json')]),
+      async () => fit({}, parts, { resume: await pipe('pipe.safetensors') }),
     ],
     '<file>: cannot be read: it has become shorter': async () =>
       evaluate(detector, await masked(20, 255), { memoryBytes: 4096, temporaryFolder: folder, onImage: cutSpool }),
@@ -144,6 +197,35 @@ export const disk = {
       cli(['train', parts, '--out', path.join(good, 'model.safetensors'), '--preset', 'nano']),
     '<file>: cannot be written: expected a file, found a folder': () =>
       cli(['train', parts, '--out', folder, '--preset', 'nano']),
+    '<file>: cannot be written: expected a regular file or none, got a <kind>': async () =>
+      cli(['train', parts, '--out', await pipe('out.safetensors'), '--preset', 'nano']),
+    '<file>: cannot be written: it exists, and is no <what>; --force replaces it': [
+      () => cli(['train', parts, '--out', good, '--preset', 'nano']),
+      () => cli(['import', good, '--out', good]),
+      () => cli(['export', model, '--onnx', good]),
+    ],
+    '<file>: cannot be written: process <n> on <host> has been training to it since <time>; remove <lock> where that process is gone':
+      async () => {
+        const checkpoint = at('locked.safetensors');
+        const trainer = new Trainer(tiny);
+        try {
+          for await (const progress of trainer.fit(parts, { checkpoint })) {
+            void progress;
+            await fit({}, parts, { checkpoint });
+          }
+        } finally {
+          trainer.dispose();
+        }
+      },
+    '<file>: cannot be written: <lock> is there, and is no lock of ddad-native': async () => {
+      await writeFile(at('foreign.safetensors.lock'), 'mine');
+      await fit({}, parts, { checkpoint: at('foreign.safetensors') });
+    },
+    '<file>: cannot be written: its lock <lock> cannot be read: <reason>': async () => {
+      await pipe('piped.safetensors.lock');
+      await fit({}, parts, { checkpoint: at('piped.safetensors') });
+    },
+    'standard output: cannot be written: <reason>': () => cliTo('/dev/full', ['score', model, good]),
     '<file>: cannot be written: it exists, and holds no metrics of a training run': () =>
       fit({}, parts, { metrics: good }),
     '<file>: cannot be written: <reason>; the evaluation keeps the pixels there; TMPDIR names another folder':
@@ -195,6 +277,9 @@ export const modelFile = {
     ],
     '<file>: in its configuration, <reason>': [
       () => loaded(({ config }) => (config.preset = 7)),
+      () => resumed(({ config }) => (config.training.quantile = 7)),
+      () => resumed(({ config }) => (config.training.lr = -1)),
+      () => loaded(({ config }) => (config.calibration.quantile = 7)),
       () => loaded(({ config }) => (config.products[1] = config.products[0]), unified),
     ],
     '<file>: feature_std: expected positive numbers': () =>
@@ -221,6 +306,13 @@ export const modelFile = {
     '<file>: expected a checkpoint, got a <kind>': () => fit({}, parts, { resume: model }),
     '<file>: its configuration is not JSON': () =>
       resumed(({ metadata }) => Object.assign(metadata, { config: '{', verbatim: 'yes' })),
+    '<file>: in its checkpoint, <reason>': [
+      () => resumed(({ config }) => (config.checkpoint.step = -5)),
+      () => resumed(({ config }) => (config.checkpoint.step = 1)),
+      () => resumed(({ config }) => delete config.checkpoint.elapsedMs),
+      () => resumed(({ config }) => (config.checkpoint.fingerprint = 'x')),
+      () => resumed(({ config }) => config.checkpoint.digests.pop()),
+    ],
     '<file>: the checkpoint does not say where its run stands': () => resumed(({ config }) => delete config.checkpoint),
     '<file>: expected a ddad-native checkpoint of format version 1, got <what>': () =>
       resumed(({ metadata }) => (metadata.formatVersion = '2')),

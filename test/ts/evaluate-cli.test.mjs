@@ -97,7 +97,7 @@ test('Ctrl-C ends it with 130, and leaves what was there', async () => {
   const out = at('interrupted');
   await mkdir(out);
   await writeFile(path.join(out, 'metrics.json'), 'of an earlier run');
-  const { child, finished } = start(['evaluate', model, many, '--out', out, '--threads', '1']);
+  const { child, finished } = start(['evaluate', model, many, '--out', out, '--threads', '1', '--force']);
   await until(async () => (await readdir(out)).length > 1);
   await new Promise((resolve) => setTimeout(resolve, 500));
   const begun = performance.now();

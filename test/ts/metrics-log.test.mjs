@@ -162,32 +162,38 @@ test('lines up to the step are kept as they are', async () => {
   assert.deepEqual(await stepsOf(file), [1, 2], 'nothing behind what is dropped is kept');
 });
 
-const full = '/dev/full';
-test(
-  'a full disk ends the run soon with ERR_FILE_WRITE; its checkpoint can be resumed',
-  {
-    skip: !existsSync(full) && `no ${full} here`,
-  },
-  async () => {
-    const checkpoint = at('full.ckpt.safetensors');
-    let last = 0;
-    const begun = performance.now();
-    await assert.rejects(
-      fit({ steps: 100_000 }, { metrics: full, checkpoint }, ({ step }) => ((last = step), false)),
-      { code: 'ERR_FILE_WRITE', message: /^\/dev\/full: cannot be written: ENOSPC/ },
-    );
-    assert.ok(performance.now() - begun < 5000);
-    assert.ok(last > 0 && (await checkpointStep(checkpoint)) >= last);
-    // Where it is found at the very end only, or on the way to a checkpoint, it is told as well.
-    for (const checkpointEverySeconds of [30, 1e-6]) {
-      const options = { metrics: full, checkpoint: at('end.ckpt.safetensors'), checkpointEverySeconds };
-      await assert.rejects(fit({ steps: 2 }, options), { code: 'ERR_FILE_WRITE' });
-      assert.ok((await checkpointStep(at('end.ckpt.safetensors'))) >= 1);
-    }
-    const rest = await fit({ steps: last + 4 }, { resume: checkpoint });
-    assert.equal(rest.at(-1).step, last + 4);
-  },
-);
+test('a full disk ends the run soon with ERR_FILE_WRITE; its checkpoint can be resumed', async (t) => {
+  const disk = at('full');
+  if (!(await smallDisk(t, disk, '12k'))) return t.skip('a small file system cannot be mounted here');
+  // leaves a page, for the lock
+  await writeFile(path.join(disk, 'filler'), Buffer.alloc(8192));
+  const metrics = path.join(disk, 'run.jsonl');
+  const checkpoint = at('full.ckpt.safetensors');
+  let last = 0;
+  const begun = performance.now();
+  await assert.rejects(
+    fit({ steps: 100_000 }, { metrics, checkpoint }, ({ step }) => ((last = step), false)),
+    { code: 'ERR_FILE_WRITE', message: /run\.jsonl: cannot be written: ENOSPC/ },
+  );
+  assert.ok(performance.now() - begun < 5000);
+  assert.ok(last > 0 && (await checkpointStep(checkpoint)) >= last);
+  // Where it is found at the very end only, or on the way to a checkpoint, it is told as well.
+  for (const checkpointEverySeconds of [30, 1e-6]) {
+    const options = { metrics, checkpoint: at('end.ckpt.safetensors'), checkpointEverySeconds };
+    await assert.rejects(fit({ steps: 2 }, options), { code: 'ERR_FILE_WRITE' });
+    assert.ok((await checkpointStep(at('end.ckpt.safetensors'))) >= 1);
+  }
+  const rest = await fit({ steps: last + 4 }, { resume: checkpoint });
+  assert.equal(rest.at(-1).step, last + 4);
+});
+
+test('what is no regular file is refused before the first step', { skip: !existsSync('/dev/full') }, async () => {
+  await assert.rejects(fit({ steps: 2 }, { metrics: '/dev/full' }), {
+    code: 'ERR_FILE_WRITE',
+    message: '/dev/full: cannot be written: expected a regular file or none, got a device',
+  });
+  assert.ok(!existsSync('/dev/full.lock'));
+});
 
 test('a disk that fills up keeps whole lines, and another disk its checkpoint', async (t) => {
   const disk = at('disk');

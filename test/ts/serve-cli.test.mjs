@@ -102,7 +102,7 @@ describe('ddad-native serve', () => {
       [['--port', '70000'], 2, /--port: expected a number from 0 to 65535, got "70000"/],
       [['--port', '1.5'], 2, /--port/],
       [['--port', port], 2, /--host, --port: .*(in use|EADDRINUSE)/],
-      [['--host', '203.0.113.7'], 2, /--host, --port: .*EADDRNOTAVAIL/],
+      [['--host', '203.0.113.7', '--insecure'], 2, /--host, --port: .*EADDRNOTAVAIL/],
       [['--images', at('nowhere')], 2, /--images: expected a folder/],
       [['--images', model], 2, /--images: expected a folder/],
       [['--max-upload', 'much'], 2, /--max-upload: expected a size such as 50MB, got "much"/],
@@ -172,6 +172,7 @@ describe('a copy of examples/service', async () => {
     child.stderr.on('data', (text) => (stderr += text));
     const url = await addressOf(child, finished);
     const { answered } = await halfUpload(url, bad);
+    await until(async () => (await client(url).metrics())('ddad_upload_bytes') > 0); // it has arrived
     const begin = performance.now();
     child.kill('SIGTERM');
     await assert.rejects(answered);

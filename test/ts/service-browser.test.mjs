@@ -34,7 +34,7 @@ describe('the page of the service', { skip }, async () => {
     page.on('console', (message) => complaints.push(message.text()));
     page.on('pageerror', (error) => complaints.push(String(error)));
     await page.goto(url);
-    await page.locator('#model:not(:empty)').waitFor();
+    await page.locator(options.token === undefined ? '#model:not(:empty)' : '#entry').waitFor();
     const shown = (id) => page.locator(`#${id}`).waitFor();
     const text = (id) => page.locator(`#${id}`).textContent();
     const choose = (...files) => page.locator('#file').setInputFiles(files);
@@ -224,6 +224,52 @@ describe('the page of the service', { skip }, async () => {
     const { score } = await model.score(image, { product: 'nut' });
     await page.locator('#score', { hasText: short(score) }).waitFor();
     assert.deepEqual(await faults(page), []);
+  });
+
+  test('a service with a token asks for it, and forgets one that is wrong', async (t) => {
+    const token = 'a-token-of-more-than-16';
+    const { page, url, requests, complaints, shown, text, choose, shoot } = await open(t, { token });
+    const kept = () => page.evaluate(() => sessionStorage.getItem('ddad-token'));
+    const give = async (value) => {
+      await page.getByLabel('Token').fill(value);
+      await page.keyboard.press('Enter');
+    };
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'token');
+    for (const id of ['drop', 'error', 'result']) assert.equal(await page.locator(`#${id}`).isVisible(), false, id);
+    assert.ok(!(await page.content()).includes('part.safetensors'));
+    assert.deepEqual(await faults(page), []);
+    await shoot('token');
+    for (const wrong of ['not-the-token-at-all', 'wörter 🔑']) {
+      await give(wrong);
+      await page.locator('#error-title', { hasText: 'That token is not right' }).waitFor();
+      await page.locator('#token:not(:disabled)').waitFor();
+      assert.equal(await kept(), null);
+      assert.equal(await page.getByLabel('Token').inputValue(), '');
+    }
+    await drop(page, { name: 'bad.png', bytes: await readFile(bad) }); // nothing happens before
+    assert.deepEqual(await faults(page), []);
+    await give(` ${token} `);
+    await page.locator('#model', { hasText: 'part.safetensors' }).waitFor();
+    assert.equal(await page.locator('#entry').isVisible(), false);
+    await choose(bad);
+    await shown('result');
+    assert.equal(await text('score'), short((await detector.score(bad)).score));
+    const answers = ['GET /', 'GET /healthz', 'GET /healthz', 'GET /healthz', 'POST /score'];
+    assert.deepEqual(requests, answers);
+    await page.reload();
+    await page.locator('#model', { hasText: 'part.safetensors' }).waitFor();
+    assert.equal(await kept(), token);
+    const other = await page.context().newPage();
+    await other.goto(url);
+    await other.locator('#entry').waitFor(); // kept for the tab alone
+    await page.evaluate(() => sessionStorage.setItem('ddad-token', 'one-of-yesterday'));
+    await choose(bad);
+    await page.locator('#error-title', { hasText: 'That token is not right' }).waitFor();
+    assert.equal(await page.locator('#entry').isVisible(), true);
+    assert.deepEqual(
+      complaints.filter((line) => !line.includes('401')),
+      [],
+    );
   });
 
   test('names are text, whatever is in them, and nothing else runs', async (t) => {

@@ -4,9 +4,9 @@ import net from 'node:net';
 import { createApp } from '../../examples/service/app.mjs';
 
 /** The service with that detector on a free port, until the test ends; requests and their JSON answers. */
-export async function startApp(t, detector, options) {
+export async function startApp(t, detector, options, host = '127.0.0.1') {
   const app = await createApp(detector, options);
-  const url = await app.listen({ port: 0 });
+  const url = await app.listen({ port: 0, host });
   t.after(async () => {
     app.server.closeAllConnections();
     await app.close();
@@ -84,6 +84,33 @@ export async function halfHead(url, path) {
       return ended;
     },
   };
+}
+
+/** Sends text as it is; resolves to status, headers and body of the first answer, or to `closed` where there is none. */
+export async function raw(url, text, { end = false } = {}) {
+  const { hostname, port } = new URL(url);
+  const socket = net.connect(Number(port), hostname.replace(/[[\]]/g, ''));
+  let answer = '';
+  socket.setEncoding('utf8').on('error', () => undefined);
+  const closed = new Promise((resolve) => socket.on('close', resolve));
+  if (end) socket.end(text);
+  else socket.write(text);
+  const complete = new Promise((resolve) => {
+    socket.on('data', (part) => {
+      answer += part;
+      const [head, body] = answer.split('\r\n\r\n');
+      const length = Number(/content-length: (\d+)/i.exec(head)?.[1]);
+      if (body !== undefined && Buffer.byteLength(body) >= length) resolve();
+    });
+  });
+  await Promise.race([complete, closed]);
+  socket.destroy();
+  if (answer === '') return { closed: true };
+  const [head, body] = answer.split('\r\n\r\n');
+  const [first, ...lines] = head.split('\r\n');
+  const headers = new Headers(lines.map((line) => line.split(/: ?(.*)/s).slice(0, 2)));
+  const json = headers.get('content-type')?.startsWith('application/json');
+  return { status: Number(first.split(' ')[1]), headers, body: json ? JSON.parse(body) : body };
 }
 
 /** Whether nothing listens there any more. */

@@ -1,7 +1,9 @@
 // Sends the picture that is dropped, chosen or pasted to the service, and shows its answer.
 const at = (id) => document.getElementById(id);
-const parts = { progress: at('progress'), error: at('error'), result: at('result') };
+const parts = { locked: at('entry'), progress: at('progress'), error: at('error'), result: at('result') };
+const tokenKey = 'ddad-token';
 const verdicts = { good: '✓ Good', anomalous: '✕ Anomalous', none: 'No verdict: the model has no threshold' };
+const formats = at('limits').textContent;
 let limits;
 let running;
 let last;
@@ -11,6 +13,24 @@ let urls = [];
 function show(state) {
   document.body.dataset.state = state;
   for (const [name, part] of Object.entries(parts)) part.hidden = name !== state;
+}
+
+/** Asks the service, with the token where there is one. */
+function ask(place, { headers, ...options } = {}) {
+  const token = sessionStorage.getItem(tokenKey);
+  return fetch(place, { ...options, headers: { ...headers, ...(token && { authorization: `Bearer ${token}` }) } });
+}
+
+/** Asks for the token, again where the last one was refused. */
+function askToken(refused) {
+  sessionStorage.removeItem(tokenKey);
+  running?.abort();
+  if (refused) showError('That token is not right', 'Look for a missing or a wrong letter, and give it once more.');
+  else show('locked');
+  document.body.dataset.state = 'locked';
+  parts.locked.hidden = false;
+  at('token').value = '';
+  at('token').focus();
 }
 
 function showError(title, text) {
@@ -76,8 +96,9 @@ async function score(file) {
   if (at('product').value) body.append('product', at('product').value);
   body.append('image', file);
   try {
-    const response = await fetch('score', { method: 'POST', body, headers: { accept: 'image/png' }, signal });
-    if (response.ok) showResult(file, response.headers, await response.blob());
+    const response = await ask('score', { method: 'POST', body, headers: { accept: 'image/png' }, signal });
+    if (response.status === 401) askToken(true);
+    else if (response.ok) showResult(file, response.headers, await response.blob());
     else showError(title, sentence((await reasonOf(response)).replace(/^the image: /, '')));
   } catch {
     if (!signal.aborted) showError(title, 'The service cannot be reached, or went away before it answered.');
@@ -85,6 +106,7 @@ async function score(file) {
 }
 
 function take(files) {
+  if (document.body.dataset.state === 'locked') return;
   if (files.length === 1) void score(files[0]);
   else if (files.length > 1) showError('One picture at a time, please', `${files.length} files were dropped.`);
 }
@@ -111,13 +133,28 @@ at('product').addEventListener('change', () => {
   if (last) void score(last);
 });
 
-const response = await fetch('healthz').catch(() => undefined);
-if (response?.ok) {
+/** Shows what is served; a service that does not say so wants its token first. */
+async function connect() {
+  const response = await ask('healthz').catch(() => undefined);
+  if (response?.status === 401) return askToken(true);
+  if (!response?.ok) return;
   const { model, products, limits: given } = await response.json();
+  if (given === undefined) return askToken(false);
   limits = given;
+  if (document.body.dataset.state === 'locked') show('empty');
   at('model').textContent = model;
   document.title = `Find defects: ${model}`;
-  at('limits').textContent += `, up to ${megabytes(limits.bytes)}`;
-  at('product').append(...(products ?? []).map((name) => new Option(name)));
+  at('limits').textContent = `${formats}, up to ${megabytes(limits.bytes)}`;
+  at('product').replaceChildren(...(products ?? []).map((name) => new Option(name)));
   at('product-row').hidden = !products;
 }
+
+parts.locked.addEventListener('submit', (event) => {
+  event.preventDefault();
+  const token = at('token').value.trim();
+  if (!/^[\x21-\x7e]+$/.test(token)) return askToken(true); // no header can carry it
+  sessionStorage.setItem(tokenKey, token);
+  void connect();
+});
+
+await connect();

@@ -1,0 +1,35 @@
+#pragma once
+// What an image is judged by beside the ensemble (11): the backbone's features against those of good images.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backbone/features.h"
+#include "nlohmann/json_fwd.hpp"
+
+namespace ddad {
+
+/// `score.evidence` of a configuration, and what calibration found of it. Without banks there is none.
+struct EvidenceConfig {
+  std::vector<std::vector<int64_t>> banks;  // strides of the taps of each bank's features, neighbours, fine to coarse
+  bool image = false;                       // whether statistics over the whole image are compared as well
+  std::vector<double> mapMean, mapStd;      // of each bank's distances on good images; empty before they are known
+  std::vector<double> mean, std;            // of each value of `names` on good images, likewise
+
+  explicit operator bool() const { return !banks.empty(); }
+  /// Banks whose largest distance takes part in the score. Those without a tap at stride 16 or 32 draw the map alone:
+  /// fine features differ on good images, too.
+  std::vector<size_t> judges() const;
+  /// What the score is made of: "ensemble", "local" for each bank that judges ("localDeep" with a tap at stride 32),
+  /// "regional", and "global" where whole images are compared.
+  std::vector<std::string> names() const;
+
+  /// Throws ERR_CONFIG naming the field, what was expected and what came.
+  static EvidenceConfig fromJson(const nlohmann::json& config, const FeatureConfig& features);
+};
+
+/// The score of an image: log of the mean of exp(z) over the values' z = (value - mean) / std. It is near the largest,
+/// which a small defect needs, and gains where several are high. NaN where a value is.
+double combineEvidence(const EvidenceConfig& config, const std::vector<double>& values);
+
+}  // namespace ddad

@@ -1,0 +1,68 @@
+// What a command may replace: nothing, an empty file, or one of the kind that it writes. Else it takes --force.
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
+import { crc32 } from 'node:zlib';
+import { checkRegular, checkWritable, makeFolder, writeError, writeWhole, writing } from '../files.js';
+import { isOwnFile } from '../model-file.js';
+import { readStart } from '../read-file.js';
+
+const startsWith =
+  (pattern: RegExp) =>
+  async (file: string): Promise<boolean> =>
+    pattern.test((await readStart(file, 1024)).toString('latin1'));
+
+/** A PNG's text chunk with the name of the program; stands behind its header. */
+const chunk = ((): Buffer => {
+  const body = Buffer.from('tEXtSoftware\0ddad-native', 'latin1');
+  const [length, sum] = [Buffer.alloc(4), Buffer.alloc(4)];
+  length.writeUInt32BE(body.length - 4);
+  sum.writeUInt32BE(crc32(body));
+  return Buffer.concat([length, body, sum]);
+})();
+/** The signature and the header, which every PNG begins with. */
+const pngStart = 8 + 25;
+
+/** How files of each kind are told from others. */
+const kinds = {
+  model: { what: 'model or checkpoint of ddad-native', is: isOwnFile },
+  weights: { what: 'weights, model or checkpoint of ddad-native', is: isOwnFile },
+  graph: { what: 'graph of ddad-native', is: startsWith(/^.{1,8}ddad-native/s) },
+  metrics: { what: 'metrics of an evaluation', is: startsWith(/^\{\s*"formatVersion": \d+,\s*"model": /) },
+  report: { what: 'report of an evaluation', is: startsWith(/<meta name="generator" content="ddad-native/) },
+  measurements: { what: 'measurements of bench', is: startsWith(/^\{"kind":"ddad-native-bench"/) },
+  scores: { what: 'scores of ddad-native', is: startsWith(/^\{"image":"(?:[^"\\]|\\.)*","(?:score|error)":/) },
+  picture: {
+    what: 'picture of ddad-native',
+    is: async (file: string): Promise<boolean> =>
+      (await readStart(file, pngStart + chunk.length)).subarray(pngStart).equals(chunk),
+  },
+};
+
+export const forceFlag = {
+  force: { type: 'boolean', default: false, describe: 'Replace files of any other kind, too' },
+} as const;
+
+/** Throws ERR_FILE_WRITE where a file would be lost that is none of ours, and for what is no file. */
+export async function checkReplaceable(file: string, kind: keyof typeof kinds, force: boolean): Promise<void> {
+  await checkRegular(file);
+  const size = await stat(file).then(
+    (at) => at.size,
+    () => 0,
+  );
+  if (force || size === 0) return;
+  const { what, is } = kinds[kind];
+  if (await is(file).catch(() => false)) return;
+  throw writeError(file, `it exists, and is no ${what}; --force replaces it`);
+}
+
+/** The same, and makes sure that the file can be written. */
+export async function checkOutput(file: string, kind: keyof typeof kinds, force: boolean): Promise<void> {
+  await checkReplaceable(file, kind, force);
+  await checkWritable(file);
+}
+
+/** Writes a PNG that {@link checkReplaceable} knows again, in a folder that is made. Throws ERR_FILE_WRITE. */
+export async function writePicture(file: string, png: Uint8Array): Promise<void> {
+  await writing(file, () => makeFolder(path.resolve(path.dirname(file))));
+  await writeWhole(file, Buffer.concat([png.subarray(0, pngStart), chunk, png.subarray(pngStart)]));
+}
