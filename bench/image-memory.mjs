@@ -38,6 +38,12 @@ const kinds = {
   'jpeg, cmyk': (from) => from.toColourspace('cmyk').jpeg(),
   webp: (from) => from.webp({ effort: 0 }),
   'webp, lossless, alpha': (from) => from.ensureAlpha(0.5).webp({ effort: 0, lossless: true }),
+  'webp, animated': async (from) => {
+    const { data, info } = await from.ensureAlpha(0.5).raw().toBuffer({ resolveWithObject: true });
+    const pages = { width: info.width, height: info.height * 2, channels: 4, pageHeight: info.height };
+    const both = sharp(Buffer.concat([data, data.map((value) => value ^ 85)]), { raw: pages, limitInputPixels: false });
+    return both.webp({ effort: 0, lossless: true });
+  },
   'webp, turned': (from) => turned(from).webp({ effort: 0 }),
   gif: (from) => from.gif({ effort: 1 }),
   tiff: (from) => from.tiff({ compression: 'none' }),
@@ -57,6 +63,9 @@ function picture(length) {
   return sharp(data, { raw: { width: length, height: length, channels: 3 }, limitInputPixels: false });
 }
 
+const encode = async (name, length) =>
+  (await (name === 'overlay' ? kinds.png : kinds[name])(picture(length))).toBuffer();
+
 /** Measures one kind in this process. */
 async function measure(name, channels) {
   const overlay = name === 'overlay';
@@ -68,7 +77,7 @@ async function measure(name, channels) {
     else await image.decodeImage(encoded, { channels, claim });
     return estimate;
   };
-  const small = await (overlay ? kinds.png : kinds[name])(picture(64)).toBuffer();
+  const small = await encode(name, 64);
   await work(small, mapOf(64));
   const encoded = readFileSync(values.file);
   const map = mapOf(side);
@@ -115,7 +124,7 @@ if (run === undefined) {
   all();
 } else if (run.startsWith('make ')) {
   const name = run.slice(5);
-  writeFileSync(values.file, await (name === 'overlay' ? kinds.png : kinds[name])(picture(side)).toBuffer());
+  writeFileSync(values.file, await encode(name, side));
 } else {
   await measure(run, Number(values.channels));
 }

@@ -227,8 +227,9 @@ export class Detector {
    * Scores an image: a path, an encoded image, or pixels. May be called many times at once: calls wait in a queue, are
    * scored in batches and settle in the order in which they were made. Bytes and pixels are copied before this returns, so
    * that their memory can be filled again at once; that is the one thing that holds JavaScript's thread for longer than a
-   * millisecond where an image is large (4 ms for 12 megapixels in colour, bench/copies.mjs), and `transfer` spares it. A
-   * copy that has no room in the memory budget is refused with ERR_BUSY, whatever `whenFull` says. Throws ERR_IMAGE,
+   * millisecond where an image is large (some 7 ms for 10 MB on a virtual machine of two processors, nearly all of it for
+   * fresh pages: bench/copies.mjs), and `transfer` spares it. A copy that has no room in the memory budget is refused with
+   * ERR_BUSY, whatever `whenFull` says. Throws ERR_IMAGE,
    * ERR_BUSY, ERR_MEMORY, ERR_ARGUMENT, ERR_ABORTED, ERR_DISPOSED.
    */
   score(image: ImageInput, options: ScoreOptions = {}): Promise<ScoreResult> {
@@ -358,6 +359,7 @@ export class Detector {
         const claim = claims[i] as Claim;
         const given = { limitInputPixels, signal, label, claim, onSize, noMaps: true };
         prepared.push(await prepareImage(this.#config, image, given));
+        held[i] = ''; // nobody needs its copy any more
         claim.release(); // what is left is small, and goes to the engine
       }
       return await reconstructImages(this.#native, this.#config, prepared, options);

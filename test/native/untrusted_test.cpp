@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <map>
 
 #include "backbone/efficientnet.h"
 #include "device/choices.h"
@@ -97,6 +98,42 @@ TEST_CASE("a configuration takes no memory that its file does not have") {
       folder / "model",
       zeros({{"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "model"}, {"config", config.dump()}}, {}));
   CHECK(codeOf([&] { Scorer::load(openDevice("cpu", 1), folder / "model"); }) == "ERR_MODEL_FORMAT");
+}
+
+TEST_CASE("free memory is at most what each control group on the way up allows") {
+  const auto available = [](const std::map<std::string, std::string>& files) {
+    const TemporaryFolder folder;
+    const std::filesystem::path root = folder / "root";
+    for (const auto& [name, text] : files) {
+      std::filesystem::create_directories((root / name).parent_path());
+      writeBytes((root / name).string(), text + "\n");
+    }
+    return availableMemory(root.string()) >> 20;
+  };
+  const std::string meminfo = "MemTotal: 9 kB\nMemAvailable: 8388608 kB\nSwapFree: 0 kB";
+  const std::string second = "30 24 0:26 / /sys/fs/cgroup rw shared:1 - cgroup2 cgroup2 rw";
+  const std::string first = "31 24 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory";
+  CHECK(available({{"proc/meminfo", meminfo}}) == 8192);
+  CHECK(available({{"proc/meminfo", meminfo},
+                   {"proc/self/cgroup", "0::/a.slice/b/c"},
+                   {"proc/self/mountinfo", second},
+                   {"sys/fs/cgroup/a.slice/memory.max", "2147483648"},
+                   {"sys/fs/cgroup/a.slice/b/memory.max", "max"},
+                   {"sys/fs/cgroup/a.slice/b/c/memory.max", "3221225472"}}) == 2048);
+  CHECK(available({{"proc/meminfo", meminfo},
+                   {"proc/self/cgroup", "4:cpu,memory:/docker/abc\n0::/"},
+                   {"proc/self/mountinfo", second + "\n" + first},
+                   {"sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712"},
+                   {"sys/fs/cgroup/memory/docker/memory.limit_in_bytes", "1073741824"},
+                   {"sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes", "2147483648"}}) == 1024);
+  CHECK(available({{"proc/meminfo", meminfo},
+                   {"proc/self/cgroup", "4:memory:/docker/abc"},
+                   {"proc/self/mountinfo", "31 24 0:27 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"},
+                   {"sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824"}}) == 1024);
+  CHECK(available({{"proc/meminfo", meminfo},
+                   {"proc/self/cgroup", "0::/../../x"},
+                   {"proc/self/mountinfo", second},
+                   {"sys/fs/cgroup/memory.max", "1073741824"}}) == 1024);
 }
 
 TEST_CASE("memory that is not there is refused before it is taken") {

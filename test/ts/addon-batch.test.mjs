@@ -120,6 +120,11 @@ test('release lets go of memory that a view fills, and of no other', () => {
   const wasm = new Uint8Array(new WebAssembly.Memory({ initial: 1 }).buffer);
   addon.release(wasm);
   assert.equal(wasm.length, 65_536);
+  const buffer = new addon.PixelBuffer(8);
+  buffer.append(new Uint8Array(8));
+  addon.release(buffer);
+  addon.release(buffer);
+  buffer.append(new Uint16Array(4)); // as new: all of its room is free, whatever the type
   for (const bad of [undefined, 5, new ArrayBuffer(8), {}])
     assert.throws(() => addon.release(bad), { code: 'ERR_ARGUMENT', message: /release: view: expected a typed array/ });
 });
