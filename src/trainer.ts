@@ -23,8 +23,9 @@ const fitOptions = z.strictObject({
 /**
  * - `timeLimitMs`: ends training after this time, counted across resumes; calibration follows.
  * - `checkpoint`: a file that always holds a state to resume from: written at the start, every
- *   `checkpointEverySeconds` (30), at the end and when aborted.
- * - `resume`: a checkpoint to go on from; the result has the same bytes as that of a run never stopped.
+ *   `checkpointEverySeconds` (30), at the end and when aborted. No other run writes it meanwhile (`<checkpoint>.lock`).
+ * - `resume`: a checkpoint to go on from, with the images of before; the result has the same bytes as that of a run never
+ *   stopped.
  * - `metrics`: a file that gets a line of JSON a step (loss and its terms, norm of the gradient, learning rate, speed),
  *   within a second. A resumed run goes on in it, after its checkpoint's step; a new one begins it anew.
  */

@@ -13,7 +13,7 @@ import { fitPadimCommand } from './fit-padim.js';
 import { reconstructCommand, sampleCommand } from './reconstruct.js';
 import { scoreCommand } from './score.js';
 import { serveCommand } from './serve.js';
-import { ReaderGone, stdout } from './streams.js';
+import { outliveTerminals, ReaderGone, stdout } from './streams.js';
 import { trainCommand } from './train.js';
 import { exitCodeOf, exitCodes, UsageError } from './usage.js';
 import { verifyCommand } from './verify.js';
@@ -114,6 +114,7 @@ class Literals {
 export async function main(given: readonly string[]): Promise<number> {
   const literals = new Literals(given);
   const { args } = literals;
+  outliveTerminals();
   const debug = args.includes('--debug') || Boolean(process.env['DDAD_DEBUG']);
   let status: number = exitCodes.done;
   const context: Context = {

@@ -30,7 +30,7 @@ const unprovoked = {
   'ERR_MEMORY cannot allocate <n> MiB of memory': 'what is not free is refused before the system is asked',
   'ERR_MEMORY no memory for a map of <n> pixels': 'the size of an image is bounded, so only the system can refuse it',
   'ERR_FILE_WRITE <file>: cannot be written: its lock <lock> changes hands again and again':
-    'it takes ten other runs that begin and end at the right moments',
+    'it takes hundreds of other runs that begin and end at the right moments',
   'ERR_NUMERIC the features of the good images have no finite covariance':
     'features that are not finite need weights that no reader lets in',
   'ERR_MEMORY a buffer would be larger than memory': 'the arguments are bounded before a buffer could be as large',
