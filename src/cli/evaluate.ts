@@ -1,6 +1,6 @@
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
-import { Detector } from '../detector.js';
+import type { Detector } from '../detector.js';
 import { evaluate, type EvaluateProgress, type ScoredImage } from '../evaluation/evaluate.js';
 import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation, Metrics, ProductEvaluation } from '../evaluation/types.js';
@@ -8,11 +8,12 @@ import type { Reconstruction } from '../reconstruct.js';
 import { ReportWriter } from '../report/report.js';
 import type { Command } from './command.js';
 import { checkWritable, writeWhole } from '../files.js';
+import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
 import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
 
-interface EvaluateArguments extends DeviceOptions, ScoringArguments {
+interface EvaluateArguments extends DeviceOptions, ScoringArguments, TrustArguments {
   model: string;
   dataset: string;
   json: boolean;
@@ -38,6 +39,7 @@ export const evaluateCommand: Command<EvaluateArguments> = {
     'limit-report': number('limit-report', 'Images of each test folder in the report', 'all'),
     reconstructions: number('reconstructions', 'Images of each test folder to reconstruct for the report', '0'),
     ...scoringFlags,
+    ...trustFlag,
     ...deviceFlags,
   },
   example: ['$0 evaluate part.safetensors parts/ --out evaluation/', 'Write the figures and a report with pictures'],
@@ -50,11 +52,12 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   const rebuilt = new Shown(countOf('reconstructions', argv.reconstructions) ?? 0);
   const file = out === undefined ? undefined : path.join(out, 'metrics.json');
   if (file !== undefined) await checkWritable(file);
-  await using detector = await Detector.load(model, {
+  await using detector = await loadModel(model, {
     device,
     precision,
     threads,
     threshold,
+    trustedKey: argv.trustedKey,
     scoring: scoringOf(argv),
     signal,
   });

@@ -1,11 +1,11 @@
 import type { DeviceOptions } from '../options.js';
-import { Detector } from '../detector.js';
 import { checkWritable } from '../files.js';
 import type { Command } from './command.js';
+import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { duration, log, memoryLine, print, ProgressLine } from './output.js';
 import { deviceFlags, exitCodes, number, text } from './usage.js';
 
-interface FitPadimArguments extends DeviceOptions {
+interface FitPadimArguments extends DeviceOptions, TrustArguments {
   model: string;
   dataset: string;
   out: string;
@@ -24,6 +24,7 @@ export const fitPadimCommand: Command<FitPadimArguments> = {
     channels: number('channels', 'Channels of the features that it is over', '100'),
     seed: number('seed', 'Which channels', '0'),
     places: { type: 'boolean', describe: 'A Gaussian for each place  [default: where the model takes images whole]' },
+    ...trustFlag,
     ...deviceFlags,
   },
   example: ['$0 fit-padim part.safetensors parts/ --out part-padim.safetensors', 'Then reconstruct images with it'],
@@ -33,7 +34,7 @@ export const fitPadimCommand: Command<FitPadimArguments> = {
 async function fit(argv: FitPadimArguments, signal: AbortSignal): Promise<number> {
   const { model, dataset, out, channels, seed, places, device, precision, threads } = argv;
   await checkWritable(out);
-  await using detector = await Detector.load(model, { device, precision, threads, signal });
+  await using detector = await loadModel(model, { device, precision, threads, trustedKey: argv.trustedKey, signal });
   const progress = new ProgressLine();
   try {
     await detector.fitPadim(dataset, {
@@ -47,7 +48,9 @@ async function fit(argv: FitPadimArguments, signal: AbortSignal): Promise<number
   } finally {
     progress.stop();
   }
+  const known = detector.warnings.length;
   await detector.save(out);
+  for (const warning of detector.warnings.slice(known)) log(`warning: ${warning}`);
   const { padim } = detector.config;
   if (argv.json) print(JSON.stringify({ model: out, padim }));
   log(`fitted on ${padim?.images} images, ${padim?.channels.length} channels`);

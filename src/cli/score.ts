@@ -1,12 +1,13 @@
 import { appendFile, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
-import { Detector, type ScoreResult } from '../detector.js';
+import type { ScoreResult } from '../detector.js';
 import { DdadError, messageOf, toDdadError } from '../errors.js';
 import { imageExtensions } from '../image.js';
 import { mapAhead } from '../read-ahead.js';
 import type { Command } from './command.js';
 import { isFolder, makeFolder, writing } from '../files.js';
+import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
 import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
@@ -46,7 +47,7 @@ export async function listImages(given: readonly string[]): Promise<Entry[]> {
   return entries;
 }
 
-interface ScoreArguments extends DeviceOptions, ScoringArguments {
+interface ScoreArguments extends DeviceOptions, ScoringArguments, TrustArguments {
   model: string;
   images: string[];
   json: boolean;
@@ -68,6 +69,7 @@ export const scoreCommand: Command<ScoreArguments> = {
     product: text('product', 'What the images show; a unified model needs it'),
     'fail-on-anomaly': { type: 'boolean', default: false, describe: 'Exit with status 3 when an image is anomalous' },
     ...scoringFlags,
+    ...trustFlag,
     ...deviceFlags,
   },
   example: ['$0 score part.safetensors photos/ --out found/', 'Score a folder and write overlays'],
@@ -80,11 +82,12 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
   const heatmaps = argv.heatmaps ?? argv.out !== undefined;
   const out = argv.out ?? (heatmaps ? 'heatmaps' : undefined);
   const { device, precision, threads, threshold, product } = argv;
-  await using detector = await Detector.load(argv.model, {
+  await using detector = await loadModel(argv.model, {
     device,
     precision,
     threads,
     threshold,
+    trustedKey: argv.trustedKey,
     scoring: scoringOf(argv),
     signal,
   });

@@ -1,14 +1,15 @@
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { DeviceOptions } from '../options.js';
-import { Detector } from '../detector.js';
+import type { Detector } from '../detector.js';
 import { isFolder } from '../files.js';
 import { addon, packageRoot } from '../native.js';
 import type { Command } from './command.js';
+import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { log, print } from './output.js';
 import { deviceFlags, number, parseSize, text, UsageError } from './usage.js';
 
-interface ServeArguments extends DeviceOptions {
+interface ServeArguments extends DeviceOptions, TrustArguments {
   model: string;
   json: boolean;
   host: string;
@@ -39,6 +40,7 @@ export const serveCommand: Command<ServeArguments> = {
     'max-pixels': number('max-pixels', 'Pixels of an image', '100000000'),
     'max-queue': number('max-queue', 'Images that may wait; more are refused with 503', '64'),
     'max-batch': number('max-batch', 'Images that are computed together', "the engine's"),
+    ...trustFlag,
     ...deviceFlags,
     json: { ...deviceFlags.json, describe: 'Print the address as JSON on stdout' },
   },
@@ -81,7 +83,11 @@ async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number>
     throw new UsageError(`--images: expected a folder, got "${images}"`);
   }
   const batching = { maxQueue, maxBatch, whenFull: 'reject' } as const;
-  const detector = await Detector.load(argv.model, { device, precision, threads, threshold, ...batching, signal });
+  const detector = await loadModel(argv.model, {
+    ...{ device, precision, threads, threshold, trustedKey: argv.trustedKey },
+    ...batching,
+    signal,
+  });
   // The same that one copies: what this command does can be read and changed there.
   const file = path.join(packageRoot, 'examples', 'service', 'start.mjs');
   const { startService } = (await import(pathToFileURL(file).href)) as Service;
