@@ -31,7 +31,9 @@ int withMemory(rlim_t bytes, const F& run) {
     const rlim_t most = pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + bytes;
     const rlimit limit{most, most};
     ::setrlimit(RLIMIT_AS, &limit);
-    ::_exit(run());
+    int status = 1;
+    std::thread([&] { status = run(); }).join();  // OpenMP's threads of this one are the parent's
+    ::_exit(status);
   }
   int status = 0;
   ::waitpid(child, &status, 0);
