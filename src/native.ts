@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { BackboneTap, StoredConfig } from './config.js';
+import { checkSums } from './checksums.js';
 import { abortError, DdadError, messageOf, throwIfAborted, toDdadError } from './errors.js';
 
 /** A flag that the compute thread reads between two operations. */
@@ -77,8 +78,25 @@ export interface NativeStep {
   step: number;
 }
 
+/** The digest that a file states (null: none), that of what it holds, and BLAKE3 of it where it was asked for. */
+export interface NativeDigest {
+  stated: string | null;
+  found: string;
+  content: string | null;
+}
+
+/** What the file of a model says of itself, and with how many threads it is computed. */
+export interface NativeOrigin {
+  digest: string | null;
+  signature: string | null;
+  signatureKey: string | null;
+  threads: number;
+}
+
 export interface NativeDetector {
   config(): string;
+  /** JSON of {@link NativeOrigin}. */
+  origin(): string;
   setConfig(config: string): Promise<void>;
   /** What residuals good images of a label have: [count, channels]. */
   setMemory(label: number, residuals: Float32Array, count: number): Promise<void>;
@@ -207,7 +225,10 @@ export interface Addon {
   NativeImporter: new (path: string) => NativeImporter;
   PixelBuffer: new (bytes: number) => PixelBuffer;
   NativeTrainer: new (config: string, options: string) => NativeTrainer;
+  /** `options` is JSON of {"device","threads","precision","content"}; a file of another content is refused. */
   loadDetector(path: string, options: string, token: CancelToken): Promise<NativeDetector>;
+  /** JSON of {@link NativeDigest}. */
+  fileDigest(path: string, content: boolean, token: CancelToken): Promise<string>;
   /**
    * Measures what the machine reaches at best (`ceiling`), times the ops of a network's `forward` or `backward`, or a
    * whole scoring `pass`, with fresh weights. `options` is JSON of {"device","threads","batch","samples","seconds"}: a
@@ -294,9 +315,23 @@ export async function callNative<T>(
   }
 }
 
+let checked: Promise<string> | undefined;
+
+/**
+ * The package's weights, whose bytes are compared with weights/SHA256SUMS the first time that a process takes them: what
+ * their origin published has no digest of ours. Throws ERR_MODEL_FORMAT.
+ */
+export function packagedBackbone(): Promise<string> {
+  checked ??= checkSums(defaultBackbone).catch((error: unknown) => {
+    checked = undefined;
+    throw error;
+  });
+  return checked;
+}
+
 /** The taps of a backbone; those of the package's where none is named. */
 export async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {
   if (backbone === null) return [];
-  const file = backbone ?? defaultBackbone;
+  const file = backbone ?? (await packagedBackbone());
   return JSON.parse(await callNative(signal, (token) => addon().backboneTaps(file, token))) as BackboneTap[];
 }

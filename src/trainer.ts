@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrate.js';
 import { expandConfig, type ModelConfig, resumeOptions } from './config.js';
@@ -10,6 +11,7 @@ import { FileLock } from './lock.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer, readTaps } from './native.js';
+import { droppedSignature } from './signature.js';
 
 const fitOptions = z.strictObject({
   signal: z.instanceof(AbortSignal).optional(),
@@ -129,7 +131,9 @@ export class Trainer {
         throw new DdadError('ERR_ARGUMENT', 'save: expected a trained model; let fit run to its end first');
       }
       const config = JSON.stringify(this.#config);
+      const dropped = await droppedSignature(path);
       await callNative(undefined, (token) => detector.save(path, config, token));
+      if (dropped !== undefined) this.#warnings.push(dropped);
     });
   }
 
@@ -160,6 +164,10 @@ export class Trainer {
     if (saved) checkImages(resume as string, saved.state, images, digests);
     if (saved && !saved.state.digests) {
       this.#warnings.push('the checkpoint has no digests of its images: only their names and sizes were compared');
+    }
+    const most = availableParallelism();
+    if (threads > most) {
+      this.#warnings.push(`threads: ${threads} asked for, ${most} used: this process may use ${most} processors`);
     }
     if (images.leftOut.length > 0) {
       this.#warnings.push(`left out, since there is no train/good in it: ${images.leftOut.join(', ')}`);

@@ -11,7 +11,8 @@
 namespace ddad {
 namespace {
 
-constexpr size_t kMaxPasses = 4;  // compiled sizes kept; images of one line mostly have one
+constexpr size_t kMaxPasses = 4;                   // compiled sizes kept; images of one line mostly have one
+constexpr int64_t kSmallBytes = int64_t{1} << 26;  // of a pass that memory is not asked about for
 
 ScoreResult::Statistics statisticsOf(const std::vector<Pooled>& scales) {
   ScoreResult::Statistics statistics;
@@ -21,6 +22,21 @@ ScoreResult::Statistics statisticsOf(const std::vector<Pooled>& scales) {
   }
   statistics.elements = scales.empty() ? 0 : static_cast<int64_t>(scales.front().count);
   return statistics;
+}
+
+/// Refuses what memory cannot hold before any of it is taken: tiles, scales and channels are a model's to choose.
+void requireRoom(const Device& device, const UNet& net, const ScoreConfig& config, const PlanMemory& held,
+                 int64_t height, int64_t width) {
+  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+  const auto scales = static_cast<int64_t>(config.steps.size());
+  if (scales * height * width * config.unet.modelChannels * kFloat < kSmallBytes) return;
+  const Plan::Needs needs = Plan::needs(device, net.graph, {scales, height, width});
+  const int64_t there = (held.arena ? held.arena->bytes() : 0) + (held.packed ? held.packed->bytes() : 0);
+  const int64_t wanted = needs.activations + needs.packed - there, available = device.availableBytes();
+  if (wanted > available)
+    throw Error("ERR_MEMORY", "scoring " + std::to_string(width) + " x " + std::to_string(height) + " at " +
+                                  std::to_string(scales) + " noise scales takes " + std::to_string(wanted >> 20) +
+                                  " MiB of memory, of which " + std::to_string(available >> 20) + " MiB are free");
 }
 
 /// shat^f = (1 - w) shat^f + w times the normalised distance to known residuals.
@@ -87,9 +103,15 @@ ScorePass& ScoreLane::passFor(const Tile& tile) {
     passes_.splice(passes_.begin(), passes_, it);
   } else {
     if (passes_.size() >= kMaxPasses) passes_.pop_back();
+    requireRoom(*device_, model_.net(), model_.config(), memory_.unet, height, width);
     passes_.emplace_front(*device_, model_.net(), model_.config(), model_.parameters(), features, 1, height, width,
                           &memory_);
-    passes_.front().prepare();
+    try {
+      passes_.front().prepare();
+    } catch (...) {
+      passes_.pop_front();  // it would be taken for a complete one
+      throw;
+    }
   }
   return passes_.front();
 }
