@@ -95,7 +95,13 @@ export async function* calibrate(
     yield progress();
   }
   const statistics: RawStatistics[] = [];
-  for await (const found of pass(files, true, ({ pixel, feature, memory, rgb, banks }) => ({ pixel, feature, memory, rgb, banks }))) {
+  for await (const found of pass(files, true, ({ pixel, feature, memory, rgb, banks }) => ({
+    pixel,
+    feature,
+    memory,
+    rgb,
+    banks,
+  }))) {
     statistics.push(found);
     yield progress();
   }

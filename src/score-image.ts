@@ -92,7 +92,13 @@ export async function prepareImage(
   const seen = await fitTo(config, decoded, signal);
   const own = options.networkSize ? {} : { outWidth: width, outHeight: height };
   const data = view ? view(seen) : seen.data;
-  const prepared = { ...seen, data, ...own, ...(label === undefined ? {} : { label }), ...(residuals ? { residuals } : {}) };
+  const prepared = {
+    ...seen,
+    data,
+    ...own,
+    ...(label === undefined ? {} : { label }),
+    ...(residuals ? { residuals } : {}),
+  };
   const bytes = seen.data.byteLength;
   try {
     const handed = await handOver(prepared, data, signal);

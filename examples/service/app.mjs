@@ -152,7 +152,7 @@ export async function createApp(detector, options = {}) {
         const { image, ...given } = await readRequest(request, { images, maxUpload, lease });
         read = () => free(image);
         const start = performance.now();
-        const result = await detector.score(image, { ...given, limitInputPixels: maxPixels, signal });
+        const result = await detector.score(image, { ...given, limitInputPixels: maxPixels, signal, transfer: true });
         const overlay = prefersPng(request.headers.accept) ? await result.heatmap({ signal }) : undefined;
         metrics.countScore(result, given.product, performance.now() - start);
         const { score, threshold, anomalous, map } = result;

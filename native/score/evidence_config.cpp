@@ -79,23 +79,24 @@ EvidenceConfig EvidenceConfig::fromJson(const json& config, const FeatureConfig&
   for (size_t i = 1; i < names.size(); ++i)
     if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
         names.begin() + static_cast<std::ptrdiff_t>(i))
-      throw Error("ERR_CONFIG", "score.evidence.banks: expected at most one with its deepest tap at stride 16, and one "
-                                "at stride 32");
+      throw Error("ERR_CONFIG",
+                  "score.evidence.banks: expected at most one with its deepest tap at stride 16, and one "
+                  "at stride 32");
 
   const auto calibration = config.find("calibration");
   if (calibration == config.end() || !calibration->is_object()) return c;
   const auto found = calibration->find("evidence");
   if (found == calibration->end() || found->is_null()) return c;
   if (!found->is_object())
-    throw Error("ERR_CONFIG",
-                "calibration.evidence: expected an object or null, got " + found->dump().substr(0, 80));
+    throw Error("ERR_CONFIG", "calibration.evidence: expected an object or null, got " + found->dump().substr(0, 80));
   c.mapMean = readNumbers(*found, "mapMean", c.banks.size());
   c.mapStd = readNumbers(*found, "mapStd", c.mapMean.size());
   c.mean = readNumbers(*found, "mean", names.size());
   c.std = readNumbers(*found, "std", c.mean.size());
   for (const auto& [name, values] : {std::pair{"mapStd", &c.mapStd}, std::pair{"std", &c.std}})
     for (const double s : *values)
-      if (!(s > 0)) throw Error("ERR_CONFIG", std::string("calibration.evidence.") + name + ": expected positive numbers");
+      if (!(s > 0))
+        throw Error("ERR_CONFIG", std::string("calibration.evidence.") + name + ": expected positive numbers");
   if (c.mapStd.size() != c.mapMean.size() || c.std.size() != c.mean.size())
     throw Error("ERR_CONFIG", "calibration.evidence: expected a standard deviation for each mean");
   return c;

@@ -181,8 +181,8 @@ WholeGaussian WholeGaussian::fit(const float* rows, int64_t count, int64_t size)
       if (i == j) trace += value;
     }
   const double scale = std::max(trace / d, 1e-6);
-  const double spread = squares / d - scale * scale;               // ||S - scale I||^2 / d
-  const double error = (fourth / n - squares) / (n * d);           // of S, from the rows' own spread
+  const double spread = squares / d - scale * scale;      // ||S - scale I||^2 / d
+  const double error = (fourth / n - squares) / (n * d);  // of S, from the rows' own spread
   const double shrinkage = spread > 0 ? std::clamp(error / spread, 1e-3, 1.0) : 1.0;
   for (int64_t i = 0; i < size; ++i)
     for (int64_t j = 0; j <= i; ++j) {

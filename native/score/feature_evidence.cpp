@@ -124,8 +124,8 @@ EvidenceTile::EvidenceTile(const Device& device, FeatureExtractor& extractor, co
 }
 
 int64_t FeatureEvidence::bytes() const {
-  int64_t bytes = static_cast<int64_t>((mean.size() + std.size() + 2 * image.mean.size() + image.whitening.size()) *
-                                       sizeof(float));
+  int64_t bytes =
+      static_cast<int64_t>((mean.size() + std.size() + 2 * image.mean.size() + image.whitening.size()) * sizeof(float));
   for (const ResidualMemory& bank : banks) bytes += bank.bytes();
   return bytes;
 }

@@ -23,19 +23,20 @@ struct EvidenceLayout {
   std::vector<Part> parts;  // fine to coarse
   int64_t channels = 0;
 
-  /// First channel and number of channels of the taps at neighbouring strides. Throws ERR_CONFIG for one that is missing.
+  /// First channel and number of channels of the taps at neighbouring strides. Throws ERR_CONFIG for one that is
+  /// missing.
   std::pair<int64_t, int64_t> range(const std::vector<int64_t>& strides) const;
 };
 
 /// A Gaussian of vectors, as what brings them to mean 0 and covariance I.
 struct WholeGaussian {
-  std::vector<float> mean, std;   // of each value
-  std::vector<float> whitening;   // [size, size], lower triangular, of the values over `std`
+  std::vector<float> mean, std;  // of each value
+  std::vector<float> whitening;  // [size, size], lower triangular, of the values over `std`
   int64_t size() const { return static_cast<int64_t>(mean.size()); }
   /// The Mahalanobis distance.
   double distance(const std::vector<float>& values) const;
-  /// Of rows [count, size]: the covariance of the values over their deviations, shrunk towards a multiple of I as much as
-  /// the number of rows asks for (Ledoit and Wolf, 2004).
+  /// Of rows [count, size]: the covariance of the values over their deviations, shrunk towards a multiple of I as much
+  /// as the number of rows asks for (Ledoit and Wolf, 2004).
   static WholeGaussian fit(const float* rows, int64_t count, int64_t size);
 };
 
@@ -54,8 +55,8 @@ FeatureEvidence fitEvidence(const Device& device, const EvidenceConfig& config, 
                             const std::vector<float>& rows, const std::vector<float>& images, int64_t keep,
                             const Cancel& cancel);
 
-/// Indices of `keep` of rows [count, size], ascending, such that no row is far from its nearest: greedy k-center, over a
-/// random projection (of 48 values, the same for every call). The same for any number of threads.
+/// Indices of `keep` of rows [count, size], ascending, such that no row is far from its nearest: greedy k-center, over
+/// a random projection (of 48 values, the same for every call). The same for any number of threads.
 std::vector<int64_t> coverage(const Device& device, const float* rows, int64_t count, int64_t size, int64_t keep,
                               const Cancel& cancel);
 

@@ -27,8 +27,8 @@ nlohmann::json readModelConfig(const SafetensorsFile& file, std::initializer_lis
 
 const char* formatVersion(const nlohmann::json& config) {
   const auto score = config.find("score");
-  const bool evidence = score != config.end() && score->is_object() && score->contains("evidence") &&
-                        !score->at("evidence").is_null();
+  const bool evidence =
+      score != config.end() && score->is_object() && score->contains("evidence") && !score->at("evidence").is_null();
   return evidence ? "2" : "1";
 }
 

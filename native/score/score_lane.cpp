@@ -67,9 +67,9 @@ struct ScoreLane::Gathered {
   std::vector<Pooled> pixelScales, rgbScales, featureScales;
   Pooled distances;
   Mosaic pixel, feature, distance, padim, evidence;
-  std::vector<Pooled> banks;    // distances to each bank of the evidence
-  std::vector<float> largest;   // of them
-  double image = 0;             // distance of the whole image
+  std::vector<Pooled> banks;   // distances to each bank of the evidence
+  std::vector<float> largest;  // of them
+  double image = 0;            // distance of the whole image
 };
 
 ScoreLane::ScoreLane(std::shared_ptr<const Device> device, ScoreModel& model, const ScoreMemory* packed)
@@ -230,7 +230,8 @@ void ScoreLane::judge(const ScoreRequest& request, Gathered& all, ScoreResult& r
   if (!evidence || !model_.evidence(request.label)) return;
   const auto logarithm = [](double distance) { return std::log(std::max(distance, 1e-9)); };
   result.evidence.push_back(result.score);
-  for (const size_t bank : evidence.judges()) result.evidence.push_back(logarithm(static_cast<double>(all.largest[bank])));
+  for (const size_t bank : evidence.judges())
+    result.evidence.push_back(logarithm(static_cast<double>(all.largest[bank])));
   if (!evidence.judges().empty()) result.evidence.push_back(logarithm(all.banks[evidence.judges().back()].mean));
   if (evidence.image) result.evidence.push_back(logarithm(all.image));
   if (!evidence.mean.empty()) result.score = combineEvidence(evidence, result.evidence);

@@ -22,8 +22,8 @@ std::vector<float> readMatrix(const SafetensorsFile& file, const std::string& na
   const TensorEntry* entry = file.find(name);
   if (!entry || entry->shape.size() != 2 || entry->shape[0] < 1 || (rows > 0 && entry->shape[0] != rows) ||
       entry->shape[1] != columns)
-    throw Error("ERR_MODEL_FORMAT", file.path() + ": " + name + ": expected a matrix of " + std::to_string(columns) +
-                                        " columns");
+    throw Error("ERR_MODEL_FORMAT",
+                file.path() + ": " + name + ": expected a matrix of " + std::to_string(columns) + " columns");
   std::vector<float> values(static_cast<size_t>(entry->count()));
   file.readFloats(name, entry->shape, values.data());
   return values;
@@ -119,8 +119,10 @@ std::unique_ptr<ScoreModel> ScoreModel::read(const SafetensorsFile& file) {
 void ScoreModel::save(const std::string& path, const nlohmann::json& config) const {
   std::vector<TensorToWrite> tensors;
   appendParameters(net_.graph, "", parameters_.values.data(), tensors);
-  std::map<std::string, std::string> metadata = {
-      {"format", "ddad-native"}, {"formatVersion", formatVersion(config)}, {"kind", "model"}, {"config", config.dump()}};
+  std::map<std::string, std::string> metadata = {{"format", "ddad-native"},
+                                                 {"formatVersion", formatVersion(config)},
+                                                 {"kind", "model"},
+                                                 {"config", config.dump()}};
   if (features_) appendFeatures(*features_, tensors, metadata);
   for (size_t label = 0; label < memories_.size(); ++label) {
     const ResidualMemory& m = memories_[label];

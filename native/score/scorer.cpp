@@ -123,8 +123,8 @@ void Scorer::setEvidence(int label, const std::vector<float>& rows, const std::v
   const EvidenceConfig& config = model.config(label).evidence;
   if (!config) throw Error("ERR_CONFIG", "score.evidence: expected a configuration with evidence, got none");
   model.checkLabel(label);
-  model.setEvidence(label, fitEvidence(*impl_->device_, config, EvidenceLayout(*model.features()), rows, images, keep,
-                                       cancel));
+  model.setEvidence(
+      label, fitEvidence(*impl_->device_, config, EvidenceLayout(*model.features()), rows, images, keep, cancel));
 }
 std::unique_ptr<GaussianFitter> Scorer::fitGaussian(const nlohmann::json& options) {
   return std::make_unique<GaussianFitter>(impl_->device_, *impl_->model_, options);

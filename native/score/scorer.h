@@ -44,8 +44,8 @@ struct ScoreResult {
   Statistics feature;  // the feature error on the stride-4 grid
   Statistics memory;   // the distance to the nearest known residual there, one for all scales; empty without a memory
   std::vector<Statistics> banks;  // of the distances to each bank of the evidence, as in `memory`
-  /// What the score is made of, EvidenceConfig::names: the ensemble's score, then logarithms of distances; empty without
-  /// evidence, or before it is fitted.
+  /// What the score is made of, EvidenceConfig::names: the ensemble's score, then logarithms of distances; empty
+  /// without evidence, or before it is fitted.
   std::vector<double> evidence;
   /// Where asked for: the residuals of the image's cells as setMemory takes them, [cells, channels].
   std::vector<float> residuals;
@@ -110,7 +110,8 @@ class Scorer {
   int threads() const;
   /// Writes the model with `config` as its metadata, atomically.
   void save(const std::string& path, const nlohmann::json& config) const;
-  /// {"parameters","activations","packedWeights","residualMemory"} in bytes; "evidence" and "gaussians" where there are.
+  /// {"parameters","activations","packedWeights","residualMemory"} in bytes; "evidence" and "gaussians" where there
+  /// are.
   nlohmann::json memory() const;
 
  private:

@@ -1,7 +1,7 @@
-import { checkWritable } from '../files.js';
 import { signModel } from '../signature.js';
 import type { Command } from './command.js';
 import { readKey } from './load.js';
+import { checkOutput, forceFlag } from './outputs.js';
 import { log, print } from './output.js';
 import { exitCodes, jsonFlag, text } from './usage.js';
 
@@ -9,6 +9,7 @@ interface SignArguments {
   model: string;
   key: string;
   out?: string;
+  force: boolean;
   json: boolean;
 }
 
@@ -19,11 +20,12 @@ export const signCommand: Command<SignArguments> = {
   flags: {
     key: { ...text('key', 'PEM file of a private Ed25519 key'), demandOption: true },
     out: text('out', 'Model file to write', 'the model itself'),
+    ...forceFlag,
     ...jsonFlag,
   },
   example: ['$0 sign part.safetensors --key private.pem', 'Then score it with --trusted-key public.pem'],
-  work: async ({ model, key, out = model, json }, signal) => {
-    await checkWritable(out);
+  work: async ({ model, key, out = model, force, json }, signal) => {
+    await checkOutput(out, 'model', force);
     const signed = await signModel(model, { key: await readKey(key), out, signal });
     if (json) print(JSON.stringify(signed));
     else log(`${signed.model}: signed with the key ${signed.signatureKey.slice(0, 16)}`);

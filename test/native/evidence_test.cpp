@@ -1,4 +1,5 @@
-// Evidence beside the ensemble: rows that cover the others, the Gaussian of whole images, features of a tile, the score.
+// Evidence beside the ensemble: rows that cover the others, the Gaussian of whole images, features of a tile, the
+// score.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -30,7 +31,9 @@ double radius(const std::vector<float>& rows, int64_t size, const std::vector<in
   double largest = 0;
   for (int64_t i = 0; i < static_cast<int64_t>(rows.size()) / size; ++i) {
     double nearest = std::numeric_limits<double>::infinity();
-    for (const int64_t c : chosen) nearest = std::min(nearest, distanceBetween(&rows[static_cast<size_t>(i * size)], &rows[static_cast<size_t>(c * size)], size));
+    for (const int64_t c : chosen)
+      nearest = std::min(
+          nearest, distanceBetween(&rows[static_cast<size_t>(i * size)], &rows[static_cast<size_t>(c * size)], size));
     largest = std::max(largest, nearest);
   }
   return largest;
@@ -48,7 +51,8 @@ nlohmann::json evidenceModel() {
 TEST_CASE("rows that are kept cover the others, rare ones too, for any number of threads") {
   constexpr int64_t kCount = 3000, kSize = 24, kKeep = 60;
   auto rows = randomValues(kCount * kSize, 3);
-  for (int64_t i = 0; i < 5; ++i) rows[static_cast<size_t>((100 + 400 * i) * kSize + i)] += 40;  // five that stand alone
+  for (int64_t i = 0; i < 5; ++i)
+    rows[static_cast<size_t>((100 + 400 * i) * kSize + i)] += 40;  // five that stand alone
   const auto chosen = coverage(*openDevice("cpu", 1), rows.data(), kCount, kSize, kKeep, Cancel());
   CHECK(coverage(*openDevice("cpu", 3), rows.data(), kCount, kSize, kKeep, Cancel()) == chosen);
   CHECK(chosen.size() == kKeep);
@@ -143,7 +147,7 @@ TEST_CASE("a model with evidence judges by it, also from its file, and refuses w
   const ScoreResult own = scorer->score(asked, Cancel());
   REQUIRE(own.banks.size() == 2);
   for (const auto& bank : own.banks) CHECK(bank.mean[0] <= 0.05);  // every patch is in the banks, but for rounding
-  REQUIRE(own.evidence.size() == 4);  // ensemble, local, regional, global
+  REQUIRE(own.evidence.size() == 4);                               // ensemble, local, regional, global
   const auto other = picture(50, 40);
   std::vector<uint8_t> bright(other);
   for (size_t i = 0; i < bright.size(); ++i) bright[i] = static_cast<uint8_t>(255 - bright[i] / 3);
@@ -195,8 +199,9 @@ TEST_CASE("a model with evidence judges by it, also from its file, and refuses w
   auto fresh = featureScorer(evidenceModel());
   fresh->setConfig(config);
   CHECK(codeOf([&] { fresh->score(asked, Cancel()); }) == "ERR_CONFIG");  // calibrated, but nothing fitted
-  for (const nlohmann::json& banks : {nlohmann::json::array(), nlohmann::json{{3}}, nlohmann::json{{8, 32}},
-                                      nlohmann::json{{16, 32}}, nlohmann::json{{8, 16}, {4, 8, 16}}, nlohmann::json(1)}) {
+  for (const nlohmann::json& banks :
+       {nlohmann::json::array(), nlohmann::json{{3}}, nlohmann::json{{8, 32}}, nlohmann::json{{16, 32}},
+        nlohmann::json{{8, 16}, {4, 8, 16}}, nlohmann::json(1)}) {
     auto wrong = evidenceModel();
     wrong["score"]["evidence"]["banks"] = banks;
     CAPTURE(banks.dump());
