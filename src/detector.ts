@@ -206,7 +206,7 @@ export class Detector {
             throw optionError(error);
           });
         }
-        const origin = JSON.parse(native.origin()) as NativeOrigin;
+        const origin = originOf(native, trustedKey !== undefined);
         const warnings = doubts(path, origin, threads);
         return new Detector(native, origin, warnings, stored, config, { ...given, threads });
       } catch (error) {
@@ -470,6 +470,14 @@ function scoresOf({ score }: StoredConfig, { calibration }: ProductConfig, found
   if (!found.evidence || !mean || !std) return null;
   const z = standardised({ mean, std }, found.evidence);
   return Object.fromEntries(evidenceNames(score).map((name, i) => [name, z[i] as number]));
+}
+
+/** An older build says nothing of where a model comes from; it cannot hold it to a key either, and is then refused. */
+function originOf(native: NativeDetector, trusted: boolean): NativeOrigin {
+  const told = native.origin?.();
+  if (told !== undefined) return JSON.parse(told) as NativeOrigin;
+  if (trusted) throw new DdadError('ERR_INTERNAL', 'this build of the addon is too old to check signatures');
+  return { digest: '', signature: null, signatureKey: null, threads: Infinity };
 }
 
 /** What whoever loads a model should know of it. */

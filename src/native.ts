@@ -95,8 +95,8 @@ export interface NativeOrigin {
 
 export interface NativeDetector {
   config(): string;
-  /** JSON of {@link NativeOrigin}. */
-  origin(): string;
+  /** JSON of {@link NativeOrigin}. Builds before this one, with which `bench` compares, do not have it. */
+  origin?(): string;
   setConfig(config: string): Promise<void>;
   /** What residuals good images of a label have: [count, channels]. */
   setMemory(label: number, residuals: Float32Array, count: number): Promise<void>;

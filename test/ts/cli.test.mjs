@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import {
@@ -93,7 +93,7 @@ test('usage errors: one line, exit status 2, the nearest known word', async () =
   for (const [args, message] of [
     [
       [],
-      /expected a command: train, score, evaluate, reconstruct, sample, fit-padim, serve, import, export, verify, bench, info/,
+      /expected a command: train, score, evaluate, reconstruct, sample, fit-padim, serve, import, export, sign, verify, bench, info/,
     ],
     [['trian'], /unknown command "trian"; did you mean "train"\?/],
     [['train'], /expected "ddad-native train <dataset>"/],
@@ -180,9 +180,9 @@ test('measured kernels are noted in the cache, read again, and can be switched o
     const { stdout } = await run(['info', '--json'], { env: { DDAD_AUTOTUNE: autotune, DDAD_CACHE_DIR: cache } });
     return JSON.parse(stdout).engine.kernelChoices;
   };
-  assert.deepEqual(await choices('off'), { file: null, count: 0 });
+  assert.deepEqual(await choices('off'), { file: null, count: 0, problem: null });
   assert.ok(!existsSync(file));
-  assert.deepEqual(await choices('on'), { file, count: 0 });
+  assert.deepEqual(await choices('on'), { file, count: 0, problem: null });
   const score = () => run(['score', model, good, '--json'], { env: { DDAD_AUTOTUNE: 'on', DDAD_CACHE_DIR: cache } });
   const first = await score();
   assert.equal(first.code, 0, first.stderr);
@@ -191,6 +191,12 @@ test('measured kernels are noted in the cache, read again, and can be switched o
   const second = await score();
   assert.equal(second.stdout, first.stdout, 'the same choices, the same bits');
   assert.equal(await readFile(file, 'utf8'), noted);
+  // a folder in its place: kernels are chosen by rule, and why is told
+  await rm(file);
+  await mkdir(file);
+  const blocked = await choices('on');
+  assert.deepEqual([blocked.file, blocked.problem], [null, `${file}: no regular file`]);
+  assert.equal((await score()).code, 0);
   const wrong = await run(['info'], { env: { DDAD_AUTOTUNE: 'maybe' } });
   assertOneError(wrong, 2, /ERR_OPTION: DDAD_AUTOTUNE: expected on or off, got maybe/);
 });
