@@ -16,7 +16,7 @@ set(DDAD_ISA_FLAGS_avx2 -mavx2 -mfma)
 set(DDAD_ISA_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512)
 
 add_library(ddad_engine STATIC ${DDAD_SOURCES})
-target_link_libraries(ddad_engine PRIVATE ddad_options PUBLIC DNNL::dnnl OpenMP::OpenMP_CXX Threads::Threads
+target_link_libraries(ddad_engine PRIVATE ddad_options ddad_hashes PUBLIC DNNL::dnnl OpenMP::OpenMP_CXX Threads::Threads
                                   ${CMAKE_DL_LIBS})
 
 if(DDAD_SIMD_SOURCES)

@@ -1,5 +1,6 @@
 # ddad_options: what every target of ours compiles and links with. Headers of others are SYSTEM: no warnings from them.
 add_library(ddad_options INTERFACE)
+target_link_libraries(ddad_options INTERFACE ddad_hardening)
 target_compile_options(ddad_options INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wvla)
 if(DDAD_WERROR)
   target_compile_options(ddad_options INTERFACE -Werror)

@@ -1,4 +1,11 @@
-import { calibrationOf, type RawStatistics, thresholdOf, typicalRange } from './calibration.js';
+import {
+  calibrationOf,
+  combineEvidence,
+  evidenceStatistics,
+  type RawStatistics,
+  thresholdOf,
+  typicalRange,
+} from './calibration.js';
 import { type ModelConfig, pixelSize } from './config.js';
 import { mapRange } from './heatmap.js';
 import { remember, remembered } from './memory.js';
@@ -46,6 +53,7 @@ interface CalibrateOptions {
 
 interface Scored {
   score: number;
+  evidence: Float64Array | null;
   range: [number, number];
 }
 
@@ -63,7 +71,10 @@ export async function* calibrate(
 ): AsyncGenerator<CalibrateProgress, void, undefined> {
   const start = performance.now();
   const known = remembered(config, trained, label);
-  if (known.length === 0) config.score.memory = null;
+  if (known.length === 0) {
+    config.score.memory = null;
+    config.score.evidence = null;
+  }
   const places = tellsPlaces(config);
   const steps = stepsOf(config, { train: trained, heldBack: files });
   let step = 0;
@@ -84,7 +95,7 @@ export async function* calibrate(
     yield progress();
   }
   const statistics: RawStatistics[] = [];
-  for await (const found of pass(files, true, ({ pixel, feature, memory, rgb }) => ({ pixel, feature, memory, rgb }))) {
+  for await (const found of pass(files, true, ({ pixel, feature, memory, rgb, banks }) => ({ pixel, feature, memory, rgb, banks }))) {
     statistics.push(found);
     yield progress();
   }
@@ -92,7 +103,7 @@ export async function* calibrate(
 
   const grids: { pixel: Grid; feature: Grid | null }[] = [];
   if (places) {
-    await use({ ...config, score: { ...config.score, smoothing: 0, memory: null } });
+    await use({ ...config, score: { ...config.score, smoothing: 0, memory: null, evidence: null } });
     const size = pixelSize(config);
     const cells = Math.max(1, Math.round(config.input.size / 4));
     const reduce = ({ pixelMap, featureMap }: NativeScore) => ({
@@ -115,16 +126,19 @@ export async function* calibrate(
       );
     await use(config);
     const some = files.filter((_, i) => i % folds === fold);
-    const keep = ({ score, map }: NativeScore) => ({ score, map });
-    for await (const { score, map } of pass(some, false, keep)) {
-      scored.push({ score, range: await mapRange(map) });
+    const keep = ({ score, evidence, map }: NativeScore) => ({ score, evidence, map });
+    for await (const { score, evidence, map } of pass(some, false, keep)) {
+      scored.push({ score, evidence, range: await mapRange(map) });
       yield progress();
     }
   }
   if (places) setPlaces(config, grids);
   config.calibration.mapRange = typicalRange(scored.map(({ range }) => range));
+  const values = scored.flatMap(({ evidence }) => evidence ?? []);
+  const found = config.calibration.evidence && evidenceStatistics(values);
+  if (found) Object.assign(config.calibration.evidence ?? {}, found);
   config.threshold = thresholdOf(
-    scored.map(({ score }) => score),
+    scored.map(({ score, evidence }) => (found && evidence ? combineEvidence(found, evidence) : score)),
     config.training.quantile,
   );
   await use(config);

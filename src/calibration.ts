@@ -28,7 +28,7 @@ export function poolStatistics(images: readonly ScaleStatistics[]): { mean: numb
 }
 
 /** What an image adds to the normalisation. */
-export type RawStatistics = Pick<NativeScore, 'pixel' | 'feature' | 'memory' | 'rgb'>;
+export type RawStatistics = Pick<NativeScore, 'pixel' | 'feature' | 'memory' | 'rgb' | 'banks'>;
 
 /** Normalisation of both scores from the raw statistics of held-back images. */
 export function calibrationOf(images: readonly RawStatistics[], quantile: number): Calibration {
@@ -39,15 +39,45 @@ export function calibrationOf(images: readonly RawStatistics[], quantile: number
   const rgb = errors.length > 0 ? poolStatistics(errors) : undefined;
   const memories = images.flatMap((image) => image.memory ?? []);
   const memory = memories.length > 0 ? poolStatistics(memories) : undefined;
+  const banks = (images[0]?.banks ?? []).map((_, bank) => poolStatistics(images.flatMap((image) => image.banks[bank] ?? [])));
   return {
     pixelMean: pixel.mean,
     pixelStd: pixel.std,
     ...(feature && { featureMean: feature.mean, featureStd: feature.std }),
     ...(rgb && { rgbMean: rgb.mean, rgbStd: rgb.std }),
     ...(memory && { memoryMean: memory.mean[0], memoryStd: memory.std[0] }),
+    ...(banks.length > 0 && {
+      evidence: { mapMean: banks.map(({ mean }) => mean[0] ?? 0), mapStd: banks.map(({ std }) => std[0] ?? 1) },
+    }),
     images: images.length,
     quantile,
   };
+}
+
+/** Mean and standard deviation (n - 1) of each value that the score is made of, over held-back images. */
+export function evidenceStatistics(images: readonly Float64Array[]): { mean: number[]; std: number[] } {
+  const names = images[0]?.length ?? 0;
+  const mean = Array.from({ length: names }, (_, i) => images.reduce((sum, image) => sum + at(image, i), 0) / images.length);
+  const std = mean.map((m, i) => {
+    const squares = images.reduce((sum, image) => sum + (at(image, i) - m) ** 2, 0);
+    const deviation = Math.sqrt(squares / (images.length - 1));
+    return deviation > 0 && Number.isFinite(deviation) ? deviation : 1; // a single image, or all alike
+  });
+  return { mean, std };
+}
+
+const at = (values: ArrayLike<number>, i: number): number => values[i] as number;
+
+/** Each value in standard deviations above the mean of good images. */
+export function standardised(found: { mean: readonly number[]; std: readonly number[] }, values: Float64Array): number[] {
+  return Array.from(values, (value, i) => (value - at(found.mean, i)) / at(found.std, i));
+}
+
+/** The score that the engine makes of them (combineEvidence in native/score/evidence_config.h). */
+export function combineEvidence(found: { mean: readonly number[]; std: readonly number[] }, values: Float64Array): number {
+  const z = standardised(found, values);
+  const largest = Math.max(...z);
+  return largest + Math.log(z.reduce((sum, value) => sum + Math.exp(value - largest), 0) / z.length);
 }
 
 const ascending = (a: number, b: number): number => a - b;

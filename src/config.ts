@@ -4,33 +4,45 @@ import { DdadError } from './errors.js';
 import { defined, parse, scoreKinds, topPixels, type TrainerOptions } from './options.js';
 import { defaultPreset, type Preset, presets } from './presets.js';
 
-const positive = z.number().int().positive();
-const perScale = z.array(z.number());
+const whole = (min: number, max: number) => z.number().int().min(min).max(max);
+const count = whole(1, 2 ** 53 - 1);
+const seed = whole(0, 2 ** 53 - 1);
+const share = z.number().min(0).max(1);
+/** A statistic. Beyond this no float32 follows. */
+const figure = z.number().min(-1e38).max(1e38);
+const perScale = z.array(figure).max(64);
 
+/** Places of a grid over the whole image; the engine has as many at most. */
+const gridSide = whole(1, 4096);
+const perPlace = z.array(figure).max(4096 * 4096);
+
+// What a file says is bounded as the engine bounds it, so that nothing is made of a number that cannot be.
 const commonConfig = z.looseObject({
   preset: z.string(),
   unet: z.looseObject({
-    imageSize: positive,
+    imageSize: whole(1, 4096),
     inChannels: z.union([z.literal(1), z.literal(3)]),
-    modelChannels: positive,
-    outChannels: positive,
-    numResBlocks: positive,
-    attentionResolutions: z.array(positive),
-    channelMult: z.array(positive),
-    numHeads: positive,
-    numHeadChannels: z.number().int(),
+    modelChannels: whole(1, 4096),
+    outChannels: whole(1, 8),
+    numResBlocks: whole(1, 16),
+    attentionResolutions: z.array(whole(1, 4096)).max(16),
+    channelMult: z.array(whole(1, 64)).max(8),
+    numHeads: whole(1, 256),
+    numHeadChannels: whole(-1, 4096),
     useScaleShiftNorm: z.boolean(),
     resblockUpdown: z.boolean(),
     useNewAttentionOrder: z.boolean(),
-    numClasses: positive.nullable(),
-    featureChannels: z.number().int().min(0).optional(),
+    numClasses: whole(1, 1_000_000).nullable(),
+    featureChannels: whole(0, 65_536).optional(),
   }),
   features: z
     .looseObject({
       backbone: z.string(),
-      strides: z.array(positive).min(1),
-      scale: positive,
-      weight: z.number(),
+      strides: z.array(whole(1, 16)).min(1).max(4),
+      scale: whole(1, 4),
+      /** Stride of the deepest tap that the model keeps of the backbone; that of `strides` where absent. */
+      depth: whole(2, 32).optional(),
+      weight: z.number().min(0).max(1e6),
       /** False where the feature head is fresh: no feature-level score. */
       trained: z.boolean().optional(),
     })
@@ -38,26 +50,40 @@ const commonConfig = z.looseObject({
     .optional(),
   diffusion: z.looseObject({
     schedule: z.enum(['linear', 'cosine']),
-    steps: positive,
+    steps: whole(2, 100_000),
     respacing: z.string().nullable(),
     loss: z.enum(['rescaled_mse', 'mse']),
   }),
   input: z.looseObject({
     mode: z.enum(['resize', 'crop']),
-    size: positive,
+    size: whole(1, 4096),
     channels: z.union([z.literal(1), z.literal(3)]),
   }),
   score: z.looseObject({
-    scales: z.array(z.number().int().min(0)).min(1),
+    scales: z.array(whole(0, 99_999)).min(1).max(64),
     scaleIndexing: z.enum(['original', 'respaced']),
     respacing: z.string().nullable(),
     normalization: z.enum(['calibration', 'per-image', 'none']),
-    alpha: z.number(),
-    smoothing: z.number(),
+    alpha: share,
+    smoothing: z.number().min(0).max(100),
     topPixels,
     positions: z.boolean().optional(),
-    memory: z.looseObject({ patches: positive, weight: z.number() }).nullable().optional(),
-    seed: z.number(),
+    memory: z
+      .looseObject({ patches: whole(1, 2 ** 22), weight: share })
+      .nullable()
+      .optional(),
+    evidence: z
+      .looseObject({
+        banks: z
+          .array(z.array(whole(4, 32)).min(1).max(4))
+          .min(1)
+          .max(8),
+        rows: whole(1, 2 ** 22),
+        image: z.boolean(),
+      })
+      .nullable()
+      .optional(),
+    seed,
     kind: z.enum(scoreKinds).optional(),
   }),
   calibration: z
@@ -70,32 +96,37 @@ const commonConfig = z.looseObject({
       rgbMean: perScale.optional(),
       rgbStd: perScale.optional(),
       /** Of the distance to the nearest residual in the model's memory. */
-      memoryMean: z.number().optional(),
-      memoryStd: z.number().optional(),
+      memoryMean: figure.optional(),
+      memoryStd: figure.optional(),
       /** Mean and standard deviation of both normalised scores at the places of a grid over the whole image. */
       position: z
         .looseObject({
-          width: positive,
-          height: positive,
-          pixelMean: perScale,
-          pixelStd: perScale,
-          featureMean: perScale.optional(),
-          featureStd: perScale.optional(),
+          width: gridSide,
+          height: gridSide,
+          pixelMean: perPlace,
+          pixelStd: perPlace,
+          featureMean: perPlace.optional(),
+          featureStd: perPlace.optional(),
         })
         .nullable()
         .optional(),
-      images: z.number().int().min(1),
+      /** Of the distances to each bank, and of each value that the score is made of ({@link evidenceNames}). */
+      evidence: z
+        .looseObject({ mapMean: perScale, mapStd: perScale, mean: perScale.optional(), std: perScale.optional() })
+        .nullable()
+        .optional(),
+      images: whole(1, 1e15),
       quantile: z.number().gt(0).max(1),
       /** Map values of a typical good image: its median and the end of its normal range. */
-      mapRange: z.tuple([z.number(), z.number()]).optional(),
+      mapRange: z.tuple([figure, figure]).optional(),
     })
     .nullable(),
-  threshold: z.number().nullable(),
+  threshold: figure.nullable(),
   training: z.looseObject({
     seed: z.number().int().min(0),
-    steps: positive.nullable(),
+    steps: count.nullable(),
     timeLimitMs: z.number().positive().nullable(),
-    batchSize: positive.max(1024),
+    batchSize: whole(1, 4096),
     lr: z.number().gt(0).max(1),
     betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]),
     eps: z.number().gt(0).max(1),
@@ -104,7 +135,7 @@ const commonConfig = z.looseObject({
     flip: z.enum(['none', 'horizontal', 'vertical', 'both']),
     rotation: z.number().min(0).max(180).optional(),
     focus: z
-      .looseObject({ share: z.number().min(0).max(1), below: positive.max(100_000) })
+      .looseObject({ share: z.number().min(0).max(1), below: whole(1, 100_000) })
       .nullable()
       .optional(),
     holdOut: z.number().gt(0).lt(1),
@@ -119,10 +150,10 @@ const modelConfig = commonConfig.extend({
   /** The Gaussian of good features: of which of their channels, and at which places (null: one for all). */
   padim: z
     .looseObject({
-      channels: z.array(z.number().int().min(0)).min(1),
-      grid: z.tuple([positive, positive]).nullable(),
-      seed: z.number(),
-      images: z.number(),
+      channels: z.array(whole(0, 65_535)).min(1).max(65_536),
+      grid: z.tuple([gridSide, gridSide]).nullable(),
+      seed,
+      images: z.number().min(0).max(1e15),
     })
     .nullable()
     .optional(),
@@ -136,6 +167,9 @@ export type ModelConfig = z.infer<typeof modelConfig>;
 const storedConfig = modelConfig.extend({ training: modelConfig.shape.training.optional() });
 export type StoredConfig = z.infer<typeof storedConfig>;
 
+/** Pixels of the largest side that an image is brought to. */
+const largestSide = 8192;
+
 function fromJson<T>(schema: z.ZodType<T>, json: string, file: string): T {
   let value: unknown;
   try {
@@ -143,7 +177,15 @@ function fromJson<T>(schema: z.ZodType<T>, json: string, file: string): T {
   } catch (cause) {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: its configuration is not JSON`, { cause });
   }
-  return parse(schema, value, 'ERR_MODEL_FORMAT', `${file}: in its configuration, `);
+  const config = parse(schema, value, 'ERR_MODEL_FORMAT', `${file}: in its configuration, `);
+  const side = pixelSize(config as Pick<StoredConfig, 'input' | 'features'>);
+  if (side > largestSide) {
+    throw new DdadError(
+      'ERR_MODEL_FORMAT',
+      `${file}: in its configuration, expected "input.size" times "features.scale" up to ${largestSide}, got ${side}`,
+    );
+  }
+  return config;
 }
 
 /** The configuration of a model file. */
@@ -163,10 +205,43 @@ const liteTaps: readonly BackboneTap[] = [
   { stride: 4, channels: 24 },
   { stride: 8, channels: 40 },
   { stride: 16, channels: 112 },
+  { stride: 32, channels: 320 },
 ];
 
 /** The memory of a model that sees whole images; bench/accuracy has what other numbers gave. */
 export const defaultMemory = { patches: 20_000, weight: 0.75 } as const;
+
+/** Rows of good features that a bank keeps; bench/accuracy has what other numbers gave. */
+export const defaultEvidenceRows = 4000;
+
+/** The strides of each bank of features, where the backbone has taps down to stride `depth`; none without stride 16. */
+export function evidenceBanks(depth: number): number[][] {
+  const banks = [
+    [4, 8],
+    [8, 16],
+    [8, 16, 32],
+  ];
+  return depth < 16 ? [] : banks.filter((strides) => strides.every((stride) => stride <= depth));
+}
+
+/**
+ * What the score of an image is made of: the paper's `ensemble` (11); the largest distance of a patch's features to good
+ * ones, of strides 8 and 16 (`local`) and down to 32 (`localDeep`); their mean over the image (`regional`); the distance
+ * of the features' statistics over the whole image (`global`).
+ */
+export type EvidenceName = 'ensemble' | 'local' | 'localDeep' | 'regional' | 'global';
+
+/** The names of the values, in the engine's order; none without evidence. */
+export function evidenceNames({ evidence }: Pick<StoredConfig['score'], 'evidence'>): EvidenceName[] {
+  if (!evidence) return [];
+  const judges = evidence.banks.map((strides) => Math.max(...strides)).filter((stride) => stride >= 16);
+  return [
+    'ensemble',
+    ...judges.map((stride) => (stride >= 32 ? ('localDeep' as const) : ('local' as const))),
+    ...(judges.length > 0 ? ['regional' as const] : []),
+    ...(evidence.image ? ['global' as const] : []),
+  ];
+}
 
 /** A network that is there already, and the chain that it was trained on. */
 export type Base = Pick<StoredConfig, 'unet' | 'diffusion'>;
@@ -191,6 +266,11 @@ export function expandConfig(
   // a window of a texture shows the backbone enough as it is
   const featureScale = options.featureScale ?? (resized ? preset.featureScale : 1);
   const normalization = options.normalization ?? 'calibration';
+  const side = size * featureScale;
+  const reachable = taps.map(({ stride }) => stride).filter((stride) => side % stride === 0);
+  const depth = Math.max(0, ...reachable, ...strides);
+  const banks = options.evidence === null || strides.length === 0 ? [] : evidenceBanks(depth);
+  const rows = options.evidence?.rows ?? defaultEvidenceRows;
   const remembers = resized && strides.length > 0 && normalization === 'calibration';
   const config: ModelConfig = {
     preset: name,
@@ -219,6 +299,7 @@ export function expandConfig(
             backbone: backboneName(options.backbone ?? 'efficientnet-lite0'),
             strides: strides.sort((a, b) => a - b),
             scale: featureScale,
+            ...(banks.length > 0 && { depth }),
             weight: options.featureWeight ?? 1,
           },
     diffusion: {
@@ -241,6 +322,7 @@ export function expandConfig(
       positions: options.positions ?? resized,
       // measured on the magnetic tiles: image AUROC 0.97 against 0.90 without
       memory: options.memory === undefined ? (remembers ? { ...defaultMemory } : null) : options.memory,
+      evidence: banks.length > 0 && normalization === 'calibration' ? { banks, rows, image: resized } : null,
       seed: 0,
     },
     calibration: null,
@@ -351,6 +433,7 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     alpha: score.alpha,
     positions: score.positions ?? false,
     memory: score.memory ?? null,
+    evidence: score.evidence ? { rows: score.evidence.rows } : null,
     backbone: config.features?.backbone ?? null,
     ...(config.features && {
       featureStrides: config.features.strides as TrainerOptions['featureStrides'],

@@ -2,14 +2,22 @@ import { availableParallelism } from 'node:os';
 import { types } from 'node:util';
 import { z } from 'zod';
 import { type Claim, MemoryBudget } from './budget.js';
-import { parseStoredConfig, type StoredConfig } from './config.js';
+import { standardised } from './calibration.js';
+import { type EvidenceName, evidenceNames, parseStoredConfig, type StoredConfig } from './config.js';
 import { type DeviceOptions, deviceOptions, parseOptions, type ScoringOptions, scoringOptions } from './options.js';
 import { atCaller, callSite, DdadError, kindOf, modelError, optionError, throwIfAborted } from './errors.js';
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
 import { type HeldImage, holdImage } from './held-image.js';
 import { type ImageInput, imageName } from './image.js';
 import { memoryLimit } from './machine-memory.js';
-import { addon, callNative, type NativeDetector, type NativeImage, type NativeScore } from './native.js';
+import {
+  addon,
+  callNative,
+  type NativeDetector,
+  type NativeImage,
+  type NativeOrigin,
+  type NativeScore,
+} from './native.js';
 import { fitPadim, type FitPadimOptions, fitPadimOptions } from './padim.js';
 import { checkProducts, type ProductConfig, productOf } from './products.js';
 import { mapAhead } from './read-ahead.js';
@@ -26,6 +34,7 @@ import {
 import { prepareImage } from './score-image.js';
 import { type DetectorStats, ScoreQueue } from './score-queue.js';
 import { scoredAs } from './scoring.js';
+import { droppedSignature, keyOption, type SigningKey, trustedContent, unsignedNow } from './signature.js';
 
 // Older runtimes lack the well-known symbols; the names are what later ones use.
 const wellKnown = Symbol as { dispose?: symbol; asyncDispose?: symbol };
@@ -47,7 +56,7 @@ const queueOptions = z.strictObject({
     .optional(),
 });
 const loadOptions = deviceOptions
-  .extend({ threshold, limitInputPixels, signal, scoring: scoringOptions.optional() })
+  .extend({ threshold, limitInputPixels, signal, scoring: scoringOptions.optional(), trustedKey: keyOption.optional() })
   .extend(queueOptions.shape);
 const product = z.string().optional();
 const transfer = z.boolean().optional();
@@ -67,6 +76,8 @@ export interface LoadOptions extends DeviceOptions {
   signal?: AbortSignal | undefined;
   /** Another way to score than that which the model was calibrated for; its threshold does not hold then. */
   scoring?: ScoringOptions | undefined;
+  /** Public Ed25519 key, in PEM or a KeyObject: a model that its private half has not signed is refused. */
+  trustedKey?: SigningKey | undefined;
   /** Images that the engine takes at once: 8, or as many as there are threads. Costs memory for as many. */
   maxBatch?: number | undefined;
   /** How long a batch that is not full waits for more calls; 0 by default. */
@@ -100,6 +111,11 @@ export interface ScoreResult {
   image: ImageInput;
   /** How far the image is from good ones; compares across images of one model. */
   score: number;
+  /**
+   * What the score is made of, each in standard deviations above the mean of held-back good images: the log of the mean
+   * of their exponentials. Null where the ensemble alone judges.
+   */
+  scores: Partial<Record<EvidenceName, number>> | null;
   threshold: number | null;
   /** Whether the score is above the threshold; null when there is none. */
   anomalous: boolean | null;
@@ -133,11 +149,22 @@ export class Detector {
   readonly #budget: MemoryBudget;
   readonly #queue: ScoreQueue;
   readonly #threads: number;
+  readonly #warnings: string[];
+  readonly #signed: boolean;
   #disposed = false;
 
-  private constructor(native: NativeDetector, stored: StoredConfig, config: StoredConfig, options: LoadOptions) {
+  private constructor(
+    native: NativeDetector,
+    origin: NativeOrigin,
+    warnings: string[],
+    stored: StoredConfig,
+    config: StoredConfig,
+    options: LoadOptions,
+  ) {
     const { threads = 0, maxDelayMs = 0, maxQueue = 1024, whenFull = 'reject' } = options;
     this.#native = native;
+    this.#signed = origin.signature !== null;
+    this.#warnings = warnings;
     this.#config = config;
     this.#stored = stored;
     this.#options = options;
@@ -147,7 +174,10 @@ export class Detector {
     this.#queue = new ScoreQueue(native, { maxBatch, maxDelayMs, maxQueue, whenFull }, this.#budget);
   }
 
-  /** Loads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_DEVICE, ERR_OPTION, ERR_ABORTED. */
+  /**
+   * Loads a model file, and compares it with the digest that it was written with. Throws ERR_FILE_READ,
+   * ERR_MODEL_FORMAT, ERR_SIGNATURE, ERR_DEVICE, ERR_OPTION, ERR_ABORTED.
+   */
   static load(path: string, options: LoadOptions = {}): Promise<Detector> {
     return atCaller(async () => {
       if (typeof path !== 'string')
@@ -157,9 +187,11 @@ export class Detector {
         threads = 0,
         precision = 'float32',
         scoring = {},
+        trustedKey,
         ...given
       } = parseOptions(loadOptions, options);
-      const engine = JSON.stringify({ device, threads, precision });
+      const content = trustedKey === undefined ? '' : await trustedContent(path, trustedKey);
+      const engine = JSON.stringify({ device, threads, precision, content });
       const native = await callNative(given.signal, (token) => addon().loadDetector(path, engine, token)).catch(
         (error: unknown) => {
           throw modelError(error, path);
@@ -174,7 +206,9 @@ export class Detector {
             throw optionError(error);
           });
         }
-        return new Detector(native, stored, config, { ...given, threads });
+        const origin = JSON.parse(native.origin()) as NativeOrigin;
+        const warnings = doubts(path, origin, threads);
+        return new Detector(native, origin, warnings, stored, config, { ...given, threads });
       } catch (error) {
         native.dispose();
         throw error;
@@ -210,6 +244,11 @@ export class Detector {
   get memory(): Record<string, number> {
     this.#checkAlive();
     return JSON.parse(this.#native.memory()) as Record<string, number>;
+  }
+
+  /** What was found doubtful when the model was loaded or saved, in sentences. */
+  get warnings(): readonly string[] {
+    return this.#warnings;
   }
 
   /** How much waits, what was done, in which batches, and how long it took. */
@@ -303,13 +342,18 @@ export class Detector {
     });
   }
 
-  /** Writes the model as it was loaded, with what was fitted since. Throws ERR_FILE_WRITE, ERR_DISPOSED. */
+  /**
+   * Writes the model as it was loaded, with what was fitted since and a digest of its own; a signature is dropped, with
+   * one of the {@link warnings}. Throws ERR_FILE_WRITE, ERR_DISPOSED.
+   */
   save(path: string): Promise<void> {
     return atCaller(async () => {
       this.#checkAlive();
       if (typeof path !== 'string')
         throw new DdadError('ERR_ARGUMENT', `save: expected a model's path, got ${kindOf(path)}`);
+      const dropped = this.#signed ? unsignedNow(path) : await droppedSignature(path);
       await callNative(undefined, (token) => this.#native.save(path, JSON.stringify(this.#stored), token));
+      if (dropped !== undefined) this.#warnings.push(dropped);
     });
   }
 
@@ -400,6 +444,7 @@ export class Detector {
     return {
       image,
       score: found.score,
+      scores: scoresOf(this.#config, product, found),
       threshold,
       anomalous: threshold === null ? null : found.score > threshold,
       map,
@@ -417,6 +462,31 @@ export class Detector {
         }),
     };
   }
+}
+
+/** The values that the score is made of, by name. */
+function scoresOf({ score }: StoredConfig, { calibration }: ProductConfig, found: NativeScore): ScoreResult['scores'] {
+  const { mean, std } = calibration?.evidence ?? {};
+  if (!found.evidence || !mean || !std) return null;
+  const z = standardised({ mean, std }, found.evidence);
+  return Object.fromEntries(evidenceNames(score).map((name, i) => [name, z[i] as number]));
+}
+
+/** What whoever loads a model should know of it. */
+function doubts(path: string, { digest, threads }: NativeOrigin, asked: number): string[] {
+  const found: string[] = [];
+  if (digest === null) {
+    found.push(`${path}: has no digest, so that damage to it would not be seen; whatever writes it anew gives it one`);
+  }
+  const wanted = asked || availableParallelism();
+  if (threads < wanted) {
+    const why =
+      asked > availableParallelism()
+        ? `this process may use ${availableParallelism()} processors`
+        : 'the system gives no more';
+    found.push(`threads: ${wanted} asked for, ${threads} used: ${why}`);
+  }
+  return found;
 }
 
 /** A path or an encoded image can be iterated too, but nobody means its letters or bytes. */

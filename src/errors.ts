@@ -17,6 +17,7 @@ export const errorCodes = [
   'ERR_MODEL_FORMAT', // not a model: bad file, missing tensor, wrong shape, NaN weights
   'ERR_NUMERIC', // the loss is not finite
   'ERR_OPTION', // an unknown option or a bad value
+  'ERR_SIGNATURE', // a model that the trusted key has not signed
 ] as const;
 
 export type DdadErrorCode = (typeof errorCodes)[number];

@@ -3,6 +3,7 @@ import { expandConfig, type StoredConfig } from './config.js';
 import { atCaller, DdadError, kindOf, optionError } from './errors.js';
 import { addon, callNative, defaultBackbone, type NativeInspection, readTaps } from './native.js';
 import { defined, importSettings, parseOptions } from './options.js';
+import { droppedSignature } from './signature.js';
 
 const importOptions = importSettings.extend({
   signal: z.instanceof(AbortSignal).optional(),
@@ -44,6 +45,8 @@ export interface ImportResult {
   leftOut: string[];
   /** Whether the feature head came with the checkpoint, is fresh, or is not there. */
   featureHead: 'imported' | 'fresh' | 'none';
+  /** What was found doubtful, in sentences. */
+  warnings: string[];
   elapsedMs: number;
 }
 
@@ -90,11 +93,13 @@ async function run(checkpoint: string, model: string, options: ImportOptions): P
     const featureHead: ImportResult['featureHead'] = head === 0 ? 'none' : found.head === head ? 'imported' : 'fresh';
     if (config.features) config.features.trained = featureHead === 'imported';
     const backbone = config.features ? (options.backbone ?? defaultBackbone) : '';
+    const dropped = await droppedSignature(model);
     await call((token) => native.begin(model, JSON.stringify(config), backbone, token));
     for (let done = 0; done < 1; onProgress?.(done)) done = await call((token) => native.write(token));
     const { format, prefix: taken, tensors, parameters, dtypes, assumed, leftOut } = found;
     const facts = { format, prefix: taken, tensors, parameters, dtypes, config, assumed, leftOut, featureHead };
-    return { checkpoint, model, ...facts, elapsedMs: Math.round(performance.now() - start) };
+    const warnings = dropped === undefined ? [] : [dropped];
+    return { checkpoint, model, ...facts, warnings, elapsedMs: Math.round(performance.now() - start) };
   } finally {
     // waits: the process may end next, and must not leave a half-written file
     await native.close().finally(() => native.dispose());

@@ -42,6 +42,14 @@ export {
   type SafetensorsExportOptions,
   type WrittenFile,
 } from './export.js';
+export {
+  checkModel,
+  type CheckedModel,
+  type CheckOptions,
+  type SignedModel,
+  signModel,
+  type SignOptions,
+} from './signature.js';
 export type { DetectorStats } from './score-queue.js';
 export type { ImageInput, RawImage } from './image.js';
 export { type Preset, type PresetName, presets } from './presets.js';

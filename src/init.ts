@@ -1,4 +1,4 @@
-import type { ModelConfig, StoredConfig } from './config.js';
+import { defaultEvidenceRows, evidenceBanks, type ModelConfig, type StoredConfig } from './config.js';
 import { DdadError } from './errors.js';
 import { readModel } from './model-file.js';
 import type { TrainerOptions } from './options.js';
@@ -69,8 +69,14 @@ export function checkClasses({ file, config }: Init, products: number): void {
 }
 
 /** Puts the features of the model that a run starts from into its configuration. */
-export function takeFeatures(config: ModelConfig, { config: { unet, features } }: Init): void {
+export function takeFeatures(config: ModelConfig, { config: { unet, features } }: Init, given: TrainerOptions): void {
   if (!features || !config.features) return;
   config.features.backbone = features.backbone;
+  // the model has the backbone down to its depth, no further
+  const depth = features.depth ?? Math.max(...features.strides);
+  config.features.depth = depth;
+  const banks = given.evidence === null || config.score.normalization !== 'calibration' ? [] : evidenceBanks(depth);
+  const rows = given.evidence?.rows ?? defaultEvidenceRows;
+  config.score.evidence = banks.length > 0 ? { banks, rows, image: config.input.mode === 'resize' } : null;
   config.unet.featureChannels = unet.featureChannels;
 }

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { link, open, readFile, rename, unlink } from 'node:fs/promises';
+import { link, lstat, open, readFile, unlink } from 'node:fs/promises';
 import os from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { type DdadError, messageOf } from './errors.js';
 import { checkRegular, writeError, writing } from './files.js';
@@ -20,6 +21,8 @@ type LockContents = z.infer<typeof lockContents>;
 
 /** A lock's text is shorter. */
 const maxBytes = 4096;
+/** Removing a stale lock takes milliseconds; who has not done it by then was ended on the way. */
+const turnMs = 10_000;
 
 /** When a process began: ticks since the boot, and which boot. Null where the system does not tell. */
 async function beginningOf(pid: number): Promise<string | null> {
@@ -80,7 +83,7 @@ export class FileLock {
     return writing(file, async () => {
       await checkRegular(file);
       // twice where the first attempt found one that was stale, more often where others want it too
-      for (let attempt = 0; attempt < 10; attempt++) {
+      for (let attempt = 0; attempt < 200; attempt++) {
         if (await create(lock, text)) return new FileLock(lock, token);
         const found = await readStart(lock, maxBytes).then(String, (error: NodeJS.ErrnoException) => {
           if (error.code === 'ENOENT') return undefined; // let go of meanwhile
@@ -89,7 +92,8 @@ export class FileLock {
         if (found === undefined) continue;
         const holder = parseLock(found);
         if (!holder) throw writeError(file, `${lock} is there, and is no lock of ddad-native`);
-        if (!(await isStale(holder)) || !(await remove(lock, found))) throw heldBy(file, lock, holder);
+        if (!(await isStale(holder))) throw heldBy(file, lock, holder);
+        await remove(lock, found);
       }
       throw writeError(file, `its lock ${lock} changes hands again and again`);
     });
@@ -139,17 +143,29 @@ async function create(lock: string, text: string): Promise<boolean> {
   }
 }
 
-/** Removes a lock that was found stale; false where it was another's by then, which is put back. */
-async function remove(lock: string, found: string): Promise<boolean> {
-  const aside = temporaryBeside(lock);
-  try {
-    await rename(lock, aside);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
+/**
+ * Removes a lock that was found stale. One process at a time does: between its look and its removal nobody else can put
+ * another lock there, since nobody else has removed this one.
+ */
+async function remove(lock: string, found: string): Promise<void> {
+  const turn = `${lock}.takeover`;
+  const handle = await open(turn, 'wx').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EEXIST') return undefined;
     throw error;
+  });
+  if (!handle) {
+    const begun = await lstat(turn).then(
+      (at) => at.mtimeMs,
+      () => Date.now(),
+    );
+    if (Date.now() - begun > turnMs) await unlink(turn).catch(() => undefined);
+    else await sleep(20);
+    return;
   }
-  const own = (await readStart(aside, maxBytes).then(String, () => '')) === found;
-  if (!own) await link(aside, lock).catch(() => undefined);
-  await unlink(aside).catch(() => undefined);
-  return own;
+  try {
+    if ((await readStart(lock, maxBytes).then(String, () => '')) === found) await unlink(lock);
+  } finally {
+    await handle.close();
+    await unlink(turn).catch(() => undefined);
+  }
 }

@@ -24,10 +24,21 @@ export type CheckpointState = z.infer<typeof checkpointState>;
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
 
-const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
+export const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
 
-/** The strings that a file carries beside its tensors; empty when it has none. */
-async function readMetadata(file: string): Promise<Record<string, unknown>> {
+/** The header of a safetensors file. */
+export interface FileHeader {
+  /** The strings that it carries beside its tensors; empty when it has none. */
+  metadata: Record<string, unknown>;
+  /** What the header says of the tensors, unchecked. */
+  tensors: Record<string, unknown>;
+  /** Where their bytes begin. */
+  dataStart: number;
+}
+
+const readMetadata = async (file: string): Promise<Record<string, unknown>> => (await readHeader(file)).metadata;
+
+export async function readHeader(file: string): Promise<FileHeader> {
   const broken = (why: string): never => {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${why}`);
   };
@@ -47,8 +58,8 @@ async function readMetadata(file: string): Promise<Record<string, unknown>> {
     await handle.read(header, 0, header.length, 8);
     const value: unknown = JSON.parse(header.toString('utf8'));
     if (!isObject(value)) return broken('expected a JSON object as its header');
-    const metadata = value['__metadata__'];
-    return isObject(metadata) ? metadata : {};
+    const { __metadata__: metadata, ...tensors } = value;
+    return { metadata: isObject(metadata) ? metadata : {}, tensors, dataStart: 8 + header.length };
   } catch (cause) {
     if (cause instanceof DdadError) throw cause;
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${messageOf(cause)}`, { cause });

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { BackboneTap, StoredConfig } from './config.js';
+import { checkSums } from './checksums.js';
 import { abortError, DdadError, messageOf, throwIfAborted, toDdadError } from './errors.js';
 
 /** A flag that the compute thread reads between two operations. */
@@ -29,7 +30,7 @@ export interface NativeImage {
   outWidth?: number;
   outHeight?: number;
   label?: number;
-  /** Whether the result carries the residuals of its features. */
+  /** Whether the result carries the residuals of its features, and what evidence is fitted on. */
   residuals?: boolean;
 }
 
@@ -55,8 +56,16 @@ export interface NativeScore {
   feature: ScaleStatistics | null;
   /** Of the distance to the nearest known residual; null where the model knows none. */
   memory: ScaleStatistics | null;
+  /** Of the distances to each bank of the evidence; none before it is fitted. */
+  banks: ScaleStatistics[];
+  /** What the score is made of, see `evidenceNames`: that of the ensemble, then logarithms of distances. */
+  evidence: Float64Array | null;
   /** [cells, channels], where asked for. */
   residuals: Float32Array | null;
+  /** Likewise, where the configuration has evidence: [cells, channels], and statistics of each tile. */
+  evidenceRows: Float32Array | null;
+  evidenceChannels: number;
+  evidenceStatistics: Float32Array | null;
 }
 
 export interface NativeStep {
@@ -69,11 +78,39 @@ export interface NativeStep {
   step: number;
 }
 
+/** The digest that a file states (null: none), that of what it holds, and BLAKE3 of it where it was asked for. */
+export interface NativeDigest {
+  stated: string | null;
+  found: string;
+  content: string | null;
+}
+
+/** What the file of a model says of itself, and with how many threads it is computed. */
+export interface NativeOrigin {
+  digest: string | null;
+  signature: string | null;
+  signatureKey: string | null;
+  threads: number;
+}
+
 export interface NativeDetector {
   config(): string;
+  /** JSON of {@link NativeOrigin}. */
+  origin(): string;
   setConfig(config: string): Promise<void>;
   /** What residuals good images of a label have: [count, channels]. */
   setMemory(label: number, residuals: Float32Array, count: number): Promise<void>;
+  /**
+   * Fits the evidence of images of a label: features of good ones [count, channels], statistics of their tiles, and how
+   * many rows each bank keeps.
+   */
+  setEvidence(
+    label: number,
+    rows: Float32Array,
+    statistics: Float32Array,
+    keep: number,
+    token: CancelToken,
+  ): Promise<void>;
   score(image: NativeImage, token: CancelToken): Promise<NativeScore>;
   /** Scores images with the highest throughput; each has a token, and its own result or error. */
   scoreBatch(images: NativeImage[], tokens: CancelToken[]): Promise<(NativeScore | Error)[]>;
@@ -188,7 +225,10 @@ export interface Addon {
   NativeImporter: new (path: string) => NativeImporter;
   PixelBuffer: new (bytes: number) => PixelBuffer;
   NativeTrainer: new (config: string, options: string) => NativeTrainer;
+  /** `options` is JSON of {"device","threads","precision","content"}; a file of another content is refused. */
   loadDetector(path: string, options: string, token: CancelToken): Promise<NativeDetector>;
+  /** JSON of {@link NativeDigest}. */
+  fileDigest(path: string, content: boolean, token: CancelToken): Promise<string>;
   /**
    * Measures what the machine reaches at best (`ceiling`), times the ops of a network's `forward` or `backward`, or a
    * whole scoring `pass`, with fresh weights. `options` is JSON of {"device","threads","batch","samples","seconds"}: a
@@ -275,9 +315,23 @@ export async function callNative<T>(
   }
 }
 
+let checked: Promise<string> | undefined;
+
+/**
+ * The package's weights, whose bytes are compared with weights/SHA256SUMS the first time that a process takes them: what
+ * their origin published has no digest of ours. Throws ERR_MODEL_FORMAT.
+ */
+export function packagedBackbone(): Promise<string> {
+  checked ??= checkSums(defaultBackbone).catch((error: unknown) => {
+    checked = undefined;
+    throw error;
+  });
+  return checked;
+}
+
 /** The taps of a backbone; those of the package's where none is named. */
 export async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {
   if (backbone === null) return [];
-  const file = backbone ?? defaultBackbone;
+  const file = backbone ?? (await packagedBackbone());
   return JSON.parse(await callNative(signal, (token) => addon().backboneTaps(file, token))) as BackboneTap[];
 }

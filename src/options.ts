@@ -73,6 +73,10 @@ const trainerOptions = z.strictObject({
     .strictObject({ patches: whole(1, 1_000_000), weight: z.number().gt(0).max(1) })
     .nullable()
     .optional(),
+  evidence: z
+    .strictObject({ rows: whole(1, 1_000_000) })
+    .nullable()
+    .optional(),
   alpha: z.number().min(0).max(1).optional(),
   init: z.string().min(1).optional(),
   ...deviceOptions.shape,
@@ -137,6 +141,9 @@ export type ScoringOptions = z.infer<typeof scoringOptions>;
  * - `positions`: calibration tells the places of the image apart (mode `resize` only).
  * - `memory`: the model keeps the feature residuals of so many patches of good images; in the feature-level score the
  *   distance to the nearest of them has the weight `weight`, the published distance to zero the rest. Null for none.
+ * - `evidence`: the model keeps features of good images as well, `rows` a bank (4 000), and the score of an image is made of
+ *   the ensemble (11) and of how far its features are from those, see {@link EvidenceName}. Null for the ensemble alone.
+ *   With normalization `calibration` only; needs a backbone with a tap at stride 16.
  * - `alpha`: weight of the pixel-level score in the ensemble (11), 0 to 1; the feature-level score has the rest.
  * - `topPixels`: the image score is the mean over this number or share of the largest map values (64).
  * - `init`: a model file to start from, made by `importModel` or by training. The network and its chain are then that

@@ -7,7 +7,7 @@ function judgedByBoth({ features, score }: ScoredConfig): boolean {
   const { kind = 'ensemble' } = score;
   if (kind === 'padim') return true;
   if (kind !== 'ensemble' || !features) return false;
-  return score.normalization === 'per-image' || (score.alpha > 0 && score.alpha < 1);
+  return Boolean(score.evidence) || score.normalization === 'per-image' || (score.alpha > 0 && score.alpha < 1);
 }
 
 /** Bytes of the maps of an image: one, one more for the features, and one that both make up. */
@@ -21,7 +21,7 @@ export function mapBytes(config: ScoredConfig, pixels: number): number {
  */
 export function workBytes(config: ScoredConfig, pixels: number): number {
   const { features, score } = config;
-  const mosaics = 1 + (features ? 1 : 0) + (score.memory ? 1 : 0) + (score.kind === 'padim' ? 1 : 0);
+  const mosaics = 1 + (features ? 1 : 0) + (score.memory ? 1 : 0) + (score.evidence ? 1 : 0) + (score.kind === 'padim' ? 1 : 0);
   const places = score.positions ? 2 : 0;
   return 4 * pixels * (2 * mosaics + places + 3);
 }

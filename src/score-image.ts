@@ -28,6 +28,8 @@ export interface PrepareOptions {
   onSize?: ((width: number, height: number) => void) | undefined;
   /** Whether the engine makes no maps of it. */
   noMaps?: boolean;
+  /** Shows what the model takes in in another way, of the same size. */
+  view?: ((pixels: Pixels) => Float32Array) | undefined;
 }
 
 type ScoredConfig = Pick<StoredConfig, 'input' | 'features' | 'score'>;
@@ -71,7 +73,7 @@ export async function prepareImage(
   options: PrepareOptions,
 ): Promise<NativeImage> {
   const { input } = config;
-  const { label, residuals, signal, limitInputPixels, claim, onSize, noMaps } = options;
+  const { label, residuals, signal, limitInputPixels, claim, onSize, noMaps, view } = options;
   const before = claim?.held ?? 0;
   /** What the engine holds of it, with its maps. */
   const after = (seen: number, pixels: number): number => {
@@ -89,10 +91,11 @@ export async function prepareImage(
   const { width, height } = decoded;
   const seen = await fitTo(config, decoded, signal);
   const own = options.networkSize ? {} : { outWidth: width, outHeight: height };
-  const prepared = { ...seen, ...own, ...(label === undefined ? {} : { label }), ...(residuals ? { residuals } : {}) };
+  const data = view ? view(seen) : seen.data;
+  const prepared = { ...seen, data, ...own, ...(label === undefined ? {} : { label }), ...(residuals ? { residuals } : {}) };
   const bytes = seen.data.byteLength;
   try {
-    const handed = await handOver(prepared, seen.data, signal);
+    const handed = await handOver(prepared, data, signal);
     claim?.shrink((typeof image === 'string' ? 0 : before) + after(bytes, width * height));
     return handed;
   } catch (error) {

@@ -23,7 +23,8 @@ export function scoredAs(config: StoredConfig, options: ScoringOptions): StoredC
   const refuse = (name: string, message: string): never => {
     throw new DdadError('ERR_OPTION', `option "${name}": ${message}`);
   };
-  const score = { ...config.score, ...given };
+  // what is changed is the paper's ensemble (11); the evidence beside it would hide that
+  const score = { ...config.score, ...given, evidence: null };
   const calibrated = score.normalization === 'calibration';
   const { kind = 'ensemble', alpha } = given;
   if (!config.features && (kind === 'feature' || (alpha ?? 1) < 1)) {

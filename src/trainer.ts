@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrate.js';
 import { expandConfig, type ModelConfig, resumeOptions } from './config.js';
@@ -10,6 +11,7 @@ import { FileLock } from './lock.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer, readTaps } from './native.js';
+import { droppedSignature } from './signature.js';
 
 const fitOptions = z.strictObject({
   signal: z.instanceof(AbortSignal).optional(),
@@ -23,8 +25,9 @@ const fitOptions = z.strictObject({
 /**
  * - `timeLimitMs`: ends training after this time, counted across resumes; calibration follows.
  * - `checkpoint`: a file that always holds a state to resume from: written at the start, every
- *   `checkpointEverySeconds` (30), at the end and when aborted.
- * - `resume`: a checkpoint to go on from; the result has the same bytes as that of a run never stopped.
+ *   `checkpointEverySeconds` (30), at the end and when aborted. No other run writes it meanwhile (`<checkpoint>.lock`).
+ * - `resume`: a checkpoint to go on from, with the images of before; the result has the same bytes as that of a run never
+ *   stopped.
  * - `metrics`: a file that gets a line of JSON a step (loss and its terms, norm of the gradient, learning rate, speed),
  *   within a second. A resumed run goes on in it, after its checkpoint's step; a new one begins it anew.
  */
@@ -128,7 +131,9 @@ export class Trainer {
         throw new DdadError('ERR_ARGUMENT', 'save: expected a trained model; let fit run to its end first');
       }
       const config = JSON.stringify(this.#config);
+      const dropped = await droppedSignature(path);
       await callNative(undefined, (token) => detector.save(path, config, token));
+      if (dropped !== undefined) this.#warnings.push(dropped);
     });
   }
 
@@ -159,6 +164,10 @@ export class Trainer {
     if (saved) checkImages(resume as string, saved.state, images, digests);
     if (saved && !saved.state.digests) {
       this.#warnings.push('the checkpoint has no digests of its images: only their names and sizes were compared');
+    }
+    const most = availableParallelism();
+    if (threads > most) {
+      this.#warnings.push(`threads: ${threads} asked for, ${most} used: this process may use ${most} processors`);
     }
     if (images.leftOut.length > 0) {
       this.#warnings.push(`left out, since there is no train/good in it: ${images.leftOut.join(', ')}`);
@@ -210,7 +219,7 @@ export class Trainer {
     };
     const own = init && ownFeatures(init, this.#options);
     const config = expandConfig(chosen, own ? [] : await readTaps(given.backbone, signal), init?.config);
-    if (init && own) takeFeatures(config, init);
+    if (init && own) takeFeatures(config, init, given);
     config.training.timeLimitMs = timeLimitMs ?? null;
     if (timeLimitMs !== undefined && given.steps === undefined) config.training.steps = null;
     const names = products.flatMap(({ name }) => name ?? []);
@@ -228,6 +237,7 @@ export class Trainer {
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
+    config.score.evidence = saved.score.evidence ?? null; // of the backbone that the checkpoint has
     Object.assign(config.training, saved.training, { quantile });
     if (saved.products) config.products = saved.products;
     if (timeLimitMs !== undefined || given.steps !== undefined) {

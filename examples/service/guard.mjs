@@ -88,7 +88,7 @@ export function createGuard({ hosts, token }) {
       checkSite(request);
     },
     hasToken,
-    /** Refuses a request without the token; of a page that is open to all the other requests. */
+    /** Refuses a request without the token, unless its route is open to all. */
     checkToken(request) {
       if (hasToken(request) || request.routeOptions.config?.open) return;
       throw new ServiceError('ERR_TOKEN', 'authorization: expected "Bearer" and the token of this service, got none');

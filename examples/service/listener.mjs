@@ -12,7 +12,7 @@ export const makeServer =
     const options = {
       headersTimeout: Math.min(headMs, uploadMs),
       requestTimeout: uploadMs,
-      keepAliveTimeout: 72_000, // longer than what proxies keep
+      keepAliveTimeout: 72_000, // longer than nginx keeps a connection that waits
       connectionsCheckingInterval: Math.min(1000, uploadMs),
       requireHostHeader: false, // the guard does it, with a code
     };

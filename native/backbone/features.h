@@ -32,8 +32,8 @@ struct FeatureSource {
 struct FeatureConfig {
   std::vector<int64_t> strides;  // of the backbone's taps; empty where the model has no features
   int64_t scale = 1;
-  int64_t depth = 0;  // stride of the deepest tap that the backbone has, `strides` and evidence take theirs from those
   double weight = 1;  // of L_f in the loss
+  int64_t depth = 0;  // stride of the deepest tap that is kept of the backbone; 0: that of `strides`
 
   explicit operator bool() const { return !strides.empty(); }
   /// Throws ERR_CONFIG naming the field, what was expected and what came.

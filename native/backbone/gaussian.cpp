@@ -175,6 +175,7 @@ void GaussianFit::addPooled(const Device& device, const float* features, int64_t
 }
 
 void GaussianFit::add(const Device& device, const float* features, int64_t positions) {
+  const CancelScope whole(nullptr);  // an image counts as a whole or not at all
   if (shape_.pooled()) return addPooled(device, features, positions);
   if (positions != shape_.groups())
     throw Error("ERR_ARGUMENT", "features: expected " + std::to_string(shape_.groups()) + " positions, got " +

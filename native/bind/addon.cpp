@@ -20,6 +20,7 @@
 #include "bind/profile_binding.h"
 #include "bind/trainer_binding.h"
 #include "device/info.h"
+#include "file/digest.h"
 #include "train/trainer.h"
 #include "verify/verify.h"
 
@@ -47,6 +48,26 @@ Napi::Value verify(const Napi::CallbackInfo& call) {
                   std::string report = toText(verifyFile(*device, path, backbone, cancel));
                   return [report = std::move(report)](Napi::Env env) { return Napi::String::New(env, report); };
                 });
+  });
+}
+
+/// fileDigest(path, content, token): Promise<string>, JSON: {"stated" (null where the file states
+/// none),"found","content" (null unless asked for)}
+Napi::Value fileDigest(const Napi::CallbackInfo& call) {
+  return callAsync(call.Env(), [&](napi_deferred deferred) {
+    std::string path = expectPath(call[0], "fileDigest: path");
+    if (!call[1].IsBoolean()) throwArgument("fileDigest: content", "true or false", describe(call[1]));
+    const bool content = call[1].As<Napi::Boolean>().Value();
+    CancelToken& token = expectToken(call[2], "fileDigest: token");
+    EnvData::of(call.Env())
+        .submit(deferred, nullptr, &token, [path = std::move(path), content](const Cancel&) -> ToValue {
+          const SafetensorsFile file = SafetensorsFile::open(path);
+          const std::string stated = statedDigest(file);
+          nlohmann::json report = {{"stated", nullptr}, {"found", computeDigest(file)}, {"content", nullptr}};
+          if (!stated.empty()) report["stated"] = stated;
+          if (content) report["content"] = contentDigest(file);
+          return [text = toText(report)](Napi::Env env) { return Napi::String::New(env, text); };
+        });
   });
 }
 
@@ -136,6 +157,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("backboneTaps", Napi::Function::New<backboneTaps>(env, "backboneTaps"));
   exports.Set("exportOnnx", Napi::Function::New<exportOnnx>(env, "exportOnnx"));
   exports.Set("exportWeights", Napi::Function::New<exportWeights>(env, "exportWeights"));
+  exports.Set("fileDigest", Napi::Function::New<fileDigest>(env, "fileDigest"));
   exports.Set("info", Napi::Function::New<info>(env, "info"));
   exports.Set("loadDetector", Napi::Function::New<loadDetector>(env, "loadDetector"));
   exports.Set("profile", Napi::Function::New<profile>(env, "profile"));

@@ -8,10 +8,13 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "dnnl.h"
+#include "tensor/error.h"
 
 namespace ddad::bind {
 namespace {
@@ -110,9 +113,14 @@ void ComputeThread::start() {
   dnnl_get_effective_cpu_isa();
   dnnl_get_cpu_isa_hints();
   process_ = getpid();
-  std::atexit([] { instance().stopForExit(); });
   const BlockedSignals blocked;
-  std::thread([this] { loop(); }).detach();
+  try {
+    std::thread([this] { loop(); }).detach();
+  } catch (const std::system_error& error) {
+    throw Error("ERR_DEVICE", std::string("cannot start the compute thread: ") + error.what() +
+                                  "; raise the limit on threads (ulimit -u, pids.max)");
+  }
+  std::atexit([] { instance().stopForExit(); });
   started_ = true;
 }
 

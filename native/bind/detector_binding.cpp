@@ -13,6 +13,7 @@
 #include "bind/images.h"
 #include "device/device.h"
 #include "score/model_file.h"
+#include "score/score_model.h"
 #include "tensor/error.h"
 
 namespace ddad::bind {
@@ -99,6 +100,7 @@ Napi::Value toObject(Napi::Env env, const ScoreResult& result, const Maps& maps)
   object.Set("evidence", result.evidence.empty() ? env.Null() : toArray(env, result.evidence));
   object.Set("residuals", toFloats(env, result.residuals));
   object.Set("evidenceRows", toFloats(env, result.evidenceRows));
+  object.Set("evidenceChannels", static_cast<double>(result.evidenceChannels));
   object.Set("evidenceStatistics", toFloats(env, result.evidenceStatistics));
   return object;
 }
@@ -134,6 +136,14 @@ DetectorResource::DetectorResource(std::unique_ptr<Scorer> from)
       scorer(std::move(from)),
       hasFeatures(scorer->config().contains("features") && !scorer->config()["features"].is_null()) {
   mapSource = scorer->mapSource();
+  const ModelOrigin& file = scorer->origin();
+  const auto orNull = [](const std::string& text) {
+    return text.empty() ? nlohmann::json(nullptr) : nlohmann::json(text);
+  };
+  origin = toText({{"digest", orNull(file.digest)},
+                   {"signature", orNull(file.signature)},
+                   {"signatureKey", orNull(file.signatureKey)},
+                   {"threads", scorer->threads()}});
   publishConfig(scorer->config());
   publish();
 }
@@ -159,7 +169,8 @@ Napi::Function NativeDetector::define(Napi::Env env) {
        InstanceMethod<&NativeDetector::reconstruct>("reconstruct"), InstanceMethod<&NativeDetector::sample>("sample"),
        InstanceMethod<&NativeDetector::advance>("advance"),
        InstanceMethod<&NativeDetector::endReconstruction>("endReconstruction"),
-       InstanceMethod<&NativeDetector::memory>("memory"), InstanceMethod<&NativeDetector::dispose>("dispose")});
+       InstanceMethod<&NativeDetector::origin>("origin"), InstanceMethod<&NativeDetector::memory>("memory"),
+       InstanceMethod<&NativeDetector::dispose>("dispose")});
 }
 
 Napi::Value NativeDetector::create(Napi::Env env, std::shared_ptr<DetectorResource> resource) {
@@ -191,6 +202,13 @@ Napi::Value NativeDetector::config(const Napi::CallbackInfo& info) {
   return callSync(info.Env(), [&]() -> Napi::Value {
     resource_->checkAlive();
     return Napi::String::New(info.Env(), resource_->config());
+  });
+}
+
+Napi::Value NativeDetector::origin(const Napi::CallbackInfo& info) {
+  return callSync(info.Env(), [&]() -> Napi::Value {
+    resource_->checkAlive();
+    return Napi::String::New(info.Env(), resource_->origin);
   });
 }
 
@@ -324,11 +342,13 @@ Napi::Value loadDetector(const Napi::CallbackInfo& info) {
     std::string path = expectPath(info[0], "loadDetector: path");
     const nlohmann::json json = expectJson(info[1], "loadDetector: options");
     DeviceOptions options = deviceOptions(json, "loadDetector: options");
+    std::string content = textOption(json, "content", "", "loadDetector: options");
     CancelToken& token = expectToken(info[2], "loadDetector: token");
     EnvData::of(info.Env())
         .submit(deferred, nullptr, &token,
-                [path = std::move(path), options = std::move(options)](const Cancel& cancel) -> ToValue {
-                  auto scorer = Scorer::load(options.open(), path);
+                [path = std::move(path), options = std::move(options),
+                 content = std::move(content)](const Cancel& cancel) -> ToValue {
+                  auto scorer = Scorer::load(options.open(), path, content);
                   cancel.check();
                   auto resource = makeResource<DetectorResource>(std::move(scorer));
                   return [resource](Napi::Env env) { return NativeDetector::create(env, resource); };

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "bind/env_data.h"
@@ -29,6 +30,7 @@ class DetectorResource final : public Resource {
   std::map<int, std::unique_ptr<Reconstruction>> reconstructions;  // those in progress
   int lastReconstruction = 0;
   const bool hasFeatures;
+  std::string origin;                // JSON; fixed once made
   std::atomic<MapSource> mapSource;  // any thread; as last configured
 };
 
@@ -61,6 +63,7 @@ class NativeDetector : public Napi::ObjectWrap<NativeDetector> {
   Napi::Value advance(const Napi::CallbackInfo& info);
   Napi::Value endReconstruction(const Napi::CallbackInfo& info);
   Napi::Value save(const Napi::CallbackInfo& info);
+  Napi::Value origin(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
 

@@ -45,6 +45,7 @@ Request::Request(std::shared_ptr<Channel> channel, std::shared_ptr<Resource> own
     : resource(std::move(owner)), deferred(promise), channel_(std::move(channel)), work_(std::move(work)) {}
 
 void Request::run() noexcept {
+  const CancelScope scope(&cancel);
   try {
     cancel.check();
     result = work_(cancel);

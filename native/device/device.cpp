@@ -2,11 +2,13 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <mutex>
 #include <thread>
 
 #include "device/cpu_device.h"
 #include "device/cuda_library.h"
+#include "device/thread_team.h"
 #include "tensor/error.h"
 
 namespace ddad {
@@ -68,7 +70,9 @@ Precision precisionOf(const std::string& name) {
 std::shared_ptr<Device> openDevice(const std::string& name, int threads, Precision precision) {
   if (threads < 0 || threads > 1024)
     throw Error("ERR_OPTION", "threads: expected 0 (all processors) to 1024, got " + std::to_string(threads));
-  const int own = threads == 0 ? availableProcessors() : threads;
+  // more than there are processors help nobody, and the system may give fewer
+  const int most = availableProcessors();
+  const int own = teamOf(threads == 0 ? most : std::min(threads, most));
   if (const int ordinal = ordinalOf(name); ordinal >= 0) return openCudaDevice(ordinal, own, precision);
   if (name == "auto") {
     try {

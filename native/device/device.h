@@ -88,8 +88,9 @@ class Device : public std::enable_shared_from_this<Device> {
 };
 
 /// Opens "cpu", "cuda" or "cuda:N" (an NVIDIA GPU), or "auto" (the first GPU, else the CPU); `threads` 0 means one for
-/// each processor that this process may use. Throws ERR_OPTION for an unknown name, a negative count or a precision
-/// that the device does not have, ERR_DEVICE, saying what is missing, where the device cannot be had.
+/// each processor that this process may use. No device has more than that, or than the system gives. Throws ERR_OPTION
+/// for an unknown name, a negative count or a precision that the device does not have, ERR_DEVICE, saying what is
+/// missing, where the device cannot be had.
 std::shared_ptr<Device> openDevice(const std::string& name, int threads, Precision precision = Precision::kFloat32);
 
 /// float32, tf32 or bf16; throws ERR_OPTION for anything else.

@@ -106,22 +106,24 @@ std::string processorKey() {
 json engineInfo() {
   const Choices& choices = Choices::ofThisProcessor();
   const std::string reason = whyNoGpu();
-  return {
-      {"version", DDAD_VERSION},
-      {"cpu",
-       {{"name", cpuName()},
-        {"isa", isaName(cpuIsa())},
-        {"isas", usableIsas()},
-        {"processors", availableProcessors()}}},
-      {"onednn", {{"version", oneDnnVersion()}, {"isa", oneDnnIsa()}}},
-      {"devices", describeDevices()},
-      {"fallback", reason.empty() ? json(nullptr) : json(reason)},
-      {"kernelChoices", {{"file", choices.usable() ? json(choices.path()) : json(nullptr)}, {"count", choices.size()}}},
-      {"memory",
-       {{"total", bytes("/proc/meminfo", "MemTotal")},
-        {"available", bytes("/proc/meminfo", "MemAvailable")},
-        {"process", bytes("/proc/self/status", "VmRSS")},
-        {"processPeak", bytes("/proc/self/status", "VmHWM")}}}};
+  return {{"version", DDAD_VERSION},
+          {"cpu",
+           {{"name", cpuName()},
+            {"isa", isaName(cpuIsa())},
+            {"isas", usableIsas()},
+            {"processors", availableProcessors()}}},
+          {"onednn", {{"version", oneDnnVersion()}, {"isa", oneDnnIsa()}}},
+          {"devices", describeDevices()},
+          {"fallback", reason.empty() ? json(nullptr) : json(reason)},
+          {"kernelChoices",
+           {{"file", choices.usable() ? json(choices.path()) : json(nullptr)},
+            {"count", choices.size()},
+            {"problem", choices.problem().empty() ? json(nullptr) : json(choices.problem())}}},
+          {"memory",
+           {{"total", bytes("/proc/meminfo", "MemTotal")},
+            {"available", bytes("/proc/meminfo", "MemAvailable")},
+            {"process", bytes("/proc/self/status", "VmRSS")},
+            {"processPeak", bytes("/proc/self/status", "VmHWM")}}}};
 }
 
 }  // namespace ddad

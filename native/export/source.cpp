@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "file/digest.h"
 #include "file/json_fields.h"
 #include "ops/parameters.h"
 #include "score/model_file.h"
@@ -13,6 +14,7 @@
 
 namespace ddad {
 ExportSource::ExportSource(const std::string& path, bool head) : file_(SafetensorsFile::open(path)) {
+  requireDigest(file_);
   config_ = readModelConfig(file_, {"model", "checkpoint"});
   if (file_.metadata().at("kind") == "checkpoint") prefix_ = "ema.";
   try {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "file/digest.h"
 #include "file/pickle.h"
 #include "file/reals.h"
 #include "file/safetensors_header.h"
@@ -20,6 +21,7 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path), torch_(std::make_
     torch_.reset();
     format_ = "safetensors";
     safetensors_.emplace(SafetensorsFile::open(path));
+    requireDigest(*safetensors_);
     for (const TensorEntry& entry : safetensors_->tensors()) tensors_.push_back(stridedView(entry));
   } else {
     format_ = format == TorchFormat::kZip ? "zip" : "legacy";

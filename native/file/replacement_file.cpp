@@ -74,6 +74,19 @@ void ReplacementFile::write(const void* data, size_t bytes) {
   }
 }
 
+void ReplacementFile::overwrite(int64_t at, const void* data, size_t bytes) {
+  const char* next = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = ::pwrite(fd_, next, bytes, at);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) failWrite(path_, std::strerror(errno));
+    if (written == 0) failWrite(path_, std::strerror(ENOSPC));
+    next += written;
+    at += written;
+    bytes -= static_cast<size_t>(written);
+  }
+}
+
 void ReplacementFile::flush() {
   while (::fsync(fd_) != 0) {
     if (errno != EINTR) failWrite(path_, std::strerror(errno));

@@ -16,6 +16,8 @@ class ReplacementFile {
   ReplacementFile& operator=(const ReplacementFile&) = delete;
 
   void write(const void* data, size_t bytes);
+  /// Writes over bytes that have been written.
+  void overwrite(int64_t at, const void* data, size_t bytes);
   /// Bytes written so far.
   int64_t size() const { return size_; }
   /// Syncs the file, so that commit() has little left to do.

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -36,6 +37,8 @@ struct TensorEntry {
   /// Elements: the product of the shape, 1 for a scalar.
   int64_t count() const;
 };
+
+class DigestCheck;
 
 /// A safetensors file, mapped read-only. Everything is checked in `open`; afterwards the accessors cannot leave the
 /// file. Const members may be called from several threads at once. A file that another program shortens while it is
@@ -80,6 +83,10 @@ class SafetensorsFile final : public TensorSource {
   /// Takes F64, F32, F16 and BF16.
   void readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const override;
 
+  /// The JSON text before the tensors.
+  std::string_view headerText() const { return headerText_; }
+  /// From now on readFloats tells `check` what it reads; null: nobody. See DigestCheck.
+  void observe(DigestCheck* check) const { check_ = check; }
   /// The mapped bytes, into which the tensors' data point.
   const MappedFile& mapping() const { return *mapping_; }
 
@@ -88,6 +95,8 @@ class SafetensorsFile final : public TensorSource {
 
   std::string path_;
   std::unique_ptr<MappedFile> mapping_;
+  std::string_view headerText_;
+  mutable DigestCheck* check_ = nullptr;
   std::map<std::string, std::string> metadata_;
   std::vector<TensorEntry> tensors_;
   std::unordered_map<std::string, size_t> index_;
@@ -101,7 +110,8 @@ struct TensorToWrite {
   const void* data = nullptr;
 };
 
-/// Writes a safetensors file with SafetensorsWriter, tensors in the given order; equal arguments give equal bytes.
+/// Writes a safetensors file with SafetensorsWriter, tensors in the given order, with its digest in the metadata; equal
+/// arguments give equal bytes.
 /// Throws ERR_ARGUMENT for missing data, too.
 void writeSafetensors(const std::string& path, const std::map<std::string, std::string>& metadata,
                       const std::vector<TensorToWrite>& tensors);

@@ -61,11 +61,20 @@ std::string headerText(const std::string& path, const std::map<std::string, std:
 SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::map<std::string, std::string>& metadata,
                                      const std::vector<TensorToWrite>& tensors)
     : path_(path) {
-  const std::string header = headerText(path, metadata, tensors, missing_);
+  std::map<std::string, std::string> texts = metadata;
+  texts.erase(kSignatureKey);
+  texts[kDigestAlgorithmKey] = kDigestAlgorithm;
+  texts[kDigestKey] = std::string(kDigestDigits, '0');  // until it is known
+  const std::string header = headerText(path, texts, tensors, missing_);
   const uint64_t headerBytes = header.size();
+  const std::string begin = std::string(reinterpret_cast<const char*>(&headerBytes), sizeof(headerBytes)) + header;
+  digestAt_ = static_cast<int64_t>(sizeof(headerBytes) + metadataValues(header, {kDigestKey}).at(0).begin);
+  std::vector<size_t> bytes;
+  for (const TensorToWrite& tensor : tensors)
+    bytes.push_back(static_cast<size_t>(shapeBytes(tensor.shape, tensor.dtype)));
+  digest_ = std::make_unique<DigestWriter>(begin, std::move(bytes));
   file_ = std::make_unique<ReplacementFile>(path);
-  file_->write(&headerBytes, sizeof(headerBytes));
-  file_->write(header.data(), header.size());
+  file_->write(begin.data(), begin.size());
 }
 
 SafetensorsWriter::~SafetensorsWriter() = default;
@@ -73,11 +82,14 @@ SafetensorsWriter::~SafetensorsWriter() = default;
 void SafetensorsWriter::write(const void* data, size_t bytes) {
   missing_ -= static_cast<int64_t>(bytes);
   if (missing_ < 0) failArgument(path_, "got " + std::to_string(-missing_) + " bytes more than the tensors have");
+  digest_->update(data, bytes);
   file_->write(data, bytes);
 }
 
 void SafetensorsWriter::commit() {
   if (missing_ != 0) failArgument(path_, "expected " + std::to_string(missing_) + " more bytes of data");
+  const std::string digest = digest_->digest();
+  file_->overwrite(digestAt_, digest.data(), digest.size());
   file_->commit();
 }
 

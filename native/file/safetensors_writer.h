@@ -6,13 +6,15 @@
 #include <string>
 #include <vector>
 
+#include "file/digest.h"
 #include "file/safetensors.h"
 
 namespace ddad {
 
 class ReplacementFile;
 
-/// Writes a safetensors file piece by piece, for tensors that are not in memory as a whole. The file is written beside
+/// Writes a safetensors file piece by piece, for tensors that are not in memory as a whole. Its metadata get the digest
+/// of the whole (file/digest.h), and lose a signature, which is of another file. The file is written beside
 /// `path` under a temporary name, synced and renamed, so `path` holds either its old content or the whole new one, also
 /// after a crash. A symbolic link at `path` is replaced, not followed. Without `commit` nothing remains.
 ///
@@ -36,6 +38,8 @@ class SafetensorsWriter {
  private:
   std::string path_;
   int64_t missing_ = 0;  // bytes of data
+  std::unique_ptr<DigestWriter> digest_;
+  int64_t digestAt_ = 0;  // in the file
   std::unique_ptr<ReplacementFile> file_;
 };
 

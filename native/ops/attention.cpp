@@ -57,8 +57,8 @@ class Attention : public Op {
 
   void backward() override {
     if (!context_.inputGradient[0]) return;
-    parallelForWorker(threads(), pairs_, [&](int64_t pair, int worker) {
-      backwardPair(pair, buffers_.backwardWorkspace + worker * backwardWorkerFloats());
+    parallelForWorker(threads(), pairs_, [&, cancel = CancelScope::current()](int64_t pair, int worker) {
+      backwardPair(pair, buffers_.backwardWorkspace + worker * backwardWorkerFloats(), cancel);
     });
   }
 
@@ -78,7 +78,8 @@ class Attention : public Op {
     return base + pair / heads_ * tokens_ * channels_ + pair % heads_ * width_;
   }
 
-  void backwardPair(int64_t pair, float* scratch) {
+  /// Ends early where `cancel` says so: the loop over the pairs then throws.
+  void backwardPair(int64_t pair, float* scratch, const Cancel* cancel) {
     const auto multiply = DDAD_DISPATCH(gemmRows);
     const auto outer = DDAD_DISPATCH(gemmOuter);
     const int64_t stride = 3 * channels_;
@@ -96,6 +97,7 @@ class Attention : public Op {
     float* grad = buffers_.inGrad[0];
     const bool add = buffers_.accumulate[0];
     for (int64_t first = 0; first < tokens_; first += kBlock) {
+      if (cancel && cancel->requested()) return;
       const int64_t rows = std::min(kBlock, tokens_ - first);
       const float* q = at(pair, 0) + first * stride;
       multiply(matrixRows(q, stride, rows, width_), 0, rows, kt, tokens_, p, tokens_, {nullptr, nullptr, 0, scale_, 0});

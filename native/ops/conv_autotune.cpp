@@ -6,6 +6,7 @@
 
 #include "ops/conv.h"
 #include "tensor/aligned_buffer.h"
+#include "tensor/cancel.h"
 
 namespace ddad {
 namespace {
@@ -16,6 +17,8 @@ constexpr double kWorthChanging = 0.9;    // of the usual kernel's time
 constexpr double kTrialFlops = 3e8;       // a trial is cut to about this much work
 constexpr int64_t kLargestPlane = 65536;  // pixels; larger planes behave alike
 constexpr int kTrials = 5;
+/// Operations a thread beyond which the library's kernel is not taken: nothing stops it before its end, half a second.
+constexpr double kMostFlops = 4e10;
 
 /// One convolution with memory of its own.
 class Trial {
@@ -59,6 +62,7 @@ class Trial {
 
  private:
   void run() {
+    checkCancelled();
     op_->forward();
     if (training_) op_->backward();
   }
@@ -94,6 +98,13 @@ OpContext trialContext(const OpContext& context) {
   return trial;
 }
 
+double flopsOf(const OpContext& context) {
+  const OpAttributes& attr = context.record->attr;
+  double channels = 0;
+  for (int s = 0; s < attr.sources; ++s) channels += static_cast<double>(context.in[static_cast<size_t>(s)].c);
+  return 2.0 * static_cast<double>(context.out.size()) * static_cast<double>(attr.kernel * attr.kernel) * channels;
+}
+
 std::string keyOf(const OpContext& context) {
   const OpAttributes& attr = context.record->attr;
   std::string key = "conv" + std::to_string(attr.kernel) + "x" + std::to_string(attr.kernel);
@@ -122,6 +133,7 @@ ConvKernel tunedConvKernel(const OpContext& context, ConvKernel usual, Choices& 
   if (!choices.usable() || kernels.size() == 1) return usual;
   const std::string key = keyOf(context);
   std::optional<std::string> chosen = choices.find(key);
+  if (!chosen && !choices.keeps()) return usual;
   if (!chosen) {
     const OpContext reduced = trialContext(context);
     std::vector<std::pair<ConvKernel, Trial>> trials;
@@ -143,6 +155,8 @@ ConvKernel tunedConvKernel(const OpContext& context, ConvKernel usual, Choices& 
       }
     chosen = choices.keep(key, convKernelName(fastest));
   }
+  if (chosen == convKernelName(ConvKernel::kOnednn) && flopsOf(context) > kMostFlops * context.device->threads())
+    return usual;
   for (const ConvKernel kernel : {ConvKernel::kDirect, ConvKernel::kWinograd, ConvKernel::kOnednn})
     if (chosen == convKernelName(kernel)) return kernel;
   return usual;

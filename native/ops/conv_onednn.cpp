@@ -35,7 +35,10 @@ int64_t floatsOf(const dnnl::memory::desc& desc) { return (static_cast<int64_t>(
 
 class OnednnConv : public Op {
  public:
-  explicit OnednnConv(OpContext context) : Op(std::move(context)), stream_(engine()) { build(); }
+  explicit OnednnConv(OpContext context) : Op(std::move(context)), stream_(engine()) {
+    useTeam(context_.device->threads());
+    build();
+  }
 
   const char* kernelName() const override { return "onednn"; }
   bool backwardReadsInput(int i) const override { return i == 0; }
@@ -53,11 +56,13 @@ class OnednnConv : public Op {
   }
 
   void prepare() override {
+    useTeam(context_.device->threads());
     reorder(plain_, forwardDesc_, buffers_.param[0], buffers_.packed);
     if (needsData()) reorder(plain_, dataDesc_, buffers_.param[0], buffers_.packed + forwardWeights_);
   }
 
   void forward() override {
+    useTeam(context_.device->threads());
     if (attr().residual && buffers_.in[1] != buffers_.out) copy(buffers_.out, buffers_.in[1], context_.out.size());
     std::vector<std::pair<int, const float*>> data = {
         {DNNL_ARG_SRC, buffers_.in[0]}, {DNNL_ARG_WEIGHTS, buffers_.packed}, {DNNL_ARG_DST, buffers_.out}};
@@ -66,6 +71,7 @@ class OnednnConv : public Op {
   }
 
   void backward() override {
+    useTeam(context_.device->threads());
     float* workspace = buffers_.backwardWorkspace;
     if (needsData()) {
       const bool add = buffers_.accumulate[0];

@@ -73,6 +73,7 @@ void Plan::compile() {
     for (TensorId id : graph_.inputs())
       if (graph_.tensor(id).level != TensorSpec::kVector) needsGradient_[static_cast<size_t>(id)] = true;
   for (const OpRecord& record : graph_.ops()) {
+    checkCancelled();  // kernels may be measured for it
     OpContext context;
     context.device = &device_;
     context.record = &record;
@@ -244,18 +245,23 @@ void Plan::takePacked(PlanMemory* memory) {
   }
   if (memory && memory->packed && memory->packedLayout == layout) {
     packed_ = memory->packed;
-    prepared_ = true;
+    shared_ = true;
     return;
   }
-  packed_ = std::make_shared<DeviceBuffer>(device_, floats);
+  packed_ = std::make_shared<PackedWeights>(device_, floats);
   if (!memory) return;
   memory->packed = packed_;
   memory->packedLayout = std::move(layout);
 }
 
 void Plan::prepare() {
-  if (prepared_) return;
-  for (const auto& op : ops_) op->prepare();
+  if (shared_ && packed_->ready) return;
+  packed_->ready = false;
+  for (const auto& op : ops_) {
+    checkCancelled();
+    op->prepare();
+  }
+  packed_->ready = true;
 }
 
 void Plan::forward(const Cancel& cancel) {

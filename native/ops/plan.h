@@ -21,11 +21,17 @@ struct PlanOptions {
   bool halfEnds = false;        // inputs and outputs are as those between them, for tests of an op alone
 };
 
+/// Weights in the layouts of the kernels; of no use before `ready`: what packs them can be stopped.
+struct PackedWeights : DeviceBuffer {
+  using DeviceBuffer::DeviceBuffer;
+  bool ready = false;
+};
+
 /// Memory that plans of one graph hand on: the activations of plans that never run at the same time, and the packed
 /// weights, which hardly depend on the size of the image. A plan takes what fits and leaves what it had to allocate.
 struct PlanMemory {
   std::shared_ptr<DeviceBuffer> arena;
-  std::shared_ptr<DeviceBuffer> packed;
+  std::shared_ptr<PackedWeights> packed;
   std::vector<int64_t> packedLayout;  // what `packed` holds, an op each
 };
 
@@ -85,9 +91,10 @@ class Plan {
   DeviceParameters* onDevice_ = nullptr;  // null where only the layout is asked for
   std::vector<Shape> shapes_;
   std::vector<bool> needsGradient_, half_;
-  std::shared_ptr<DeviceBuffer> arena_, packed_;  // before the ops that point into them
+  std::shared_ptr<DeviceBuffer> arena_;  // before the ops that point into them
+  std::shared_ptr<PackedWeights> packed_;
   int64_t arenaFloats_ = 0;
-  bool prepared_ = false;  // the packed weights came from another plan
+  bool shared_ = false;  // the packed weights came from another plan
   std::vector<float*> values_, gradients_;
   std::vector<std::unique_ptr<Op>> ops_;
   std::unique_ptr<Recording> forwardRecording_, backwardRecording_;  // null where the device gains nothing by them

@@ -47,6 +47,21 @@ Cut cut(int64_t length, int64_t tile, int64_t overlap) {
   return pieces;
 }
 
+/// Sorts the first n, largest first, in pieces between which an abort is seen: there may be 100 million.
+void sortLargest(std::vector<float>& values, size_t n) {
+  constexpr size_t kPiece = size_t{1} << 22;
+  const auto at = [&](size_t i) { return values.begin() + static_cast<std::ptrdiff_t>(std::min(i, n)); };
+  for (size_t i = 0; i < n; i += kPiece) {
+    checkCancelled();
+    std::sort(at(i), at(i + kPiece), std::greater<>());
+  }
+  for (size_t length = kPiece; length < n; length *= 2)
+    for (size_t i = 0; i + length < n; i += 2 * length) {
+      checkCancelled();
+      std::inplace_merge(at(i), at(i + length), at(i + 2 * length), std::greater<>());
+    }
+}
+
 }  // namespace
 
 std::vector<Tile> planTiles(int64_t width, int64_t height, int64_t tile, int64_t overlap) {
@@ -106,7 +121,7 @@ double meanOfLargest(std::vector<float> values, int64_t count) {
   const auto n = static_cast<size_t>(std::clamp<int64_t>(count, 1, static_cast<int64_t>(values.size())));
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n - 1), values.end(), std::greater<>());
   // sorted, so that the sum does not depend on how the selection left them
-  std::sort(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n), std::greater<>());
+  sortLargest(values, n);
   double sum = 0;
   for (size_t i = 0; i < n; ++i) sum += static_cast<double>(values[i]);
   return sum / static_cast<double>(n);

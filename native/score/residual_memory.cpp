@@ -33,6 +33,7 @@ ResidualMemory::ResidualMemory(const float* rows, int64_t count, int64_t channel
   packed_ = AlignedBuffer(floats);
   float* to = packed_.data();
   for (int64_t first = 0; first < count; first += kBlock) {
+    checkCancelled();
     const int64_t n = std::min(kBlock, count - first);
     gemmPack(rows + first * channels, 1, channels, channels, n, to);
     to += gemmPackedSize(channels, n);

@@ -11,7 +11,8 @@
 namespace ddad {
 namespace {
 
-constexpr size_t kMaxPasses = 4;  // compiled sizes kept; images of one line mostly have one
+constexpr size_t kMaxPasses = 4;                   // compiled sizes kept; images of one line mostly have one
+constexpr int64_t kSmallBytes = int64_t{1} << 26;  // of a pass that memory is not asked about for
 
 ScoreResult::Statistics statisticsOf(const std::vector<Pooled>& scales) {
   ScoreResult::Statistics statistics;
@@ -21,6 +22,21 @@ ScoreResult::Statistics statisticsOf(const std::vector<Pooled>& scales) {
   }
   statistics.elements = scales.empty() ? 0 : static_cast<int64_t>(scales.front().count);
   return statistics;
+}
+
+/// Refuses what memory cannot hold before any of it is taken: tiles, scales and channels are a model's to choose.
+void requireRoom(const Device& device, const UNet& net, const ScoreConfig& config, const PlanMemory& held,
+                 int64_t height, int64_t width) {
+  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+  const auto scales = static_cast<int64_t>(config.steps.size());
+  if (scales * height * width * config.unet.modelChannels * kFloat < kSmallBytes) return;
+  const Plan::Needs needs = Plan::needs(device, net.graph, {scales, height, width});
+  const int64_t there = (held.arena ? held.arena->bytes() : 0) + (held.packed ? held.packed->bytes() : 0);
+  const int64_t wanted = needs.activations + needs.packed - there, available = device.availableBytes();
+  if (wanted > available)
+    throw Error("ERR_MEMORY", "scoring " + std::to_string(width) + " x " + std::to_string(height) + " at " +
+                                  std::to_string(scales) + " noise scales takes " + std::to_string(wanted >> 20) +
+                                  " MiB of memory, of which " + std::to_string(available >> 20) + " MiB are free");
 }
 
 /// shat^f = (1 - w) shat^f + w times the normalised distance to known residuals.
@@ -87,9 +103,15 @@ ScorePass& ScoreLane::passFor(const Tile& tile) {
     passes_.splice(passes_.begin(), passes_, it);
   } else {
     if (passes_.size() >= kMaxPasses) passes_.pop_back();
+    requireRoom(*device_, model_.net(), model_.config(), memory_.unet, height, width);
     passes_.emplace_front(*device_, model_.net(), model_.config(), model_.parameters(), features, 1, height, width,
                           &memory_);
-    passes_.front().prepare();
+    try {
+      passes_.front().prepare();
+    } catch (...) {
+      passes_.pop_front();  // it would be taken for a complete one
+      throw;
+    }
   }
   return passes_.front();
 }
@@ -156,6 +178,7 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
   const int64_t rows = std::min(own.rows, (tile.height + 7) / 8), columns = std::min(own.columns, (tile.width + 7) / 8);
   const int64_t channels = layout.channels;
   if (request.residuals) {
+    result.evidenceChannels = channels;
     for (int64_t y = 0; y < rows; ++y) {
       const float* row = own.features.data() + y * own.columns * channels;
       result.evidenceRows.insert(result.evidenceRows.end(), row, row + columns * channels);
@@ -177,14 +200,19 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
     known->banks[bank].nearest(*device_, query.data(), cells, distances.data(), cancel);
     all.banks[bank].add(distances.data(), rows, columns, own.columns);
     for (int64_t y = 0; y < rows; ++y)
-      for (int64_t x = 0; x < columns; ++x)
-        all.largest[bank] = std::max(all.largest[bank], distances[static_cast<size_t>(y * own.columns + x)]);
+      for (int64_t x = 0; x < columns; ++x) {
+        const float distance = distances[static_cast<size_t>(y * own.columns + x)];
+        if (!(distance <= all.largest[bank])) all.largest[bank] = distance;  // what is not a number stays so
+      }
     if (config.mapMean.empty()) continue;
     const auto share = 1.0 / (config.mapStd[bank] * static_cast<double>(config.banks.size()));
     for (size_t p = 0; p < sum.size(); ++p)
       sum[p] += static_cast<float>((static_cast<double>(distances[p]) - config.mapMean[bank]) * share);
   }
-  if (config.image) all.image = known->image.distance(own.statistics);
+  if (config.image) {
+    const double distance = known->image.distance(own.statistics);  // of tiles the farthest counts
+    if (!(distance <= all.image)) all.image = distance;
+  }
   if (config.mapMean.empty()) return;
   std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));
   resizeBilinear(device_->threads(), sum.data(), own.columns, own.rows, map.data(), pass.imageWidth(),
@@ -265,6 +293,8 @@ ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) 
   const ResidualMemory* memory = config.remembers ? model_.memory(request.label) : nullptr;
   if (config.memoryWeight > 0 && !memory)
     throw Error("ERR_CONFIG", "score.memory: the model has no residuals of good images");
+  if (!config.evidence.mapMean.empty() && !model_.evidence(request.label))
+    throw Error("ERR_CONFIG", "score.evidence: the model has no features of good images");
   Gathered all(request, config);
   ScoreResult result;
   for (size_t i = 0; i < tiles.size(); ++i) {

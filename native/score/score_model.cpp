@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backbone/stored_features.h"
+#include "file/digest.h"
 #include "file/json_fields.h"
 #include "ops/parameters.h"
 #include "score/model_file.h"
@@ -26,6 +27,11 @@ std::vector<float> readMatrix(const SafetensorsFile& file, const std::string& na
   std::vector<float> values(static_cast<size_t>(entry->count()));
   file.readFloats(name, entry->shape, values.data());
   return values;
+}
+
+std::string text(const SafetensorsFile& file, const char* key) {
+  const auto found = file.metadata().find(key);
+  return found == file.metadata().end() ? std::string() : found->second;
 }
 
 std::string gaussianName(size_t label, const char* part) { return "padim." + std::to_string(label) + "." + part; }
@@ -72,8 +78,25 @@ ScoreModel::ScoreModel(nlohmann::json config)
       net_(buildUNet(configs_[0].unet)),
       parameters_{AlignedBuffer(net_.graph.parameterFloats()), AlignedBuffer()} {}
 
-std::unique_ptr<ScoreModel> ScoreModel::load(const std::string& path) {
+std::unique_ptr<ScoreModel> ScoreModel::load(const std::string& path, const std::string& content) {
   const SafetensorsFile file = SafetensorsFile::open(path);
+  if (!content.empty())
+    if (const std::string found = contentDigest(file); found != content)
+      throw Error("ERR_SIGNATURE", path + ": expected the content that was signed, " + content + ", got " + found +
+                                       ": the file has been changed since");
+  DigestCheck check(file);
+  std::unique_ptr<ScoreModel> model;
+  try {
+    model = read(file);
+  } catch (const Error&) {
+    check.blame();
+  }
+  check.finish();
+  model->origin_ = {check.stated(), text(file, kSignatureKey), text(file, kSignatureKeyKey)};
+  return model;
+}
+
+std::unique_ptr<ScoreModel> ScoreModel::read(const SafetensorsFile& file) {
   std::unique_ptr<ScoreModel> model;
   try {
     nlohmann::json config = readModelConfig(file, {"model"});
@@ -82,7 +105,7 @@ std::unique_ptr<ScoreModel> ScoreModel::load(const std::string& path) {
     model = std::make_unique<ScoreModel>(std::move(config));
   } catch (const Error& e) {
     if (e.code() != "ERR_CONFIG") throw;
-    throw Error("ERR_MODEL_FORMAT", path + ": its configuration is not valid: " + e.what());
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": its configuration is not valid: " + e.what());
   }
   readParameters(model->net_.graph, file, "", model->parameters_.values.data());
   const ScoreConfig& config = model->config();

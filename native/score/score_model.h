@@ -18,15 +18,22 @@ namespace ddad {
 
 struct ScoreRequest;
 
+/// What the file that a model was read from says of itself; empty where it does not, or there was none.
+struct ModelOrigin {
+  std::string digest, signature, signatureKey;
+};
+
 class ScoreModel {
  public:
   /// An untrained model of this configuration. Throws ERR_CONFIG.
   explicit ScoreModel(nlohmann::json config);
-  /// Reads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT.
-  static std::unique_ptr<ScoreModel> load(const std::string& path);
+  /// Reads a model file, and compares it with its digest; where another `content` digest than this is expected, nothing
+  /// of it is taken. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_SIGNATURE, ERR_ABORTED.
+  static std::unique_ptr<ScoreModel> load(const std::string& path, const std::string& content = "");
   void save(const std::string& path, const nlohmann::json& config) const;
 
   const nlohmann::json& json() const { return json_; }
+  const ModelOrigin& origin() const { return origin_; }
   /// Replaces the configuration; the network must stay the same (ERR_CONFIG otherwise).
   void setConfig(const nlohmann::json& config);
   void setFeatures(FeatureSource source);
@@ -59,11 +66,13 @@ class ScoreModel {
   int64_t evidenceBytes() const;
 
  private:
+  static std::unique_ptr<ScoreModel> read(const SafetensorsFile& file);
   void readMemories(const SafetensorsFile& file);
   void readGaussians(const SafetensorsFile& file);
   void readEvidence(const SafetensorsFile& file);
 
   nlohmann::json json_;
+  ModelOrigin origin_;
   std::vector<ScoreConfig> configs_;  // a label each, or one for all
   const UNet net_;
   ParameterBlock parameters_;

@@ -37,6 +37,7 @@ namespace {
 
 /// An error concerns its own image alone.
 void scoreJob(ScoreLane& lane, ScoreJob& job) {
+  const CancelScope scope(job.cancel);
   try {
     job.cancel->check();
     job.result = lane.score(job.request, *job.cancel);
@@ -77,12 +78,15 @@ void ScorerImpl::scoreSideBySide(const std::vector<ScoreJob*>& jobs) {
       job->error = std::current_exception();
     }
   }
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  const int team = teamOf(threads);
+#pragma omp parallel for num_threads(team) schedule(dynamic, 1)
   for (size_t i = 0; i < ready.size(); ++i) scoreJob(lanes_[static_cast<size_t>(omp_get_thread_num())], *ready[i]);
 }
 
-std::unique_ptr<Scorer> Scorer::load(std::shared_ptr<Device> device, const std::string& path) {
-  return std::unique_ptr<Scorer>(new Scorer(std::make_unique<ScorerImpl>(std::move(device), ScoreModel::load(path))));
+std::unique_ptr<Scorer> Scorer::load(std::shared_ptr<Device> device, const std::string& path,
+                                     const std::string& content) {
+  return std::unique_ptr<Scorer>(
+      new Scorer(std::make_unique<ScorerImpl>(std::move(device), ScoreModel::load(path, content))));
 }
 
 Scorer::Scorer(std::unique_ptr<ScorerImpl> impl) : impl_(std::move(impl)) {}
@@ -98,6 +102,8 @@ Scorer::Scorer(std::shared_ptr<Device> device, const nlohmann::json& config, con
 }
 Scorer::~Scorer() = default;
 
+const ModelOrigin& Scorer::origin() const { return impl_->model_->origin(); }
+int Scorer::threads() const { return impl_->device_->threads(); }
 const nlohmann::json& Scorer::config() const { return impl_->model_->json(); }
 MapSource Scorer::mapSource() const { return impl_->model_->config().source(); }
 void Scorer::setConfig(const nlohmann::json& config) { impl_->setConfig(config); }

@@ -51,6 +51,7 @@ struct ScoreResult {
   std::vector<float> residuals;
   /// Likewise, where the configuration has evidence: rows and statistics as setEvidence takes them.
   std::vector<float> evidenceRows, evidenceStatistics;
+  int64_t evidenceChannels = 0;
 };
 
 /// One image of a batch: what is asked, and what comes of it.
@@ -62,6 +63,7 @@ struct ScoreJob {
 };
 
 struct FeatureSource;
+struct ModelOrigin;
 struct SampleRequest;
 class GaussianFitter;
 class Reconstruction;
@@ -70,7 +72,8 @@ class ScorerImpl;
 class Scorer {
  public:
   /// Reads a model file. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_CONFIG.
-  static std::unique_ptr<Scorer> load(std::shared_ptr<Device> device, const std::string& path);
+  static std::unique_ptr<Scorer> load(std::shared_ptr<Device> device, const std::string& path,
+                                      const std::string& content = "");
   /// A scorer over a parameter block laid out as the model's graph says and, for a model with features, its features
   /// (both copied).
   Scorer(std::shared_ptr<Device> device, const nlohmann::json& config, const float* parameters,
@@ -101,6 +104,10 @@ class Scorer {
   /// Scores several images, with the results that each has alone, at the highest throughput: where there are enough of
   /// them, one on each thread. Throws nothing of what concerns a single image.
   void scoreBatch(ScoreJob* jobs, size_t count);
+  /// What the model's file says of itself.
+  const ModelOrigin& origin() const;
+  /// Threads that it computes with.
+  int threads() const;
   /// Writes the model with `config` as its metadata, atomically.
   void save(const std::string& path, const nlohmann::json& config) const;
   /// {"parameters","activations","packedWeights","residualMemory"} in bytes; "evidence" and "gaussians" where there are.

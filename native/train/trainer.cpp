@@ -7,6 +7,7 @@
 #include "backbone/features.h"
 #include "backbone/stored_features.h"
 #include "device/device_buffer.h"
+#include "file/digest.h"
 #include "file/json_fields.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
@@ -178,6 +179,7 @@ class TrainerImpl {
     const std::string step = text("step");
     if (step.empty() || step.size() > 15 || step.find_first_not_of("0123456789") != std::string::npos)
       refuse("expected a step number in the metadata, got \"" + step.substr(0, 20) + "\"");
+    DigestCheck digest(file);
     nlohmann::json config = parseJson(text("config"));
     if (!config.is_object()) refuse("expected a configuration in the metadata");
     // read everything before anything is replaced, and look at what is there before memory is taken
@@ -188,6 +190,8 @@ class TrainerImpl {
     readParameters(net_.graph, file, "ema.", ema.data());
     readParameters(net_.graph, file, "adam_m.", m.data());
     readParameters(net_.graph, file, "adam_v.", v.data());
+    digest.finish();
+    const CancelScope whole(nullptr);  // from here on the trainer changes
     if (features_) {
       readFeatures(file, config_.features, *features_);
       features_->block.upload();
@@ -225,6 +229,7 @@ class TrainerImpl {
         taken.push_back(&p);
       }
     }
+    DigestCheck(file).finish();  // before anything is replaced
     for (const ParamSpec* p : taken) file.readFloats(p->name, p->shape, parameters_.values.data() + p->offset);
     parameters_.upload();
     startAverage();
@@ -336,6 +341,7 @@ class TrainerImpl {
     result.gradNorm = std::sqrt(squaredNorm_.host()[0]);
     if (!std::isfinite(result.gradNorm)) fail("gradient norm", result.gradNorm);
     cancel.check();
+    const CancelScope whole(nullptr);  // from here on weights change
     DeviceParameters& parameters = plan_->parameters();
     updateWeights(*device_, parameters.values(), parameters.gradients(), m_.data(), v_.data(), ema_.data(),
                   parameters.half(), net_.graph.parameterFloats(), adamWStep(config_.optimizer, lr, steps_ + 1));

@@ -49,7 +49,7 @@ void verifyGradient(VerifyContext& context) {
   checkSpec(context);
   GoldenNet golden = goldenNet(context);
   const ImagesShape shape = imagesShape(context, "x0", golden.config.inChannels);
-  FeatureSource features = openFeatures(*openTensorSource(context.backbonePath), "", {tapStrides(context), 1, 0, 1.0});
+  FeatureSource features = openFeatures(*openTensorSource(context.backbonePath), "", {tapStrides(context), 1, 1.0});
   compare.input("dims");
   const auto gaussian = readGaussian(context, {context.file.ints("dims"), shape.h / 4, shape.w / 4});
 

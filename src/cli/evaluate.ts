@@ -1,6 +1,6 @@
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
-import { Detector } from '../detector.js';
+import type { Detector } from '../detector.js';
 import { evaluate, type EvaluateProgress, type ScoredImage } from '../evaluation/evaluate.js';
 import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation, Metrics, ProductEvaluation } from '../evaluation/types.js';
@@ -9,6 +9,7 @@ import { ReportWriter } from '../report/report.js';
 import type { Command } from './command.js';
 import { writeWhole } from '../files.js';
 import { checkOutput, forceFlag } from './outputs.js';
+import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
 import {
@@ -22,7 +23,7 @@ import {
   UsageError,
 } from './usage.js';
 
-interface EvaluateArguments extends DeviceOptions, ScoringArguments, MemoryArguments {
+interface EvaluateArguments extends DeviceOptions, ScoringArguments, MemoryArguments, TrustArguments {
   model: string;
   dataset: string;
   json: boolean;
@@ -51,6 +52,7 @@ export const evaluateCommand: Command<EvaluateArguments> = {
     ...scoringFlags,
     ...memoryFlag,
     ...forceFlag,
+    ...trustFlag,
     ...deviceFlags,
   },
   example: ['$0 evaluate part.safetensors parts/ --out evaluation/', 'Write the figures and a report with pictures'],
@@ -64,11 +66,12 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   const file = out === undefined ? undefined : path.join(out, 'metrics.json');
   if (file !== undefined) await checkOutput(file, 'metrics', argv.force);
   if (out !== undefined) await checkOutput(path.join(out, 'report.html'), 'report', argv.force);
-  await using detector = await Detector.load(model, {
+  await using detector = await loadModel(model, {
     device,
     precision,
     threads,
     threshold,
+    trustedKey: argv.trustedKey,
     scoring: scoringOf(argv),
     memoryBudget: memoryBudgetOf(argv),
     signal,

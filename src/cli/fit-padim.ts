@@ -1,11 +1,11 @@
 import type { DeviceOptions } from '../options.js';
-import { Detector } from '../detector.js';
 import type { Command } from './command.js';
+import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkOutput, forceFlag } from './outputs.js';
 import { duration, log, memoryLine, print, ProgressLine } from './output.js';
 import { deviceFlags, exitCodes, number, text } from './usage.js';
 
-interface FitPadimArguments extends DeviceOptions {
+interface FitPadimArguments extends DeviceOptions, TrustArguments {
   model: string;
   dataset: string;
   out: string;
@@ -26,6 +26,7 @@ export const fitPadimCommand: Command<FitPadimArguments> = {
     seed: number('seed', 'Which channels', '0'),
     places: { type: 'boolean', describe: 'A Gaussian for each place  [default: where the model takes images whole]' },
     ...forceFlag,
+    ...trustFlag,
     ...deviceFlags,
   },
   example: ['$0 fit-padim part.safetensors parts/ --out part-padim.safetensors', 'Then reconstruct images with it'],
@@ -35,7 +36,7 @@ export const fitPadimCommand: Command<FitPadimArguments> = {
 async function fit(argv: FitPadimArguments, signal: AbortSignal): Promise<number> {
   const { model, dataset, out, channels, seed, places, device, precision, threads } = argv;
   await checkOutput(out, 'model', argv.force);
-  await using detector = await Detector.load(model, { device, precision, threads, signal });
+  await using detector = await loadModel(model, { device, precision, threads, trustedKey: argv.trustedKey, signal });
   const progress = new ProgressLine();
   try {
     await detector.fitPadim(dataset, {
@@ -49,7 +50,9 @@ async function fit(argv: FitPadimArguments, signal: AbortSignal): Promise<number
   } finally {
     progress.stop();
   }
+  const known = detector.warnings.length;
   await detector.save(out);
+  for (const warning of detector.warnings.slice(known)) log(`warning: ${warning}`);
   const { padim } = detector.config;
   if (argv.json) print(JSON.stringify({ model: out, padim }));
   log(`fitted on ${padim?.images} images, ${padim?.channels.length} channels`);

@@ -75,6 +75,7 @@ async function importCheckpoint(argv: ImportArguments, signal: AbortSignal): Pro
   const found = await importModel(argv.checkpoint, argv.out, { ...options, signal, onProgress }).finally(() => {
     line.stop();
   });
+  for (const warning of found.warnings) log(`warning: ${warning}`);
   log(`memory: peak of the process ${megabytes(peakMemory())}`);
   if (argv.json) print(JSON.stringify({ ...found, memory: { peak: peakMemory() } }));
   else print(...described(found));

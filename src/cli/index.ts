@@ -13,7 +13,8 @@ import { fitPadimCommand } from './fit-padim.js';
 import { reconstructCommand, sampleCommand } from './reconstruct.js';
 import { scoreCommand } from './score.js';
 import { serveCommand } from './serve.js';
-import { ReaderGone, stdout } from './streams.js';
+import { signCommand } from './sign.js';
+import { outliveTerminals, ReaderGone, stdout } from './streams.js';
 import { trainCommand } from './train.js';
 import { exitCodeOf, exitCodes, UsageError } from './usage.js';
 import { verifyCommand } from './verify.js';
@@ -28,6 +29,7 @@ const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
   serve: serveCommand,
   import: importCommand,
   export: exportCommand,
+  sign: signCommand,
   verify: verifyCommand,
   bench: benchCommand,
   info: infoCommand,
@@ -114,6 +116,7 @@ class Literals {
 export async function main(given: readonly string[]): Promise<number> {
   const literals = new Literals(given);
   const { args } = literals;
+  outliveTerminals();
   const debug = args.includes('--debug') || Boolean(process.env['DDAD_DEBUG']);
   let status: number = exitCodes.done;
   const context: Context = {
@@ -136,6 +139,7 @@ export async function main(given: readonly string[]): Promise<number> {
     .command(toModule(serveCommand, context))
     .command(toModule(importCommand, context))
     .command(toModule(exportCommand, context))
+    .command(toModule(signCommand, context))
     .command(toModule(verifyCommand, context))
     .command(toModule(benchCommand, context))
     .command(toModule(infoCommand, context))

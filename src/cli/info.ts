@@ -1,19 +1,21 @@
 import os from 'node:os';
 import sharp from 'sharp';
-import { Detector } from '../detector.js';
 import { addon, addonPath } from '../native.js';
+import { checkModel } from '../signature.js';
 import type { DeviceOptions } from '../options.js';
 import { type PresetName, presetNames, presets } from '../presets.js';
 import { trainingMemory } from '../trainer.js';
 import { packageVersion } from '../version.js';
 import type { Command } from './command.js';
+import { loadModel, readKey, trustFlag, type TrustArguments } from './load.js';
 import { megabytes, peakMemory, print } from './output.js';
 import { deviceFlags, exitCodes, number, UsageError } from './usage.js';
 
-interface InfoArguments extends DeviceOptions {
+interface InfoArguments extends DeviceOptions, TrustArguments {
   model?: string;
   preset?: PresetName;
   batchSize?: number;
+  check: boolean;
   json: boolean;
 }
 
@@ -23,6 +25,8 @@ export const infoCommand: Command<InfoArguments> = {
   positionals: { model: 'A model file' },
   flags: {
     preset: { choices: [...presetNames], describe: 'Say how much memory training with this preset takes' },
+    check: { type: 'boolean', default: false, describe: 'Compare the file with its digest, and do nothing else' },
+    ...trustFlag,
     'batch-size': number('batch-size', 'Images in a batch of that training', "the preset's"),
     ...deviceFlags,
   },
@@ -30,12 +34,15 @@ export const infoCommand: Command<InfoArguments> = {
     const { model, preset, json } = argv;
     if (model !== undefined && preset !== undefined) throw new UsageError('--preset: expected it without a model file');
     if (preset === undefined && argv.batchSize !== undefined) throw new UsageError('--batch-size: needs a --preset');
+    if (argv.check && model === undefined) throw new UsageError('--check: needs a model file');
     const info =
       preset !== undefined
         ? await describeTraining(preset, argv, signal)
         : model === undefined
           ? engine()
-          : await describeModel(model, signal);
+          : argv.check
+            ? await check(model, argv, signal)
+            : await describeModel(model, argv, signal);
     print(...(json ? [JSON.stringify(info)] : lines(info)));
     return exitCodes.done;
   },
@@ -63,8 +70,17 @@ function engine(): Record<string, unknown> {
   };
 }
 
-async function describeModel(model: string, signal: AbortSignal): Promise<Record<string, unknown>> {
-  await using detector = await Detector.load(model, { signal });
+async function check(model: string, { trustedKey }: InfoArguments, signal: AbortSignal): Promise<object> {
+  const key = trustedKey === undefined ? {} : { trustedKey: await readKey(trustedKey) };
+  return checkModel(model, { ...key, signal });
+}
+
+async function describeModel(
+  model: string,
+  { trustedKey }: InfoArguments,
+  signal: AbortSignal,
+): Promise<Record<string, unknown>> {
+  await using detector = await loadModel(model, { trustedKey, signal });
   return { model, ...detector.config, memory: mapValues(detector.memory, megabytes) };
 }
 

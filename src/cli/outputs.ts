@@ -9,7 +9,7 @@ import { readStart } from '../read-file.js';
 const startsWith =
   (pattern: RegExp) =>
   async (file: string): Promise<boolean> =>
-    pattern.test((await readStart(file, 1024)).toString('latin1'));
+    pattern.test((await readStart(file, 16_384)).toString('latin1'));
 
 /** A PNG's text chunk with the name of the program; stands behind its header. */
 const chunk = ((): Buffer => {

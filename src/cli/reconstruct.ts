@@ -1,18 +1,18 @@
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
-import { Detector } from '../detector.js';
 import type { DdadError } from '../errors.js';
 import { toDdadError } from '../errors.js';
 import { makeFolder, writing } from '../files.js';
 import { removeLeftovers } from '../leftovers.js';
 import { type Reconstruction, reconstructMethods, type ReconstructProgress } from '../reconstruct.js';
 import type { Command } from './command.js';
+import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type Entry, listImages } from './score.js';
 import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
 
-interface ChainArguments extends DeviceOptions {
+interface ChainArguments extends DeviceOptions, TrustArguments {
   model: string;
   out: string;
   respacing?: string;
@@ -67,6 +67,7 @@ export const reconstructCommand: Command<ReconstructArguments> = {
     'step-size': number('step-size', 'Of method gradient', '0.02'),
     batch: number('batch', 'Images that go through the network together', '1'),
     ...chainFlags,
+    ...trustFlag,
     ...deviceFlags,
   },
   example: ['$0 reconstruct part.safetensors photos/ --out clean/ --method ddim', 'Write the photos without defects'],
@@ -89,6 +90,7 @@ export const sampleCommand: Command<SampleArguments> = {
     method: { choices: ['ddpm', 'ddim'], default: 'ddpm', describe: 'How' },
     batch: number('batch', 'Images that go through the network together', '4'),
     ...chainFlags,
+    ...trustFlag,
     ...deviceFlags,
   },
   example: ['$0 sample part.safetensors --out samples/ --count 4', 'See what a model has learned'],
@@ -143,7 +145,7 @@ async function write(
 async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Promise<number> {
   const { model, out, method, step, rounds, gradientSteps, stepSize, device, precision, threads } = argv;
   const size = wholeNumber('batch', argv.batch ?? 1, 64);
-  await using detector = await Detector.load(model, { device, precision, threads, signal });
+  await using detector = await loadModel(model, { device, precision, threads, trustedKey: argv.trustedKey, signal });
   const entries = await listImages(argv.images.map(String));
   await prepare(
     argv,
@@ -198,7 +200,7 @@ async function sample(argv: SampleArguments, signal: AbortSignal): Promise<numbe
   const { model, out, method, device, precision, threads } = argv;
   const all = wholeNumber('count', argv.count, 100_000);
   const size = Math.min(all, wholeNumber('batch', argv.batch ?? 4, 64));
-  await using detector = await Detector.load(model, { device, precision, threads, signal });
+  await using detector = await loadModel(model, { device, precision, threads, trustedKey: argv.trustedKey, signal });
   await prepare(
     argv,
     Array.from({ length: all }, (_, i) => `${sampleName(i)}.png`),

@@ -1,13 +1,14 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
-import { Detector, type ScoreResult } from '../detector.js';
+import type { ScoreResult } from '../detector.js';
 import { DdadError, messageOf, toDdadError } from '../errors.js';
 import { imageExtensions } from '../image.js';
 import { mapAhead } from '../read-ahead.js';
 import type { Command } from './command.js';
 import { isFolder, makeFolder, WholeFile, writing } from '../files.js';
 import { removeLeftovers } from '../leftovers.js';
+import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type ScoringArguments, scoringFlags, scoringOf } from './scoring-flags.js';
@@ -57,7 +58,7 @@ export async function listImages(given: readonly string[]): Promise<Entry[]> {
   return entries;
 }
 
-interface ScoreArguments extends DeviceOptions, ScoringArguments, MemoryArguments {
+interface ScoreArguments extends DeviceOptions, ScoringArguments, MemoryArguments, TrustArguments {
   model: string;
   images: string[];
   json: boolean;
@@ -82,6 +83,7 @@ export const scoreCommand: Command<ScoreArguments> = {
     ...scoringFlags,
     ...memoryFlag,
     ...forceFlag,
+    ...trustFlag,
     ...deviceFlags,
   },
   example: ['$0 score part.safetensors photos/ --out found/', 'Score a folder and write overlays'],
@@ -94,11 +96,12 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
   const heatmaps = argv.heatmaps ?? argv.out !== undefined;
   const out = argv.out ?? (heatmaps ? 'heatmaps' : undefined);
   const { device, precision, threads, threshold, product } = argv;
-  await using detector = await Detector.load(argv.model, {
+  await using detector = await loadModel(argv.model, {
     device,
     precision,
     threads,
     threshold,
+    trustedKey: argv.trustedKey,
     scoring: scoringOf(argv),
     memoryBudget: memoryBudgetOf(argv),
     signal,

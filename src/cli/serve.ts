@@ -1,10 +1,11 @@
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { DeviceOptions } from '../options.js';
-import { Detector } from '../detector.js';
+import type { Detector } from '../detector.js';
 import { isFolder } from '../files.js';
 import { addon, packageRoot } from '../native.js';
 import type { Command } from './command.js';
+import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { log, print } from './output.js';
 import {
   deviceFlags,
@@ -19,7 +20,7 @@ import {
   UsageError,
 } from './usage.js';
 
-interface ServeArguments extends DeviceOptions, MemoryArguments {
+interface ServeArguments extends DeviceOptions, MemoryArguments, TrustArguments {
   model: string;
   json: boolean;
   host: string;
@@ -78,6 +79,7 @@ export const serveCommand: Command<ServeArguments> = {
     'upload-timeout': text('upload-timeout', 'Time in which a request arrives', '2m'),
     'request-timeout': text('request-timeout', 'Time in which a request is answered, all in all', '10m'),
     ...memoryFlag,
+    ...trustFlag,
     ...deviceFlags,
     json: { ...deviceFlags.json, describe: 'Print the address as JSON on stdout' },
   },
@@ -167,7 +169,11 @@ async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number>
   }
   const memoryBudget = memoryBudgetOf(argv);
   const batching = { maxQueue, maxBatch, whenFull: 'reject', memoryBudget } as const;
-  const detector = await Detector.load(argv.model, { device, precision, threads, threshold, ...batching, signal });
+  const detector = await loadModel(argv.model, {
+    ...{ device, precision, threads, threshold, trustedKey: argv.trustedKey },
+    ...batching,
+    signal,
+  });
   // The same that one copies: what this command does can be read and changed there.
   const file = path.join(packageRoot, 'examples', 'service', 'start.mjs');
   const { startService } = (await import(pathToFileURL(file).href)) as Service;

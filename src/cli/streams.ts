@@ -1,9 +1,10 @@
-import { fstatSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
 import type { Writable } from 'node:stream';
+import { isatty } from 'node:tty';
 import { messageOf } from '../errors.js';
 import { writeError } from '../files.js';
 
-/** The reader of stdout has left, as `head` does when it has seen enough: the command ends without a word. */
+/** The reader of stdout has left, as `head` or a terminal does: the command ends without a word. */
 export class ReaderGone extends Error {}
 
 /**
@@ -62,7 +63,8 @@ class Output {
 
   #fail(error: NodeJS.ErrnoException): void {
     if (this.#failure) return;
-    const gone = error.code === 'EPIPE' || error.code === 'ECONNRESET';
+    const lostTerminal = error.code === 'EIO' && (this.#stream as { isTTY?: boolean }).isTTY;
+    const gone = lostTerminal || error.code === 'EPIPE' || error.code === 'ECONNRESET';
     this.#failure = gone
       ? new ReaderGone(this.#name, { cause: error })
       : writeError(this.#name, messageOf(error), error);
@@ -81,3 +83,22 @@ function isFile(fd: number): boolean {
 
 export const stdout = new Output('standard output', 1, process.stdout);
 export const stderr = new Output('standard error', 2, process.stderr);
+
+/**
+ * Node.js sets terminals back to how they were when it ends, and aborts where one has gone meanwhile. It leaves alone what is
+ * another file by then.
+ */
+export function outliveTerminals(): void {
+  const terminals = [0, 1, 2].filter((fd) => isatty(fd));
+  process.once('exit', () => {
+    for (const fd of terminals) {
+      if (isatty(fd)) continue;
+      try {
+        closeSync(fd);
+        openSync('/dev/null', 'r+'); // takes the number that has become free
+      } catch {
+        return; // there is nothing more to do
+      }
+    }
+  });
+}

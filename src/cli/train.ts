@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { defaultMemory } from '../config.js';
+import { defaultEvidenceRows, defaultMemory } from '../config.js';
 import { type TrainerOptions } from '../options.js';
 import { defaultPreset, presetNames } from '../presets.js';
 import { isOwnFile } from '../model-file.js';
@@ -65,6 +65,11 @@ export const trainCommand: Command<TrainArguments> = {
     'top-pixels': text('top-pixels', 'Score: mean of so many of the largest map values, or a share: 50%', '64'),
     backbone: text('backbone', 'Pretrained weights whose features are predicted, or none', "the package's Lite0"),
     memory: number('memory', 'Patches of good images that the model remembers; 0: none', '20000 in mode resize'),
+    evidence: number(
+      'evidence',
+      'Features of good images that the model keeps in each bank; 0: the ensemble alone judges',
+      String(defaultEvidenceRows),
+    ),
     alpha: number('alpha', 'Weight of the pixel-level score, 0 to 1; the feature-level score has the rest', 'by mode'),
     quantile: number('quantile', "Of the held-back images' scores, becomes the threshold", '0.99'),
     checkpoint: text('checkpoint', 'File that keeps the state to resume from', '<out>.checkpoint.safetensors'),
@@ -107,6 +112,7 @@ interface TrainArguments extends Pick<
   topPixels?: string;
   backbone?: string;
   memory?: number;
+  evidence?: number;
   checkpoint?: string;
   checkpointEvery?: string;
   resume?: string;
@@ -124,6 +130,7 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     ...(argv.memory === undefined
       ? {}
       : { memory: argv.memory === 0 ? null : { ...defaultMemory, patches: argv.memory } }),
+    ...(argv.evidence === undefined ? {} : { evidence: argv.evidence === 0 ? null : { rows: argv.evidence } }),
     ...(argv.topPixels === undefined ? {} : { topPixels: parseTopPixels(argv.topPixels) }),
   });
   const timeLimitMs = argv.timeLimit === undefined ? undefined : parseDuration('time-limit', argv.timeLimit);

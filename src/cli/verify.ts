@@ -1,6 +1,6 @@
 import type { DeviceOptions } from '../options.js';
 import { toDdadError } from '../errors.js';
-import { addon, callNative, defaultBackbone } from '../native.js';
+import { addon, callNative, packagedBackbone } from '../native.js';
 import type { Command } from './command.js';
 import { log, print } from './output.js';
 import { deviceFlags, exitCodes, text } from './usage.js';
@@ -32,7 +32,7 @@ export const verifyCommand: Command<VerifyArguments> = {
 
 async function verify(argv: VerifyArguments, signal: AbortSignal): Promise<number> {
   const { device = 'auto', precision = 'float32', threads = 0 } = argv;
-  const backbone = argv.backbone ?? defaultBackbone;
+  const backbone = argv.backbone ?? (await packagedBackbone());
   const options = JSON.stringify({ backbone, device, precision, threads });
   let failures = 0;
   for (const file of argv.golden.map(String)) {

@@ -8,8 +8,8 @@
 //   cli(args, { cwd, env, input, timeoutMs }) runs `ddad-native ...args` to its end, or kills it after `timeoutMs` (60 s), and
 //            resolves to { status, signal, stdout, stderr, maxRssKb, ms, timedOut }. `status` is null after a signal.
 //   run(file, args, options) the same for another Node.js program
-//   serve(flags, options) runs `ddad-native serve MODEL --port 0 --threads 1 ...flags` and resolves, once it listens, to
-//            { url, pid, rssKb(), maxRssKb(), output(), ended, stop() }. `model` among the options takes another file.
+//   serve(flags, options) runs `ddad-native serve MODEL ...flags` (`--port 0 --threads 1` unless given) until it listens; it is
+//            { url, pid, rssKb(), maxRssKb(), output(), ended, stop() }. A first flag that is none is another model.
 //   target(flags) the service that the operator names with `--url`, as { url, token }, else one of its own from serve(flags);
 //            for attacks marked `anywhere: true`, which change nothing beside what a client can.
 import { spawn } from 'node:child_process';
@@ -90,8 +90,11 @@ async function run(file, args, { timeoutMs = 60_000, ...options } = {}) {
   }
 }
 
-async function serve(flags = [], { model, startMs = 20_000, ...options }) {
-  const args = ['serve', model, '--port', '0', '--threads', '1', ...flags, '--json'];
+async function serve(given = [], { model: usualModel, startMs = 20_000, ...options }) {
+  const named = given.length > 0 && !given[0].startsWith('-');
+  const [model, flags] = named ? [given[0], given.slice(1)] : [usualModel, given];
+  const usual = Object.entries({ '--port': '0', '--threads': '1' }).filter(([name]) => !flags.includes(name));
+  const args = ['serve', model, ...usual.flat(), ...flags, '--json'];
   const { child, ended, output, maxRssKb } = launch(bin, args, options);
   let url;
   let over = false;
@@ -133,7 +136,7 @@ export function makeContext({ dir, model, images, bad, url, token, signal }) {
     signal,
     run,
     cli: (args, options) => run(bin, args, options),
-    serve: (flags, options) => serve(flags, { model, ...options }),
+    serve: (flags, options) => serve(flags, { ...options, model }),
     target: async (flags) => (url === undefined ? serve(flags, { model }) : { url, token }),
   };
 }

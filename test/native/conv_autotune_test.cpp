@@ -1,6 +1,10 @@
 // The table of measured kernels on disk, and that it is obeyed.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -88,6 +92,89 @@ TEST_CASE("a table that cannot be written is not used") {
   const OpRecord record = convRecord();
   Choices none("", "p");
   CHECK(tunedConvKernel(convolution(*device, record), ConvKernel::kOnednn, none) == ConvKernel::kOnednn);
+}
+
+TEST_CASE("nothing but a file of this user's alone is taken for the table, or touched") {
+  const Folder folder;
+  const fs::path cache = fs::path(folder.file()).parent_path();
+  fs::create_directories(cache);
+  fs::permissions(cache, fs::perms::owner_all);
+  const std::string victim = (folder.path / "victim").string();
+  std::ofstream(victim) << "precious";
+  const auto refused = [&](const char* why) {
+    const auto start = std::chrono::steady_clock::now();
+    Choices choices(folder.file(), "p");
+    CHECK(!choices.usable());
+    CHECK(!choices.keep("a", "direct"));
+    CHECK(choices.problem().find(why) != std::string::npos);
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::milliseconds(500));
+    CHECK(textOf(victim) == "precious");
+    fs::remove_all(cache / "kernels.json");
+    fs::remove_all(cache / "kernels.json.lock");
+  };
+  fs::create_symlink(victim, cache / "kernels.json");
+  refused("a symbolic link");
+  fs::create_symlink(victim, cache / "kernels.json.lock");
+  refused("lock");
+  REQUIRE(::mkfifo((cache / "kernels.json").c_str(), 0600) == 0);
+  refused("no regular file");
+  REQUIRE(::mkfifo((cache / "kernels.json.lock").c_str(), 0600) == 0);
+  refused("lock");
+  fs::create_directory(cache / "kernels.json");
+  refused("no regular file");
+  std::ofstream(folder.file()) << "{}";
+  fs::permissions(folder.file(), fs::perms::others_write, fs::perm_options::add);
+  refused("writable by others");
+  fs::permissions(cache, fs::perms::group_write, fs::perm_options::add);
+  refused("writable by others");
+  if (::geteuid() == 0) {
+    fs::permissions(cache, fs::perms::owner_all);
+    REQUIRE(::chown(cache.c_str(), 65534, 65534) == 0);
+    refused("of another user");
+  }
+  fs::remove_all(cache);
+  fs::create_directory_symlink(folder.path, cache);
+  refused("");
+  fs::remove(cache);
+  // and one that is planted for the new file is replaced, not followed
+  fs::create_directory(cache);
+  fs::permissions(cache, fs::perms::owner_all);
+  fs::create_symlink(victim, cache / "kernels.json.tmp");
+  Choices choices(folder.file(), "p");
+  CHECK(choices.keep("a", "direct") == "direct");
+  CHECK(textOf(victim) == "precious");
+  CHECK(Choices(folder.file(), "p").find("a") == "direct");
+}
+
+TEST_CASE("a table that is too long is not read") {
+  const Folder folder;
+  const fs::path cache = fs::path(folder.file()).parent_path();
+  fs::create_directories(cache);
+  fs::permissions(cache, fs::perms::owner_all);
+  std::ofstream(folder.file()) << R"({"formatVersion":1,"processors":{"p":{"a":"direct"}}})";
+  CHECK(Choices(folder.file(), "p").size() == 1);
+  fs::resize_file(folder.file(), 85'000'000);
+  Choices choices(folder.file(), "p");
+  CHECK(choices.size() == 0);
+  CHECK(choices.keep("b", "winograd") == "winograd");
+  CHECK(fs::file_size(folder.file()) < 1000);
+}
+
+TEST_CASE("a lock that is held costs a tenth of a second, once") {
+  const Folder folder;
+  Choices choices(folder.file(), "p");
+  REQUIRE(choices.keep("a", "direct") == "direct");
+  const int held = ::open((folder.file() + ".lock").c_str(), O_RDWR);
+  REQUIRE(held >= 0);
+  REQUIRE(::flock(held, LOCK_EX) == 0);
+  const auto start = std::chrono::steady_clock::now();
+  Choices other(folder.file(), "p");
+  CHECK(other.find("a") == "direct");
+  for (int i = 0; i < 50; ++i) CHECK(!other.keep("b", "direct"));
+  CHECK(!other.keeps());
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::milliseconds(1000));
+  ::close(held);
+  CHECK(choices.keep("b", "direct") == "direct");
 }
 
 TEST_CASE("the table decides which kernel runs") {

@@ -105,6 +105,14 @@ inline std::string tensorJson(const std::string& name, const std::string& dtype,
 inline const std::map<std::string, std::string> kMetadata = {{"format", "ddad-native"},
                                                              {"config", "{\"quote\":\"\\\"\u00e9\"}"}};
 
+/// What was written as metadata: the writer adds the digest.
+inline std::map<std::string, std::string> ownMetadata(const SafetensorsFile& file) {
+  std::map<std::string, std::string> metadata = file.metadata();
+  metadata.erase("digest");
+  metadata.erase("digestAlgorithm");
+  return metadata;
+}
+
 struct Sample {
   std::vector<float> weight = {1, -2, 0.5f, 3e-39f, 0, -0.0f};
   std::vector<double> schedule = {1e-300, 1.0 / 3, -7};

@@ -8,17 +8,20 @@ import { calls, options } from './error-cases-calls.mjs';
 import { baseline, usage } from './error-cases-cli.mjs';
 import { reconstruction } from './error-cases-reconstruct.mjs';
 import { dataset, disk, image, modelFile } from './error-cases-files.mjs';
+import { integrity } from './error-cases-integrity.mjs';
 import { imports } from './error-cases-import.mjs';
 import { root } from './helpers.mjs';
 
 const cases = { ...usage, ...options, ...calls, ...image, ...dataset, ...modelFile, ...disk, ...baseline };
 // those of imports and of reconstructions belong to codes that others have, too
-for (const own of [imports, reconstruction])
+for (const own of [imports, reconstruction, integrity])
   for (const [code, rows] of Object.entries(own)) cases[code] = { ...cases[code], ...rows };
 
 /** Rows that no test here provokes, by code and message, and why. */
 const cudaRow = 'test/ts/cuda-library.test.mjs provokes it, in a process of its own';
 const unprovoked = {
+  'ERR_DEVICE cannot start the compute thread: <reason>; raise the limit on threads (ulimit -u, pids.max)':
+    'test/ts/limits.test.mjs provokes it, in a process of its own',
   'ERR_DEVICE this build has no CUDA device (libddad_cuda.so was not found in <folder>); npm run build:cuda builds it':
     cudaRow,
   'ERR_DEVICE the CUDA device, <file>, does not load: <reason>': cudaRow,
@@ -30,7 +33,7 @@ const unprovoked = {
   'ERR_MEMORY cannot allocate <n> MiB of memory': 'what is not free is refused before the system is asked',
   'ERR_MEMORY no memory for a map of <n> pixels': 'the size of an image is bounded, so only the system can refuse it',
   'ERR_FILE_WRITE <file>: cannot be written: its lock <lock> changes hands again and again':
-    'it takes ten other runs that begin and end at the right moments',
+    'it takes hundreds of other runs that begin and end at the right moments',
   'ERR_NUMERIC the features of the good images have no finite covariance':
     'features that are not finite need weights that no reader lets in',
   'ERR_MEMORY a buffer would be larger than memory': 'the arguments are bounded before a buffer could be as large',

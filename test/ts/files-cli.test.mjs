@@ -93,6 +93,37 @@ test('every signal that stops a training leaves a checkpoint of its last step', 
   }
 });
 
+/** Runs a command in a terminal, its own (`--own`) or one that is no more than its output, and closes it on the way. */
+const inTerminal = `
+import fcntl, os, pty, subprocess, sys, termios, time
+own, started, command = sys.argv[1] == '--own', sys.argv[2], sys.argv[3:]
+ours, theirs = pty.openpty()
+def begin():
+    os.setsid()
+    if own: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=begin)
+os.close(theirs)
+while child.poll() is None and not (os.path.exists(started) and os.path.getsize(started)): time.sleep(0.02)
+os.close(ours)
+sys.exit(child.wait() % 256)
+`;
+const noPython = spawnSync('python3', ['-c', 'import pty']).status !== 0 && 'there is no Python here';
+
+test('a terminal that closes ends a training in it, with a checkpoint, and no other', { skip: noPython }, async () => {
+  for (const [kind, length, status] of [
+    ['--own', ['--steps', '1000000'], 130],
+    ['--output', ['--time-limit', '2s'], 0],
+  ]) {
+    const out = at(`terminal${kind}.safetensors`);
+    const metrics = `${out}.jsonl`;
+    const args = train(out, ...length, '--metrics', metrics, '--checkpoint-every', '1h');
+    const found = spawnSync('python3', ['-c', inTerminal, kind, metrics, process.execPath, bin, ...args]);
+    assert.equal(found.status, status, `${kind}: ${found.stderr}`);
+    assert.ok((await stepOf(out.replace('.safetensors', '.checkpoint.safetensors'))) > 0);
+    assert.equal(existsSync(out), status === 0);
+  }
+});
+
 test('advice names no checkpoint that is gone', async () => {
   const checkpoint = at('gone', 'run.checkpoint.safetensors');
   const options = ['--steps', '1000000', '--checkpoint', checkpoint, '--checkpoint-every', '1h'];

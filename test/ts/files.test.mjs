@@ -161,7 +161,7 @@ test('a lock is held by one run at a time, and taken over from a process that ha
   const stale = [{ ...contents, pid: deadPid() }];
   // a process of the same number that has begun at another time, as the first one of a container always has
   if (contents.began !== null) stale.push({ ...contents, began: '17 of another boot' });
-  for (const held of stale) {
+  for (const held of [...stale, ...stale, ...stale]) {
     await writeFile(lock, JSON.stringify(held));
     const results = await Promise.allSettled(Array.from({ length: 8 }, () => FileLock.take(file)));
     const taken = results.filter(({ status }) => status === 'fulfilled');
@@ -169,6 +169,11 @@ test('a lock is held by one run at a time, and taken over from a process that ha
     await taken[0].value.release();
     assert.ok(!existsSync(lock));
   }
+  // one that was ended while it took a lock over holds nobody up for long
+  await writeFile(lock, JSON.stringify(stale[0]));
+  await aged(`${lock}.takeover`);
+  await (await FileLock.take(file)).release();
+  assert.ok(!existsSync(`${lock}.takeover`));
   const far = JSON.stringify({ ...contents, pid: deadPid(), host: `not-${os.hostname()}` });
   await writeFile(lock, far);
   await assert.rejects(FileLock.take(file), { code: 'ERR_FILE_WRITE' }, 'nobody knows of processes elsewhere');

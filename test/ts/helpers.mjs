@@ -120,8 +120,11 @@ export async function readSafetensors(file) {
   return { header: JSON.parse(bytes.toString('utf8', 8, 8 + length)), data: bytes.subarray(8 + length) };
 }
 
+/** Without the digest of what it was, as files of earlier versions are. */
 export async function writeSafetensors(file, { header, data }) {
-  const text = Buffer.from(JSON.stringify(header));
+  const metadata = { ...header.__metadata__ };
+  for (const name of ['digest', 'digestAlgorithm', 'signature', 'signatureKey']) delete metadata[name];
+  const text = Buffer.from(JSON.stringify(header.__metadata__ ? { ...header, __metadata__: metadata } : header));
   const prefix = Buffer.alloc(8);
   prefix.writeBigUInt64LE(BigInt(text.length));
   await writeFile(file, Buffer.concat([prefix, text, data]));
