@@ -107,7 +107,7 @@ async function palette(): Promise<Uint8Array> {
 /** Bytes of an overlay with the pixels that it is drawn upon: those in 8 bits where they are not, and its PNG at worst. */
 const overlayBytes = ({ width, height, bytes }: { width: number; height: number; bytes: number }): number => {
   const colours = 3 * width * height;
-  return bytes + (bytes > colours ? colours : 0) + Math.ceil(1.4 * colours) + 2 ** 21;
+  return bytes + (bytes > colours ? colours : 0) + Math.ceil(1.4 * colours) + 2 ** 22;
 };
 
 /** The image with its map laid over as a PNG: below the normal range of good images nothing, then purple to yellow. */

@@ -5,9 +5,10 @@ type ScoredConfig = Pick<StoredConfig, 'features' | 'score'>;
 /** Whether images are judged by a map that is neither of the two scores alone. */
 function judgedByBoth({ features, score }: ScoredConfig): boolean {
   const { kind = 'ensemble' } = score;
-  if (kind === 'padim') return true;
+  if (kind === 'feature') return false;
+  if (kind === 'padim' || score.evidence) return true;
   if (kind !== 'ensemble' || !features) return false;
-  return Boolean(score.evidence) || score.normalization === 'per-image' || (score.alpha > 0 && score.alpha < 1);
+  return score.normalization === 'per-image' || (score.alpha > 0 && score.alpha < 1);
 }
 
 /** Bytes of the maps of an image: one, one more for the features, and one that both make up. */

@@ -17,13 +17,15 @@ test('mixed load: every answer comes, once, and is right', async () => {
   const loose = ['--max-delay', '10000', '--max-growth', '1000'];
   const args = [script('soak.mjs'), '--minutes', '0.1', '--clients', '60', '--json', report, ...loose];
   await run(process.execPath, args);
-  const { requests, lost, duplicated, unexpectedErrors, eventLoopP99Ms, rssGrowthMB, details } = JSON.parse(
+  const { requests, lost, duplicated, unexpectedErrors, eventLoopP99Ms, rssGrowthMB, memory, details } = JSON.parse(
     await readFile(report, 'utf8'),
   );
   assert.deepEqual([lost, duplicated, unexpectedErrors], [0, 0, 0]);
   assert.ok(requests > 100, `${requests} requests`);
   assert.ok(eventLoopP99Ms > 0 && Number.isFinite(rssGrowthMB));
-  for (const kind of ['answered', 'aborted', 'refused', 'disposed']) assert.ok(details[kind] > 0, `none ${kind}`);
+  assert.ok(memory.mostUsedMB > 0 && memory.mostUsedMB <= memory.budgetMB && memory.leftInUse === 0);
+  for (const kind of ['answered', 'aborted', 'refused', 'disposed', 'reusedBuffers'])
+    assert.ok(details[kind] > 0, `none ${kind}`);
 });
 
 test('aborts, exits and terminations at any moment', async () => {
