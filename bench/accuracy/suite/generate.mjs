@@ -13,7 +13,7 @@ import { defaultCache, defaultData, setNames, sets } from './sets.mjs';
 import { shuffled, stream } from './streams.mjs';
 
 /** Of what is made: another version makes it anew. */
-const version = 1;
+const version = 2;
 /** At most so many training images, and at most this share, are taken from training for defects. */
 const mostBases = 120;
 const shareOfBases = 0.2;

@@ -7,8 +7,10 @@ export const contrasts = ['low', 'medium', 'high'];
 /** What is added, in deviations of the image's own brightness; and the share of what replaces pixels. */
 const added = { low: 0.6, medium: 1.2, high: 2.4 };
 const replaced = { low: 0.35, medium: 0.65, high: 1 };
-/** Sigmas of the blur, as shares of the image's side. */
+/** Sigmas of the blur, as shares of the image's side, and in pixels the least that are seen. */
 const blurs = { low: 0.004, medium: 0.008, high: 0.016 };
+const leastBlurs = { low: 1, medium: 2, high: 4 };
+const blurOf = (contrast, image) => Math.max(leastBlurs[contrast], blurs[contrast] * sideOf(image));
 /** Places that are tried for a defect that one sees. */
 const tries = 12;
 
@@ -84,7 +86,7 @@ export const kinds = {
 
   blur(image, next) {
     const { alpha } = blob(next, image, { smallest: 0.07, largest: 0.16, soft: 0.3 });
-    return replacing(alpha, async (contrast) => (await gaussian(image, blurs[contrast] * sideOf(image))).data);
+    return replacing(alpha, async (contrast) => (await gaussian(image, blurOf(contrast, image))).data);
   },
 
   /** The texture of another set's image, at the mean brightness of what it covers. */

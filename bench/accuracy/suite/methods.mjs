@@ -10,7 +10,7 @@ import { openPython, requirements, scoreWithPeer, script } from './peers.mjs';
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const addon = process.env.DDAD_ADDON ?? path.join(root, 'build', 'Release', 'ddad.node');
 /** Patches that PatchCore remembers, as the package does; features of PaDiM's Gaussians, as published. */
-const bank = 20_000;
+const defaultBank = 20_000;
 const channels = 100;
 
 /** Ours by the score that judges; `kind` as in the package's `scoring`. One model serves them all. */
@@ -25,9 +25,9 @@ const peers = {
       { row: 'patchcore-mean', score: 'mean', title: 'PatchCore, mean' },
       { row: 'patchcore-largest', score: 'largest', title: 'PatchCore, largest' },
     ],
-    job: { bank },
+    job: ({ bank = defaultBank }) => ({ bank }),
   },
-  padim: { rows: [{ row: 'padim', score: 'largest', title: 'PaDiM' }], job: { channels } },
+  padim: { rows: [{ row: 'padim', score: 'largest', title: 'PaDiM' }], job: () => ({ channels }) },
 };
 export const methodNames = [...Object.keys(ours), ...Object.keys(peers)];
 
@@ -84,13 +84,12 @@ async function trained(file, { options, limit, images, say }) {
 
 /**
  * A method ready for `judge`: `{ rows, settings, open }`. `settings` decide whether an earlier result holds; `open` gives
- * `{ score, threshold, close, info }`.
- * `options` of training are those of the set and of the candidate; `limit` ends training.
+ * `{ score, threshold, close }`.
+ * `wanted`: `options` of training are those of the set and of the candidate; `limit` ends training; `bank` is what
+ * PatchCore remembers.
  */
-export function methodFor(
-  name,
-  { candidate, options, limit, seed, side, threads, folder, set, images, build, python },
-) {
+export function methodFor(name, wanted) {
+  const { candidate, options, limit, seed, side, threads, folder, set, images, build, python } = wanted;
   if (ours[name]) {
     const { title, kind } = ours[name];
     const training = { options: { ...options, seed, threads }, limit, images: images.all.length, build: build.ours };
@@ -112,7 +111,15 @@ export function methodFor(
     };
   }
   const { rows, job } = peers[name];
-  const settings = { method: name, ...job, side, seed, threads, images: images.train.length, build: build.peers };
+  const settings = {
+    method: name,
+    ...job(wanted),
+    side,
+    seed,
+    threads,
+    images: images.train.length,
+    build: build.peers,
+  };
   return {
     rows,
     settings,

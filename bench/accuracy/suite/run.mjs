@@ -37,9 +37,10 @@ there from an earlier run with the same settings and the same build is taken fro
 
 /** Of the form of results: others are made again. */
 const version = 2;
-/** What a short run takes. Boards take seconds an image in crops, so there are fewer, and a smaller network. */
+/** What a short run takes. Boards take seconds an image in crops, so there are fewer, and a smaller network; PatchCore remembers less. */
 const short = {
   limit: { steps: 60 },
+  bank: 5000,
   most: { train: 120, good: 30, synthetic: 2, real: 15 },
   of: { boards: { most: { train: 60, good: 16, synthetic: 1, real: 12 }, options: { preset: 'nano' } } },
 };
@@ -173,6 +174,7 @@ async function runSet(set, options, build, report) {
       const method = methodFor(name, {
         candidate: candidate.name,
         options: { ...sets[set].options, ...own?.options, ...candidate.options },
+        ...(options.short && { bank: short.bank }),
         ...{ limit, seed, side: sideOf(set), threads, folder: work, set, images, build, python },
       });
       const settings = { version, made, most, ...method.settings };
