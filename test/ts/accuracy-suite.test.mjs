@@ -11,7 +11,7 @@ import { wilson } from '../../bench/accuracy/suite/interval.mjs';
 import { judge } from '../../bench/accuracy/suite/judge.mjs';
 import { kindNames } from '../../bench/accuracy/suite/kinds.mjs';
 import { frames } from '../../bench/accuracy/suite/peers.mjs';
-import { markdown } from '../../bench/accuracy/suite/table.mjs';
+import { inserted, markdown } from '../../bench/accuracy/suite/table.mjs';
 import { gainsOf, verdictOf } from '../../bench/accuracy/suite/verdict.mjs';
 import { tinyData } from './accuracy-helpers.mjs';
 import { png, root, temporaryFolder } from './helpers.mjs';
@@ -226,6 +226,13 @@ test('the table has a row a method, both halves, and the verdict', () => {
   assert.match(text, /ours \(better\)/);
   assert.match(text, /\| better +\| A +\| yes +\| tiles 0\.100 +\| 1 +\| no +\|/);
   assert.match(text, /cells, padim: failed: no Python/);
+
+  const page = 'before\n<!-- begin short run -->\nold\n<!-- end short run -->\nafter\n';
+  const filled = inserted(page, text, { short: true });
+  assert.ok(filled.startsWith('before\n<!-- begin short run -->\n\nTraining: 60 steps'));
+  assert.ok(filled.endsWith('<!-- end short run -->\nafter\n') && !filled.includes('old'));
+  assert.equal(inserted(filled, text, { short: true }), filled);
+  assert.throws(() => inserted(page, text, { short: false }), /expected the marks <!-- begin whole run -->/);
 });
 
 test('a short run takes some of each folder, spread over it', async () => {

@@ -86,13 +86,14 @@ async function trained(file, { options, limit, images, say }) {
  * A method ready for `judge`: `{ rows, settings, open }`. `settings` decide whether an earlier result holds; `open` gives
  * `{ score, threshold, close }`.
  * `wanted`: `options` of training are those of the set and of the candidate; `limit` ends training; `bank` is what
- * PatchCore remembers.
+ * PatchCore remembers; `made` says which data they are.
  */
 export function methodFor(name, wanted) {
-  const { candidate, options, limit, seed, side, threads, folder, set, images, build, python } = wanted;
+  const { candidate, options, limit, seed, side, threads, folder, set, images, made, build, python } = wanted;
   if (ours[name]) {
     const { title, kind } = ours[name];
-    const training = { options: { ...options, seed, threads }, limit, images: images.all.length, build: build.ours };
+    const count = images.all.length;
+    const training = { options: { ...options, seed, threads }, limit, images: count, build: build.ours, made };
     const key = createHash('sha256').update(JSON.stringify(training)).digest('hex').slice(0, 12);
     const file = path.join(folder, 'models', `${set}-${key}.safetensors`);
     const called = candidate ? { row: `${candidate}/${name}`, title: `${title} (${candidate})` } : { row: name, title };

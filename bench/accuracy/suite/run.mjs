@@ -175,7 +175,7 @@ async function runSet(set, options, build, report) {
         candidate: candidate.name,
         options: { ...sets[set].options, ...own?.options, ...candidate.options },
         ...(options.short && { bank: short.bank }),
-        ...{ limit, seed, side: sideOf(set), threads, folder: work, set, images, build, python },
+        ...{ limit, seed, side: sideOf(set), threads, folder: work, set, images, made, build, python },
       });
       const settings = { version, made, most, ...method.settings };
       const called = candidate.name ? `${candidate.name}-${name}` : name;

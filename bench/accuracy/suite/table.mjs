@@ -1,8 +1,10 @@
 // The figures of a run as one table of Markdown:
-//   node bench/accuracy/suite/table.mjs REPORT.json > table.md
-import { readFile } from 'node:fs/promises';
+//   node bench/accuracy/suite/table.mjs REPORT.json [--into docs/accuracy.md]
+// With --into the table takes the place of what stands between the two marks of that file, else it goes to stdout.
+import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { halfNames, kindsOf } from './halves.mjs';
+import { parseArgs } from 'node:util';
+import { halfNames } from './halves.mjs';
 import { gainsOf, verdictOf } from './verdict.mjs';
 
 const figure = (value) => (value === null || value === undefined ? '-' : value.toFixed(3));
@@ -69,14 +71,12 @@ export function markdown(report) {
   const head = ['set', 'defects', 'method', 'image AUROC', 'pixel AUROC', 'AUPRO', 'recall', 'false alarms', 'ms'];
   const sets = [...new Set(report.results.map(({ set }) => set))];
   const limit = report.limit.steps ? `${report.limit.steps} steps` : `${report.limit.timeLimitMs / 60_000} minutes`;
-  const kinds = halfNames.map((half) => `${half}: ${kindsOf(half).join(', ')}`).join('; ');
   return [
     `Training: ${limit}${report.short ? ', a short run over some of the images' : ''}; seed ${report.seed}; ${report.machine.cores} x ${report.machine.cpu}.`,
     '',
-    `Two figures are those of half A / half B of the kinds of defects (${kinds}); one figure: defects without kinds, which only`,
-    'report. Areas are means over the kinds of a half. Recall is at the threshold that was set without defects, for 1 % false alarms: the one of the model, else the',
-    'quantile 0.99 of good images held back. In brackets: the interval of Wilson, 95 %. False alarms are those of the good test',
-    'images.',
+    'Two figures: half A / half B of the kinds of defects. One figure: defects without kinds, which only report.',
+    '',
+    '<!-- prettier-ignore-start -->',
     '',
     line(head),
     line(head.map(() => '---')),
@@ -91,14 +91,30 @@ export function markdown(report) {
       ? ['', ...report.failed.map((one) => `- ${one.set}, ${one.method}: failed: ${one.error}`)]
       : []),
     '',
+    '<!-- prettier-ignore-end -->',
+    '',
   ].join('\n');
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const [file] = process.argv.slice(2);
-  if (!file) {
-    process.stderr.write('usage: table.mjs REPORT.json\n');
-    process.exit(2);
-  }
-  process.stdout.write(markdown(JSON.parse(await readFile(file, 'utf8'))));
+/** The text with the table between the marks of its kind of run: what was there is replaced. */
+export function inserted(text, table, { short }) {
+  const [begin, end] = ['begin', 'end'].map((which) => `<!-- ${which} ${short ? 'short' : 'whole'} run -->`);
+  const [from, to] = [text.indexOf(begin), text.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`expected the marks ${begin} and ${end}`);
+  return `${text.slice(0, from + begin.length)}\n\n${table}\n${text.slice(to)}`;
 }
+
+async function main() {
+  const { values, positionals } = parseArgs({ allowPositionals: true, options: { into: { type: 'string' } } });
+  if (positionals.length !== 1) {
+    process.stderr.write('usage: table.mjs REPORT.json [--into FILE.md]\n');
+    process.exitCode = 2;
+    return;
+  }
+  const report = JSON.parse(await readFile(positionals[0], 'utf8'));
+  const table = markdown(report);
+  if (values.into === undefined) process.stdout.write(table);
+  else await writeFile(values.into, inserted(await readFile(values.into, 'utf8'), table, report));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main();
