@@ -7,7 +7,7 @@
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { downloadCells, splitCells } from './lib/solar-cells.mjs';
+import { downloadCells, splitCells } from './solar-cells.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const output = path.join(root, 'demo-output');

@@ -2,7 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { downloadCells, splitCells } from '../../../scripts/lib/solar-cells.mjs';
+import { downloadCells, splitCells } from '../../../scripts/solar-cells.mjs';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 
