@@ -37,9 +37,10 @@ there from an earlier run with the same settings and the same build is taken fro
 
 /** Of the form of results: others are made again. */
 const version = 2;
-/** What a short run takes. Boards take seconds an image in crops, so there are fewer, and a smaller network; PatchCore remembers less. */
+/** What a short run takes. Boards take seconds an image in crops, so there are fewer, and a smaller network. */
 const short = {
   limit: { steps: 60 },
+  // Of PatchCore.
   bank: 5000,
   most: { train: 120, good: 30, synthetic: 2, real: 15 },
   of: { boards: { most: { train: 60, good: 16, synthetic: 1, real: 12 }, options: { preset: 'nano' } } },
