@@ -4,71 +4,23 @@
 // cells with a defect probability each. Used are the monocrystalline cells labelled 0 (functional) and 1 (defective).
 //
 // DDAD_DEMO_SECONDS shortens (or lengthens) the training; 330 by default.
-import { execFileSync } from 'node:child_process';
-import { createReadStream, existsSync } from 'node:fs';
-import { copyFile, mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { downloadCells, splitCells } from './solar-cells.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const output = path.join(root, 'demo-output');
 const seconds = Number(process.env.DDAD_DEMO_SECONDS ?? 330);
 /** Image AUROC that the demo must reach. */
 const required = 0.88;
-const requirement =
-  'elpv-dataset==1.0.0.post1 --hash=sha256:85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c\n';
 
 const say = (text) => process.stdout.write(`${text}\n`);
 
-function python(args) {
-  try {
-    execFileSync('python3', args, { stdio: ['ignore', 'ignore', 'inherit'] });
-  } catch (cause) {
-    throw new Error(`python3 ${args.slice(0, 3).join(' ')} failed; the demo needs Python 3 with pip`, { cause });
-  }
-}
-
-/** Downloads and unpacks the images once; returns the folder that holds labels.csv. */
-async function download() {
-  const unpacked = path.join(output, 'elpv');
-  const data = path.join(unpacked, 'elpv_dataset', 'data');
-  if (existsSync(data)) return data;
-  say('downloading elpv-dataset (91 MB) …');
-  const pack = path.join(output, 'download');
-  await mkdir(pack, { recursive: true });
-  await writeFile(path.join(pack, 'requirements.txt'), requirement);
-  const pip = ['-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps', '--require-hashes'];
-  python([...pip, '--dest', pack, '-r', path.join(pack, 'requirements.txt')]);
-  const partial = path.join(output, 'elpv.partial');
-  await rm(partial, { recursive: true, force: true });
-  python(['-m', 'zipfile', '-e', path.join(pack, 'elpv_dataset-1.0.0.post1-py3-none-any.whl'), partial]);
-  await rename(partial, unpacked);
-  await rm(pack, { recursive: true });
-  return data;
-}
-
-/** The monocrystalline cells by label. labels.csv has lines of: image, defect probability, kind of cell. */
-async function monocrystalline(data) {
-  const cells = { functional: [], defective: [] };
-  for await (const line of createInterface({ input: createReadStream(path.join(data, 'labels.csv')) })) {
-    const [image, probability, kind] = line.trim().split(/\s+/);
-    if (kind !== 'mono') continue;
-    if (Number(probability) === 0) cells.functional.push(image);
-    if (Number(probability) === 1) cells.defective.push(image);
-  }
-  return cells;
-}
-
 /** Lays the cells out as a dataset in the MVTec AD layout: every fifth functional cell is for testing. */
 async function layOut(data) {
-  const { functional, defective } = await monocrystalline(data);
   const dataset = path.join(output, 'solar-cells');
-  const sets = {
-    'train/good': functional.filter((_, i) => i % 5 !== 0),
-    'test/good': functional.filter((_, i) => i % 5 === 0),
-    'test/defective': defective,
-  };
+  const sets = await splitCells(data);
   const images = {};
   for (const [folder, names] of Object.entries(sets)) {
     const to = path.join(dataset, folder);
@@ -138,7 +90,7 @@ async function main() {
   const { auroc } = (await import('../dist/evaluation/auroc.js')).default;
 
   await mkdir(output, { recursive: true });
-  const data = await download();
+  const data = await downloadCells(output, say);
   const { dataset, good, defective, trained } = await layOut(data);
   const model = path.join(output, 'solar-cells.safetensors');
   say(

@@ -104,23 +104,39 @@ def same_padded(x, kernel, stride):
     return F.pad(x, (left, right, top, bottom))
 
 
+def patches_of(backbone, image, side):
+    """The features [positions, channels] of a gray PIL image, row by row, and the height and width of the grid."""
+    pixels = torch.from_numpy(np.array(image.resize((side, side), Image.Resampling.BILINEAR), np.float32))
+    x = ((pixels - 127) / 128).expand(1, 3, side, side)
+    taps = [F.avg_pool2d(tap, 3, stride=1, padding=1) for tap in backbone(x)]
+    grid = taps[0].shape[-2:]
+    resized = [F.interpolate(tap, grid, mode="bilinear", align_corners=False) for tap in taps[1:]]
+    features = torch.cat([taps[0], *resized], dim=1)[0]
+    return features.flatten(1).T.contiguous(), tuple(grid)
+
+
+def map_of(distances, image, smoothing):
+    """Distances of a grid as an anomaly map at the image's own size."""
+    size = (image.height, image.width)
+    resized = F.interpolate(distances[None, None], size, mode="bilinear", align_corners=False)[0, 0].numpy()
+    return ndimage.gaussian_filter(resized, smoothing, mode="mirror", truncate=3) if smoothing > 0 else resized
+
+
 class PatchCore:
-    def __init__(self, backbone, seed, bank_size):
+    """With `normalised`, each channel is divided by its deviation over the memory."""
+
+    def __init__(self, backbone, seed, bank_size, side=SIDE, normalised=False):
         self.backbone, self.seed, self.bank_size = backbone, seed, bank_size
+        self.side, self.normalised = side, normalised
+        self.deviation = None
 
     def patches(self, image):
-        """The features [positions, channels] of a gray PIL image, row by row, and the height and width of the grid."""
-        pixels = torch.from_numpy(np.array(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32))
-        x = ((pixels - 127) / 128).expand(1, 3, SIDE, SIDE)
-        taps = [F.avg_pool2d(tap, 3, stride=1, padding=1) for tap in self.backbone(x)]
-        grid = taps[0].shape[-2:]
-        resized = [F.interpolate(tap, grid, mode="bilinear", align_corners=False) for tap in taps[1:]]
-        features = torch.cat([taps[0], *resized], dim=1)[0]
-        return features.flatten(1).T.contiguous(), tuple(grid)
+        features, grid = patches_of(self.backbone, image, self.side)
+        return (features if self.deviation is None else features / self.deviation), grid
 
     def fit(self, files):
         """Fills the memory. The places are drawn before the images are read, so that no more than it is ever held."""
-        per_image = (SIDE // 8) ** 2
+        per_image = (self.side // 8) ** 2
         total = len(files) * per_image
         chosen = np.random.default_rng(self.seed).choice(total, min(self.bank_size, total), replace=False)
         chosen.sort()
@@ -131,6 +147,9 @@ class PatchCore:
                 features, _ = self.patches(read_gray(file))
                 bank.append(features[torch.from_numpy(chosen[first:last] - i * per_image)])
         self.bank = torch.cat(bank)
+        if self.normalised:
+            self.deviation = self.bank.std(0).clamp_min(1e-12)
+            self.bank = self.bank / self.deviation
         self.bank_squares = self.bank.square().sum(1)
 
     def distances(self, image):
@@ -147,11 +166,7 @@ class PatchCore:
     def score(self, image, smoothing):
         """The image score, and the anomaly map at the image's own size."""
         distances = self.distances(image)
-        size = (image.height, image.width)
-        resized = F.interpolate(distances[None, None], size, mode="bilinear", align_corners=False)[0, 0].numpy()
-        if smoothing > 0:
-            resized = ndimage.gaussian_filter(resized, smoothing, mode="mirror", truncate=3)
-        return distances.max().item(), resized
+        return distances.max().item(), map_of(distances, image, smoothing)
 
 
 def read_gray(file):

@@ -19,11 +19,12 @@ function pins(file) {
 }
 
 /**
- * `{ python, torch }`: path of a Python with the pinned packages in `folder`, which is made when it is absent or empty,
- * and whether PyTorch is among them. A folder that was there before is only read, unless it is the benchmark's `own`
- * environment, so that a mistyped path harms nothing.
+ * The Python in `folder`, which is made when it is absent or empty, as `{ python, writable, ensure }`: `ensure` installs
+ * the packages of a requirements file where that is allowed, and returns what is still wrong, empty for nothing. A folder
+ * that was there before is only read, unless it is the benchmark's `own` environment, so that a mistyped path harms
+ * nothing.
  */
-export function preparePython(folder, own, environment, wantTorch) {
+function openPython(folder, own, environment) {
   const python = join(folder, 'bin', 'python');
   const existed = existsSync(folder) && readdirSync(folder).length > 0;
   if (existed && !existsSync(join(folder, 'pyvenv.cfg')))
@@ -45,6 +46,23 @@ export function preparePython(folder, own, environment, wantTorch) {
     }
     return problem;
   };
+  return { python, writable, ensure };
+}
+
+/** Path of a Python in `folder` with the packages of a requirements file; see {@link openPython}. */
+export function pythonWith(folder, own, environment, file, what) {
+  const { python, ensure } = openPython(folder, own, environment);
+  const problem = ensure(file, what);
+  if (problem) throw new Error(`${folder}: ${problem}`);
+  return python;
+}
+
+/**
+ * `{ python, torch }`: path of a Python with the pinned packages in `folder` and whether PyTorch is among them; see
+ * {@link openPython}.
+ */
+export function preparePython(folder, own, environment, wantTorch) {
+  const { python, writable, ensure } = openPython(folder, own, environment);
   const problem = ensure(base, 'numpy and onnx');
   if (problem) throw new Error(`${folder}: ${problem}`);
   if (!wantTorch) return { python, torch: false };
