@@ -81,6 +81,9 @@ export function standardised(
   return Array.from(values, (value, i) => (value - at(found.mean, i)) / at(found.std, i));
 }
 
+/** Of the mean of exponentials that the score is. */
+const temperature = 2;
+
 /** The score that the engine makes of them (combineEvidence in native/score/evidence_config.h). */
 export function combineEvidence(
   found: { mean: readonly number[]; std: readonly number[] },
@@ -88,7 +91,10 @@ export function combineEvidence(
 ): number {
   const z = standardised(found, values);
   const largest = Math.max(...z);
-  return largest + Math.log(z.reduce((sum, value) => sum + Math.exp(value - largest), 0) / z.length);
+  return (
+    largest +
+    temperature * Math.log(z.reduce((sum, value) => sum + Math.exp((value - largest) / temperature), 0) / z.length)
+  );
 }
 
 const ascending = (a: number, b: number): number => a - b;

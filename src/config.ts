@@ -433,7 +433,11 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     alpha: score.alpha,
     positions: score.positions ?? false,
     memory: score.memory ?? null,
-    evidence: score.evidence ? { rows: score.evidence.rows } : null,
+    ...(score.evidence
+      ? { evidence: { rows: score.evidence.rows } }
+      : config.features?.depth
+        ? {}
+        : { evidence: null }),
     backbone: config.features?.backbone ?? null,
     ...(config.features && {
       featureStrides: config.features.strides as TrainerOptions['featureStrides'],

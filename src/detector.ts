@@ -112,8 +112,8 @@ export interface ScoreResult {
   /** How far the image is from good ones; compares across images of one model. */
   score: number;
   /**
-   * What the score is made of, each in standard deviations above the mean of held-back good images: the log of the mean
-   * of their exponentials. Null where the ensemble alone judges.
+   * What the score is made of, each in standard deviations above the mean of held-back good images: twice the log
+   * of the mean of exp(value / 2). Null where the ensemble alone judges.
    */
   scores: Partial<Record<EvidenceName, number>> | null;
   threshold: number | null;

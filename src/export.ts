@@ -130,7 +130,9 @@ async function engineOptions(model: string, options: OnnxExportOptions): Promise
   if (graph === 'unet') return { ...common, head: head ?? true };
   const stored = await readStoredConfig(model);
   checkProducts(stored, model);
-  const config = scoredAs(stored, scale === undefined ? {} : { scales: [scale] });
+  // the graph is the ensemble (11); what is judged beside it needs the features of good images
+  const ensemble = stored.score.evidence ? scoredAs(stored, { kind: 'ensemble' }) : stored;
+  const config = scoredAs(ensemble, scale === undefined ? {} : { scales: [scale] });
   return { ...common, config, label: labelOf(stored, product), ownNoise: noise === 'engine', ...size };
 }
 

@@ -336,6 +336,14 @@ export class Trainer {
     const splits = splitProducts(images, config.training);
     const heldBack = splits.map((split) => split.heldBack);
     this.#warn(images, heldBack, config.training.quantile);
+    const fewest = Math.min(...heldBack.map(({ length }) => length));
+    if (config.score.evidence && fewest < leastForEvidence) {
+      config.score.evidence = null;
+      this.#warnings.push(
+        `the ensemble alone judges: ${leastForEvidence} held-back images or more would tell how much the features of good ` +
+          `ones vary, there are ${fewest}`,
+      );
+    }
     const raw: ModelConfig = { ...config, score: { ...config.score, normalization: 'none' } };
     this.#memory = JSON.parse(native.memory()) as Record<string, number>;
     const detector = await callNative(options.signal, () => native.toDetector(JSON.stringify(raw)));
@@ -368,6 +376,9 @@ export class Trainer {
     );
   }
 }
+
+/** Held-back images that the spread of each value of the evidence is told from. */
+const leastForEvidence = 4;
 
 /** Samples whose features give the mean and standard deviation of each channel. */
 const observedSamples = 64;

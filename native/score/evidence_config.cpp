@@ -12,6 +12,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxBanks = 8;
+constexpr double kTemperature = 2;  // of the mean: 0 would be the largest, infinity the plain mean
 
 std::vector<int64_t> readStrides(const json& list, const FeatureConfig& features) {
   std::vector<int64_t> strides;
@@ -110,8 +111,8 @@ double combineEvidence(const EvidenceConfig& config, const std::vector<double>& 
     if (!(z[i] <= largest)) largest = z[i];
   }
   double sum = 0;
-  for (const double v : z) sum += std::exp(v - largest);
-  return largest + std::log(sum / static_cast<double>(z.size()));
+  for (const double v : z) sum += std::exp((v - largest) / kTemperature);
+  return largest + kTemperature * std::log(sum / static_cast<double>(z.size()));
 }
 
 }  // namespace ddad

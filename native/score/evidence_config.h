@@ -28,8 +28,8 @@ struct EvidenceConfig {
   static EvidenceConfig fromJson(const nlohmann::json& config, const FeatureConfig& features);
 };
 
-/// The score of an image: log of the mean of exp(z) over the values' z = (value - mean) / std. It is near the largest,
-/// which a small defect needs, and gains where several are high. NaN where a value is.
+/// The score of an image: 2 log of the mean of exp(z / 2) over the values' z = (value - mean) / std, between their mean
+/// and the largest: a small defect shows in one, a large one in several (bench/accuracy). NaN where a value is.
 double combineEvidence(const EvidenceConfig& config, const std::vector<double>& values);
 
 }  // namespace ddad

@@ -11,6 +11,7 @@
 namespace ddad {
 namespace {
 
+constexpr float kEvidenceShare = 0.4f;  // of the map, the ensemble has the rest; bench/accuracy has other shares
 constexpr size_t kMaxPasses = 4;                   // compiled sizes kept; images of one line mostly have one
 constexpr int64_t kSmallBytes = int64_t{1} << 26;  // of a pass that memory is not asked about for
 
@@ -239,8 +240,7 @@ void ScoreLane::judge(const ScoreRequest& request, Gathered& all, ScoreResult& r
   if (evidence.mapMean.empty()) return;
   std::vector<float> map = all.evidence.take();
   gaussianBlur(device_->threads(), map, request.width, request.height, config.smoothing);
-  const float share = 1.0f / static_cast<float>(1 + evidence.banks.size());  // the ensemble counts like a bank
-  for (size_t p = 0; p < map.size(); ++p) result.map[p] += (1 - share) * (map[p] - result.map[p]);
+  for (size_t p = 0; p < map.size(); ++p) result.map[p] += kEvidenceShare * (map[p] - result.map[p]);
 }
 
 void ScoreLane::preparePadim(const Tile& tile, const FeatureGaussian* gaussian) {

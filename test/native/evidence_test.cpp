@@ -115,9 +115,9 @@ TEST_CASE("the score of the evidence is near the largest value and gains from ot
   config.mean = {1, 2, 3};
   config.std = {2, 1, 0.5};
   CHECK(combineEvidence(config, {1, 2, 3}) == doctest::Approx(0.0));
-  CHECK(combineEvidence(config, {1, 12, 3}) == doctest::Approx(10.0 - std::log(3.0)).epsilon(1e-3));
+  CHECK(combineEvidence(config, {1, 12, 3}) == doctest::Approx(10.0 + 2 * std::log((1 + 2 * std::exp(-5.0)) / 3)));
   CHECK(combineEvidence(config, {21, 12, 8}) == doctest::Approx(10.0));
-  CHECK(combineEvidence(config, {1, 2002, 3}) == doctest::Approx(2000.0 - std::log(3.0)));
+  CHECK(combineEvidence(config, {1, 2002, 3}) == doctest::Approx(2000.0 - 2 * std::log(3.0)));
   CHECK(std::isnan(combineEvidence(config, {1, std::numeric_limits<double>::quiet_NaN(), 3})));
 }
 
@@ -169,9 +169,9 @@ TEST_CASE("a model with evidence judges by it, also from its file, and refuses w
   scorer->setConfig(without);
   const ScoreResult ensemble = scorer->score(asked, Cancel());
   CHECK(ensemble.score == mapped.score);
-  double worst = 0;  // the map: the ensemble's and both banks' distances, here 0, alike
+  double worst = 0;  // 0.4 of the map is the mean of both banks, whose distances are 0 here
   for (size_t i = 0; i < ensemble.map.size(); ++i) {
-    const double expected = (static_cast<double>(ensemble.map[i]) - 0.25 - 0.25) / 3.0;
+    const double expected = 0.6 * static_cast<double>(ensemble.map[i]) - 0.4 * 0.25;
     const double error = std::abs(static_cast<double>(mapped.map[i]) - expected);
     if (!(error <= worst)) worst = error;
   }
@@ -185,7 +185,7 @@ TEST_CASE("a model with evidence judges by it, also from its file, and refuses w
   scorer->setConfig(config);
   const ScoreResult judged = scorer->score(asked, Cancel());
   std::vector<double> z = {judged.evidence[0] - own.evidence[0], 0, 0, 0};
-  CHECK(judged.score == doctest::Approx(std::log((std::exp(z[0]) + 3) / 4)).epsilon(1e-3));
+  CHECK(judged.score == doctest::Approx(2 * std::log((std::exp(z[0] / 2) + 3) / 4)).epsilon(1e-3));
 
   const TemporaryFolder folder;
   const std::string path = folder / "model.safetensors";

@@ -98,7 +98,16 @@ test('a resumed run may change what training has not used, nothing else', () => 
 
 test('features: what they are by default, and without a backbone', () => {
   const lite = expandConfig({ channels: 'gray' });
-  assert.deepEqual(lite.features, { backbone: 'efficientnet-lite0', strides: [8, 16], scale: 2, weight: 1 });
+  assert.deepEqual(lite.features, { backbone: 'efficientnet-lite0', strides: [8, 16], scale: 2, depth: 32, weight: 1 });
+  assert.deepEqual(lite.score.evidence, {
+    banks: [
+      [4, 8],
+      [8, 16],
+      [8, 16, 32],
+    ],
+    rows: 4000,
+    image: true,
+  });
   assert.deepEqual([lite.unet.featureChannels, lite.score.alpha, lite.score.positions], [40 + 112, 0.1, true]);
   assert.deepEqual(lite.training.focus, { share: 0.75, below: 500 });
   const crop = expandConfig({ mode: 'crop' });

@@ -266,8 +266,8 @@ export const modelFile = {
       }),
     '<file>: expected a ddad-native model, got a safetensors file without that format in its metadata': async () =>
       Detector.load(await withMetadata({})),
-    '<file>: expected format version 1, got "<version>"': () =>
-      loaded(({ metadata }) => (metadata.formatVersion = '2')),
+    '<file>: expected format version 1 or 2, got "<version>"': () =>
+      loaded(({ metadata }) => (metadata.formatVersion = '3')),
     '<file>: expected a model, got a <kind>': () => Detector.load(checkpoint),
     '<file>: expected a configuration in the metadata': () => loaded(({ metadata }) => delete metadata.config),
     '<file>: its configuration is not valid: <reason>': [
@@ -314,8 +314,8 @@ export const modelFile = {
       () => resumed(({ config }) => config.checkpoint.digests.pop()),
     ],
     '<file>: the checkpoint does not say where its run stands': () => resumed(({ config }) => delete config.checkpoint),
-    '<file>: expected a ddad-native checkpoint of format version 1, got <what>': () =>
-      resumed(({ metadata }) => (metadata.formatVersion = '2')),
+    '<file>: expected a ddad-native checkpoint of format version 1 or 2, got <what>': () =>
+      resumed(({ metadata }) => (metadata.formatVersion = '3')),
     '<file>: expected a step number in the metadata, got "<text>"': () =>
       resumed(({ metadata }) => (metadata.step = 'x')),
     '<file>: expected a golden file with a spec in its metadata, got none': () => verified(),
