@@ -18,6 +18,7 @@ import {
   type NativeOrigin,
   type NativeScore,
 } from './native.js';
+import { doubts, originOf } from './origin.js';
 import { fitPadim, type FitPadimOptions, fitPadimOptions } from './padim.js';
 import { checkProducts, type ProductConfig, productOf } from './products.js';
 import { mapAhead } from './read-ahead.js';
@@ -470,31 +471,6 @@ function scoresOf({ score }: StoredConfig, { calibration }: ProductConfig, found
   if (!found.evidence || !mean || !std) return null;
   const z = standardised({ mean, std }, found.evidence);
   return Object.fromEntries(evidenceNames(score).map((name, i) => [name, z[i] as number]));
-}
-
-/** An older build says nothing of where a model comes from; it cannot hold it to a key either, and is then refused. */
-function originOf(native: NativeDetector, trusted: boolean): NativeOrigin {
-  const told = native.origin?.();
-  if (told !== undefined) return JSON.parse(told) as NativeOrigin;
-  if (trusted) throw new DdadError('ERR_INTERNAL', 'this build of the addon is too old to check signatures');
-  return { digest: '', signature: null, signatureKey: null, threads: Infinity };
-}
-
-/** What whoever loads a model should know of it. */
-function doubts(path: string, { digest, threads }: NativeOrigin, asked: number): string[] {
-  const found: string[] = [];
-  if (digest === null) {
-    found.push(`${path}: has no digest, so that damage to it would not be seen; whatever writes it anew gives it one`);
-  }
-  const wanted = asked || availableParallelism();
-  if (threads < wanted) {
-    const why =
-      asked > availableParallelism()
-        ? `this process may use ${availableParallelism()} processors`
-        : 'the system gives no more';
-    found.push(`threads: ${wanted} asked for, ${threads} used: ${why}`);
-  }
-  return found;
 }
 
 /** A path or an encoded image can be iterated too, but nobody means its letters or bytes. */

@@ -131,7 +131,9 @@ async function engineOptions(model: string, options: OnnxExportOptions): Promise
   const stored = await readStoredConfig(model);
   checkProducts(stored, model);
   // the graph is the ensemble (11); what is judged beside it needs the features of good images
-  const ensemble = stored.score.evidence ? scoredAs(stored, { kind: 'ensemble' }) : stored;
+  const ensemble = stored.score.evidence
+    ? { ...stored, score: { ...stored.score, evidence: null }, threshold: null }
+    : stored;
   const config = scoredAs(ensemble, scale === undefined ? {} : { scales: [scale] });
   return { ...common, config, label: labelOf(stored, product), ownNoise: noise === 'engine', ...size };
 }

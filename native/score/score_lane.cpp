@@ -12,7 +12,7 @@ namespace ddad {
 namespace {
 
 constexpr float kEvidenceShare = 0.4f;  // of the map, the ensemble has the rest; bench/accuracy has other shares
-constexpr size_t kMaxPasses = 4;                   // compiled sizes kept; images of one line mostly have one
+constexpr size_t kMaxPasses = 4;        // compiled sizes kept; images of one line mostly have one
 constexpr int64_t kSmallBytes = int64_t{1} << 26;  // of a pass that memory is not asked about for
 
 ScoreResult::Statistics statisticsOf(const std::vector<Pooled>& scales) {

@@ -38,7 +38,7 @@ test('without options nothing changes', async () => {
 });
 
 test('each kind judges by its own map, and without the threshold of the ensemble', async () => {
-  const both = await scored(undefined);
+  const both = await scored({ kind: 'ensemble' });
   const pixel = await scored({ kind: 'pixel' });
   const feature = await scored({ kind: 'feature' });
   const rgb = await scored({ kind: 'rgb' });
@@ -47,7 +47,7 @@ test('each kind judges by its own map, and without the threshold of the ensemble
   assert.deepEqual(rgb.map, rgb.pixelMap);
   assert.notDeepEqual(rgb.map.data, pixel.map.data);
   for (const one of [pixel, feature, rgb]) assert.deepEqual([one.threshold, one.anomalous], [null, null]);
-  assert.equal((await scored({ kind: 'ensemble' })).score, both.score);
+  assert.equal((await scored({ alpha: 0.4 })).score, both.score, 'what is changed is the ensemble');
   const top = (map) => mean([...map.data].sort((a, b) => b - a).slice(0, 200));
   assert.ok(top(rgb.map) > 0, 'a defect stands out of the reconstruction of good images');
   const largest = [...both.map.data.keys()].every((i) => {
