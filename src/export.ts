@@ -117,6 +117,26 @@ function labelOf(config: StoredConfig, product: string | undefined): number {
   return productOf(config, product).label ?? 0;
 }
 
+/** The configuration of the ensemble alone, for which neither the thresholds hold nor the range of the maps. */
+function withoutEvidence(stored: StoredConfig): StoredConfig {
+  const plain = (calibration: StoredConfig['calibration']): StoredConfig['calibration'] => {
+    const own = calibration && { ...calibration };
+    if (own) delete own.mapRange;
+    return own;
+  };
+  const perProduct = Object.entries(stored.perProduct ?? {}).map(([name, own]) => [
+    name,
+    { ...own, calibration: plain(own.calibration), threshold: null },
+  ]);
+  return {
+    ...stored,
+    score: { ...stored.score, evidence: null },
+    calibration: plain(stored.calibration),
+    threshold: null,
+    ...(stored.perProduct && { perProduct: Object.fromEntries(perProduct) as StoredConfig['perProduct'] }),
+  };
+}
+
 /** What the engine is told beside the paths. */
 async function engineOptions(model: string, options: OnnxExportOptions): Promise<Record<string, unknown>> {
   const { graph = 'unet', head, scale, product, size, noise = 'engine', externalData: external = false } = options;
@@ -131,9 +151,7 @@ async function engineOptions(model: string, options: OnnxExportOptions): Promise
   const stored = await readStoredConfig(model);
   checkProducts(stored, model);
   // the graph is the ensemble (11); what is judged beside it needs the features of good images
-  const ensemble = stored.score.evidence
-    ? { ...stored, score: { ...stored.score, evidence: null }, threshold: null }
-    : stored;
+  const ensemble = stored.score.evidence ? withoutEvidence(stored) : stored;
   const config = scoredAs(ensemble, scale === undefined ? {} : { scales: [scale] });
   return { ...common, config, label: labelOf(stored, product), ownNoise: noise === 'engine', ...size };
 }

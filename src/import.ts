@@ -115,18 +115,18 @@ async function importedConfig({ unet }: NativeInspection, options: ImportOptions
     ...{ scales, scaleIndexing, respacing, smoothing, topPixels },
   });
   const base = { unet, diffusion: chain(options) };
-  const config: StoredConfig = expandConfig(
-    {
-      ...chosen,
-      size: size ?? unet.imageSize,
-      channels: unet.inChannels === 1 ? 'gray' : 'rgb',
-      normalization: options.normalization ?? 'none',
-      positions: false,
-      alpha: 1,
-    },
-    await readTaps(backbone, options.signal),
-    base,
-  );
+  const taps = await readTaps(backbone, options.signal);
+  const common = {
+    ...chosen,
+    size: size ?? unet.imageSize,
+    channels: unet.inChannels === 1 ? ('gray' as const) : ('rgb' as const),
+    positions: false,
+    alpha: 1,
+  };
+  const config: StoredConfig = expandConfig({ ...common, normalization: options.normalization ?? 'none' }, taps, base);
+  // training may start from it, and then has evidence
+  const depth = expandConfig({ ...common, normalization: 'calibration' }, taps, base).features?.depth;
+  if (config.features && depth !== undefined) config.features.depth = depth;
   delete config.training; // there has been none
   config.score.kind = 'pixel';
   return config;

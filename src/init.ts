@@ -1,4 +1,4 @@
-import { defaultEvidenceRows, evidenceBanks, type ModelConfig, type StoredConfig } from './config.js';
+import { defaultEvidenceRows, evidenceBanks, type ModelConfig, pixelSize, type StoredConfig } from './config.js';
 import { DdadError } from './errors.js';
 import { readModel } from './model-file.js';
 import type { TrainerOptions } from './options.js';
@@ -73,7 +73,8 @@ export function takeFeatures(config: ModelConfig, { config: { unet, features } }
   if (!features || !config.features) return;
   config.features.backbone = features.backbone;
   // the model has the backbone down to its depth, no further
-  const depth = features.depth ?? Math.max(...features.strides);
+  let depth = features.depth ?? Math.max(...features.strides);
+  while (pixelSize(config) % depth !== 0 && depth > Math.max(...features.strides)) depth /= 2;
   config.features.depth = depth;
   const banks = given.evidence === null || config.score.normalization !== 'calibration' ? [] : evidenceBanks(depth);
   const rows = given.evidence?.rows ?? defaultEvidenceRows;

@@ -30,8 +30,10 @@ export interface NativeImage {
   outWidth?: number;
   outHeight?: number;
   label?: number;
-  /** Whether the result carries the residuals of its features, and what evidence is fitted on. */
+  /** Whether the result carries the residuals of its features. */
   residuals?: boolean;
+  /** Whether it carries what evidence is fitted on. */
+  features?: boolean;
 }
 
 /** Mean and standard deviation (n - 1) of one raw score of an image, a value per noise scale, over `elements` values. */
@@ -62,7 +64,7 @@ export interface NativeScore {
   evidence: Float64Array | null;
   /** [cells, channels], where asked for. */
   residuals: Float32Array | null;
-  /** Likewise, where the configuration has evidence: [cells, channels], and statistics of each tile. */
+  /** Where `features` are asked for: [cells, channels], of a large image some of them, and statistics of each tile. */
   evidenceRows: Float32Array | null;
   evidenceChannels: number;
   evidenceStatistics: Float32Array | null;

@@ -20,6 +20,8 @@ export interface PrepareOptions {
   networkSize?: boolean;
   /** Whether the result carries the residuals of its features. */
   residuals?: boolean;
+  /** Whether it carries what evidence is fitted on. */
+  features?: boolean;
   /** Of the image's product in a unified model. */
   label?: number | undefined;
   /** Takes the memory that the image needs; afterwards it has what the prepared image and its maps take. */
@@ -73,7 +75,7 @@ export async function prepareImage(
   options: PrepareOptions,
 ): Promise<NativeImage> {
   const { input } = config;
-  const { label, residuals, signal, limitInputPixels, claim, onSize, noMaps, view } = options;
+  const { label, residuals, features, signal, limitInputPixels, claim, onSize, noMaps, view } = options;
   const before = claim?.held ?? 0;
   /** What the engine holds of it, with its maps. */
   const after = (seen: number, pixels: number): number => {
@@ -98,6 +100,7 @@ export async function prepareImage(
     ...own,
     ...(label === undefined ? {} : { label }),
     ...(residuals ? { residuals } : {}),
+    ...(features ? { features } : {}),
   };
   const bytes = seen.data.byteLength;
   try {

@@ -1,10 +1,10 @@
 import { createHash, createPrivateKey, createPublicKey, KeyObject, sign, verify } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { open, rename, unlink } from 'node:fs/promises';
-import path from 'node:path';
 import { z } from 'zod';
 import { atCaller, DdadError, kindOf } from './errors.js';
 import { writing } from './files.js';
+import { temporaryBeside } from './leftovers.js';
 import { type FileHeader, readHeader, textOf } from './model-file.js';
 import { addon, callNative, type NativeDigest } from './native.js';
 import { parseOptions } from './options.js';
@@ -194,7 +194,7 @@ async function writeSigned(
   length.writeBigUInt64LE(BigInt(padded.length));
   // ours come first, so these are the fields and no text within others
   const at = (name: string): number => 8 + padded.indexOf(`"${name}":"`) + name.length + 4;
-  const temporary = path.join(path.dirname(out), `.${path.basename(out)}.${process.pid}.tmp`);
+  const temporary = temporaryBeside(out);
   const handle = await open(temporary, 'wx');
   try {
     try {

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrate.js';
-import { expandConfig, type ModelConfig, resumeOptions } from './config.js';
+import { evidenceBanks, expandConfig, type ModelConfig, resumeOptions } from './config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from './options.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
 import { checkImages, digestFiles } from './digests.js';
@@ -237,7 +237,9 @@ export class Trainer {
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
-    config.score.evidence = saved.score.evidence ?? null; // of the backbone that the checkpoint has
+    const banks = evidenceBanks(saved.features?.depth ?? 0); // of the backbone that the checkpoint has
+    const { evidence } = config.score;
+    config.score.evidence = evidence && banks.length > 0 ? { ...evidence, banks } : null;
     Object.assign(config.training, saved.training, { quantile });
     if (saved.products) config.products = saved.products;
     if (timeLimitMs !== undefined || given.steps !== undefined) {

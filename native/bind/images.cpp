@@ -31,6 +31,7 @@ OwnedImage copyImage(const Napi::Value& value, const std::string& call) {
   const Napi::Value outHeight = image.Get("outHeight");
   const Napi::Value label = image.Get("label");
   const Napi::Value residuals = image.Get("residuals");
+  const Napi::Value features = image.Get("features");
 
   OwnedImage owned;
   ScoreRequest& request = owned.request;
@@ -41,6 +42,7 @@ OwnedImage copyImage(const Napi::Value& value, const std::string& call) {
   if (!outHeight.IsUndefined()) request.outHeight = expectInteger(outHeight, call + ": image.outHeight", 0, INT_MAX);
   if (!label.IsUndefined()) request.label = expectInteger(label, call + ": image.label", 0, INT_MAX);
   if (!residuals.IsUndefined()) request.residuals = residuals.ToBoolean();
+  if (!features.IsUndefined()) request.features = features.ToBoolean();
   checkPixels(request.width, request.height, call + ": image");
   checkPixels(request.outWidth == 0 ? request.width : request.outWidth,
               request.outHeight == 0 ? request.height : request.outHeight, call + ": map");

@@ -22,6 +22,7 @@ void forgetFeatures(json& config) {
   if (config.contains("score") && config["score"].is_object()) {
     config["score"]["alpha"] = 1;
     config["score"]["memory"] = nullptr;
+    config["score"]["evidence"] = nullptr;
   }
   if (config.contains("perProduct") && config["perProduct"].is_object())
     for (json& own : config["perProduct"])
@@ -35,6 +36,8 @@ std::vector<std::string> leftOut(const SafetensorsFile& file, bool checkpoint, b
       {"model.", "the weights that are not averaged"},
       {"backbone.", "the backbone, whose features the head predicts"},
       {"residual_memory.", "the residuals of good images"},
+      {"evidence.", "the features of good images"},
+      {"padim.", "the Gaussian of good features"},
   };
   std::vector<std::string> lines;
   for (const auto& [prefix, line] : kinds) {

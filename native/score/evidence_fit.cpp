@@ -39,8 +39,9 @@ void columnStatistics(const float* rows, int64_t count, int64_t size, std::vecto
 }
 
 /// The lower Cholesky factor of a positive definite matrix, in place of its lower half.
-void cholesky(std::vector<double>& a, int64_t n) {
+void cholesky(std::vector<double>& a, int64_t n, const Cancel& cancel) {
   for (int64_t j = 0; j < n; ++j) {
+    cancel.check();
     double* rowJ = a.data() + j * n;
     double diagonal = rowJ[j];
     for (int64_t k = 0; k < j; ++k) diagonal -= rowJ[k] * rowJ[k];
@@ -57,9 +58,10 @@ void cholesky(std::vector<double>& a, int64_t n) {
 }
 
 /// The inverse of a lower triangular matrix, row by row: row i of the inverse from those before it.
-std::vector<double> invertLower(const std::vector<double>& l, int64_t n) {
+std::vector<double> invertLower(const std::vector<double>& l, int64_t n, const Cancel& cancel) {
   std::vector<double> inverse(static_cast<size_t>(n * n), 0.0);
   for (int64_t i = 0; i < n; ++i) {
+    cancel.check();
     double* row = inverse.data() + i * n;
     for (int64_t k = 0; k < i; ++k) {
       const double factor = l[static_cast<size_t>(i * n + k)];
@@ -150,13 +152,14 @@ double WholeGaussian::distance(const std::vector<float>& values) const {
   return std::sqrt(squared);
 }
 
-WholeGaussian WholeGaussian::fit(const float* rows, int64_t count, int64_t size) {
+WholeGaussian WholeGaussian::fit(const float* rows, int64_t count, int64_t size, const Cancel& cancel) {
   WholeGaussian gaussian;
   columnStatistics(rows, count, size, gaussian.mean, gaussian.std);
   std::vector<double> covariance(static_cast<size_t>(size * size), 0.0);
   std::vector<double> z(static_cast<size_t>(size));
   double fourth = 0;
   for (int64_t r = 0; r < count; ++r) {
+    cancel.check();
     double norm = 0;
     for (int64_t i = 0; i < size; ++i) {
       const auto at = static_cast<size_t>(i);
@@ -189,8 +192,8 @@ WholeGaussian WholeGaussian::fit(const float* rows, int64_t count, int64_t size)
       double& value = covariance[static_cast<size_t>(i * size + j)];
       value = (1 - shrinkage) * value + (i == j ? shrinkage * scale : 0.0);
     }
-  cholesky(covariance, size);
-  const std::vector<double> inverse = invertLower(covariance, size);
+  cholesky(covariance, size, cancel);
+  const std::vector<double> inverse = invertLower(covariance, size, cancel);
   gaussian.whitening.resize(inverse.size());
   std::transform(inverse.begin(), inverse.end(), gaussian.whitening.begin(),
                  [](double v) { return static_cast<float>(v); });
@@ -225,7 +228,7 @@ FeatureEvidence fitEvidence(const Device& device, const EvidenceConfig& config, 
   cancel.check();
   if (config.image) {
     evidence.image =
-        WholeGaussian::fit(images.data(), static_cast<int64_t>(images.size()) / (2 * channels), 2 * channels);
+        WholeGaussian::fit(images.data(), static_cast<int64_t>(images.size()) / (2 * channels), 2 * channels, cancel);
   }
   return evidence;
 }

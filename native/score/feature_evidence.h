@@ -37,7 +37,7 @@ struct WholeGaussian {
   double distance(const std::vector<float>& values) const;
   /// Of rows [count, size]: the covariance of the values over their deviations, shrunk towards a multiple of I as much
   /// as the number of rows asks for (Ledoit and Wolf, 2004).
-  static WholeGaussian fit(const float* rows, int64_t count, int64_t size);
+  static WholeGaussian fit(const float* rows, int64_t count, int64_t size, const Cancel& cancel);
 };
 
 /// What the good images of a label look like to the backbone.

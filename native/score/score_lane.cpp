@@ -11,6 +11,7 @@
 namespace ddad {
 namespace {
 
+constexpr int64_t kMostRows = 16384;    // of an image, about, that evidence is fitted on: 32 MB
 constexpr float kEvidenceShare = 0.4f;  // of the map, the ensemble has the rest; bench/accuracy has other shares
 constexpr size_t kMaxPasses = 4;        // compiled sizes kept; images of one line mostly have one
 constexpr int64_t kSmallBytes = int64_t{1} << 26;  // of a pass that memory is not asked about for
@@ -173,17 +174,20 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
                                Gathered& all, ScoreResult& result) const {
   const EvidenceConfig& config = model_.config(request.label).evidence;
   const FeatureEvidence* known = model_.evidence(request.label);
-  if (!config || (!known && !request.residuals)) return;
+  if (!config || (!known && !request.features)) return;
   const EvidenceLayout layout(*model_.features());
   const EvidenceTile own(*device_, pass.extractor(), layout);
   const int64_t rows = std::min(own.rows, (tile.height + 7) / 8), columns = std::min(own.columns, (tile.width + 7) / 8);
   const int64_t channels = layout.channels;
-  if (request.residuals) {
+  if (request.features) {
     result.evidenceChannels = channels;
-    for (int64_t y = 0; y < rows; ++y) {
-      const float* row = own.features.data() + y * own.columns * channels;
-      result.evidenceRows.insert(result.evidenceRows.end(), row, row + columns * channels);
-    }
+    const int64_t whole = int64_t{request.width} * request.height / 64, every = std::max<int64_t>(1, whole / kMostRows);
+    for (int64_t y = 0; y < rows; ++y)
+      for (int64_t x = 0; x < columns; ++x) {
+        if ((y * columns + x) % every != 0) continue;
+        const float* row = own.features.data() + (y * own.columns + x) * channels;
+        result.evidenceRows.insert(result.evidenceRows.end(), row, row + channels);
+      }
     result.evidenceStatistics.insert(result.evidenceStatistics.end(), own.statistics.begin(), own.statistics.end());
   }
   if (!known) return;
@@ -203,7 +207,8 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
     for (int64_t y = 0; y < rows; ++y)
       for (int64_t x = 0; x < columns; ++x) {
         const float distance = distances[static_cast<size_t>(y * own.columns + x)];
-        if (!(distance <= all.largest[bank])) all.largest[bank] = distance;  // what is not a number stays so
+        // what is not a number stays so
+        if (!(distance <= all.largest[bank]) && !std::isnan(all.largest[bank])) all.largest[bank] = distance;
       }
     if (config.mapMean.empty()) continue;
     const auto share = 1.0 / (config.mapStd[bank] * static_cast<double>(config.banks.size()));
@@ -212,7 +217,7 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
   }
   if (config.image) {
     const double distance = known->image.distance(own.statistics);  // of tiles the farthest counts
-    if (!(distance <= all.image)) all.image = distance;
+    if (!(distance <= all.image) && !std::isnan(all.image)) all.image = distance;
   }
   if (config.mapMean.empty()) return;
   std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));

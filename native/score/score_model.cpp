@@ -20,8 +20,8 @@ std::string evidenceName(size_t label, const std::string& part) {
 /// A tensor [rows, columns] of the file; `rows` or `columns` 0: as many as it has. Throws ERR_MODEL_FORMAT.
 std::vector<float> readMatrix(const SafetensorsFile& file, const std::string& name, int64_t rows, int64_t columns) {
   const TensorEntry* entry = file.find(name);
-  if (!entry || entry->shape.size() != 2 || entry->shape[0] < 1 || (rows > 0 && entry->shape[0] != rows) ||
-      entry->shape[1] != columns)
+  if (!entry || entry->shape.size() != 2 || entry->shape[0] < 1 || entry->shape[0] > kMaxResiduals ||
+      (rows > 0 && entry->shape[0] != rows) || entry->shape[1] != columns)
     throw Error("ERR_MODEL_FORMAT",
                 file.path() + ": " + name + ": expected a matrix of " + std::to_string(columns) + " columns");
   std::vector<float> values(static_cast<size_t>(entry->count()));

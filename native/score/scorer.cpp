@@ -122,7 +122,8 @@ void Scorer::setEvidence(int label, const std::vector<float>& rows, const std::v
   ScoreModel& model = *impl_->model_;
   const EvidenceConfig& config = model.config(label).evidence;
   if (!config) throw Error("ERR_CONFIG", "score.evidence: expected a configuration with evidence, got none");
-  model.checkLabel(label);
+  if (label < 0 || label >= model.labels())
+    throw Error("ERR_ARGUMENT", "label: expected one of the model's classes, got " + std::to_string(label));
   model.setEvidence(
       label, fitEvidence(*impl_->device_, config, EvidenceLayout(*model.features()), rows, images, keep, cancel));
 }

@@ -22,7 +22,8 @@ struct ScoreRequest {
   int width = 0, height = 0, channels = 0;
   int outWidth = 0, outHeight = 0;  // size of the map; 0: the image's own
   int label = -1;                   // class of a conditional model
-  bool residuals = false;           // whether the result carries those of the features, and what evidence is fitted on
+  bool residuals = false;           // whether the result carries those of the features
+  bool features = false;            // whether it carries what evidence is fitted on
   bool shareMaps = false;           // leaves out what is the same as the map (Scorer::mapSource) and has no place
   /// Where the maps of the result go, each of its size; where null, into the result itself.
   float *map = nullptr, *pixelMap = nullptr, *featureMap = nullptr;
@@ -49,7 +50,8 @@ struct ScoreResult {
   std::vector<double> evidence;
   /// Where asked for: the residuals of the image's cells as setMemory takes them, [cells, channels].
   std::vector<float> residuals;
-  /// Likewise, where the configuration has evidence: rows and statistics as setEvidence takes them.
+  /// Where features are asked for and the configuration has evidence: rows, of a large image some of them, and
+  /// statistics as setEvidence takes them.
   std::vector<float> evidenceRows, evidenceStatistics;
   int64_t evidenceChannels = 0;
 };

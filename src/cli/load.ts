@@ -1,8 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import type { Options } from 'yargs';
 import { Detector, type LoadOptions } from '../detector.js';
-import { messageOf } from '../errors.js';
-import { readError } from '../files.js';
+import { readTextFile } from '../read-file.js';
 import { log } from './output.js';
 import { text } from './usage.js';
 
@@ -16,10 +14,7 @@ export interface TrustArguments {
 }
 
 /** The text of a key's file. Throws ERR_FILE_READ. */
-export const readKey = (file: string): Promise<string> =>
-  readFile(file, 'utf8').catch((cause: unknown) => {
-    throw readError(file, messageOf(cause), cause);
-  });
+export const readKey = readTextFile;
 
 /** Loads the model of a command line; what is doubtful about it goes to stderr. */
 export async function loadModel(

@@ -10,7 +10,16 @@ import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type Entry, listImages } from './score.js';
-import { deviceFlags, exitCodes, number, text, UsageError } from './usage.js';
+import {
+  deviceFlags,
+  exitCodes,
+  type MemoryArguments,
+  memoryBudgetOf,
+  memoryFlag,
+  number,
+  text,
+  UsageError,
+} from './usage.js';
 
 interface ChainArguments extends DeviceOptions, TrustArguments {
   model: string;
@@ -44,7 +53,7 @@ function chainOptions({ respacing, eta, seed, previews, product }: ChainArgument
   };
 }
 
-interface ReconstructArguments extends ChainArguments {
+interface ReconstructArguments extends ChainArguments, MemoryArguments {
   images: string[];
   method: (typeof reconstructMethods)[number];
   step?: number;
@@ -68,6 +77,7 @@ export const reconstructCommand: Command<ReconstructArguments> = {
     batch: number('batch', 'Images that go through the network together', '1'),
     ...chainFlags,
     ...trustFlag,
+    ...memoryFlag,
     ...deviceFlags,
   },
   example: ['$0 reconstruct part.safetensors photos/ --out clean/ --method ddim', 'Write the photos without defects'],
@@ -145,7 +155,11 @@ async function write(
 async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Promise<number> {
   const { model, out, method, step, rounds, gradientSteps, stepSize, device, precision, threads } = argv;
   const size = wholeNumber('batch', argv.batch ?? 1, 64);
-  await using detector = await loadModel(model, { device, precision, threads, trustedKey: argv.trustedKey, signal });
+  await using detector = await loadModel(model, {
+    ...{ device, precision, threads, trustedKey: argv.trustedKey },
+    memoryBudget: memoryBudgetOf(argv),
+    signal,
+  });
   const entries = await listImages(argv.images.map(String));
   await prepare(
     argv,

@@ -79,7 +79,7 @@ TEST_CASE("the Gaussian of whole images is that of its rows where there are many
     row[1] = row[0] + 0.3f * row[1];
     for (int64_t i = 0; i < kSize; ++i) row[i] = 3.0f * static_cast<float>(i) + static_cast<float>(1 + i) * row[i];
   }
-  const WholeGaussian gaussian = WholeGaussian::fit(rows.data(), kCount, kSize);
+  const WholeGaussian gaussian = WholeGaussian::fit(rows.data(), kCount, kSize, Cancel());
   std::vector<float> at(gaussian.mean);
   CHECK(gaussian.distance(at) <= 1e-4);
   at[4] += 5.0f;  // a deviation of an independent value, times the scale that randomValues has
@@ -101,8 +101,11 @@ TEST_CASE("the Gaussian of whole images is that of its rows where there are many
     squares += d * d / kCount;
   }
   CHECK(squares == doctest::Approx(kSize).epsilon(0.05));
+  Cancel cancel;
+  cancel.request();
+  CHECK(codeOf([&] { WholeGaussian::fit(rows.data(), kCount, kSize, cancel); }) == "ERR_ABORTED");
   for (const int64_t few : {1, 2, 5}) {
-    const WholeGaussian shrunk = WholeGaussian::fit(rows.data(), few, kSize);
+    const WholeGaussian shrunk = WholeGaussian::fit(rows.data(), few, kSize, Cancel());
     std::vector<float> far(shrunk.mean);
     for (float& v : far) v += 100.0f;
     CHECK(std::isfinite(shrunk.distance(far)));
@@ -126,14 +129,14 @@ TEST_CASE("a model with evidence judges by it, also from its file, and refuses w
   auto scorer = featureScorer(config);
   const auto image = picture(45, 37);
   ScoreRequest asked = request(image, 45, 37);
-  asked.residuals = true;
+  asked.features = true;
   const ScoreResult raw = scorer->score(asked, Cancel());
   REQUIRE(raw.evidenceChannels == 24 + 40 + 112);
   CHECK(raw.evidence.empty());
   CHECK(raw.banks.empty());
   REQUIRE(raw.evidenceRows.size() % static_cast<size_t>(raw.evidenceChannels) == 0);
   CHECK(raw.evidenceStatistics.size() % static_cast<size_t>(2 * raw.evidenceChannels) == 0);
-  asked.residuals = false;
+  asked.features = false;
   CHECK(scorer->score(asked, Cancel()).evidenceRows.empty());
 
   const std::vector<float> uneven(raw.evidenceRows.begin(), raw.evidenceRows.end() - 1);
@@ -143,6 +146,8 @@ TEST_CASE("a model with evidence judges by it, also from its file, and refuses w
   broken[7] = std::numeric_limits<float>::infinity();
   CHECK(codeOf([&] { scorer->setEvidence(0, broken, raw.evidenceStatistics, 40, Cancel()); }) == "ERR_NUMERIC");
 
+  CHECK(codeOf([&] { scorer->setEvidence(7, raw.evidenceRows, raw.evidenceStatistics, 40, Cancel()); }) ==
+        "ERR_ARGUMENT");
   scorer->setEvidence(0, raw.evidenceRows, raw.evidenceStatistics, 100000, Cancel());
   const ScoreResult own = scorer->score(asked, Cancel());
   REQUIRE(own.banks.size() == 2);

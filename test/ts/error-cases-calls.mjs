@@ -267,6 +267,8 @@ export const options = {
     'option "positions": goes with mode "resize" only': () => trainer({ positions: true }),
     'option "memory": goes with features only, which need a backbone': () =>
       trainer({ backbone: null, memory: { patches: 9, weight: 0.5 } }),
+    'option "evidence": goes with normalization "calibration" only, got "<value>"': () =>
+      trainer({ normalization: 'none', evidence: { rows: 9 } }),
     'option "memory": goes with normalization "calibration" only, got "<value>"': () =>
       trainer({ normalization: 'none', memory: { patches: 9, weight: 0.5 } }),
     'option "unet.channelMult": expected at least 3 levels, which features need, got <n>': () =>

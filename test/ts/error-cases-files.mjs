@@ -233,6 +233,17 @@ export const disk = {
   },
 };
 
+let withEvidence;
+/** A model that is judged by evidence; it takes four held-back images. */
+async function judging() {
+  withEvidence ??= (async () => {
+    const file = at('judging.safetensors');
+    await trainTiny({ Trainer }, parts, file, { steps: 2, holdOut: 0.7 });
+    return file;
+  })();
+  return withEvidence;
+}
+
 const loaded = async (change, from = model) => Detector.load(await changed(from, change), { threads: 1 });
 const resumed = async (change) => fit({}, parts, { resume: await changed(checkpoint, change) });
 const withHeader = async (text, length = text.length) => {
@@ -292,6 +303,16 @@ export const modelFile = {
         tensors[name].shape = [1, tensors[name].shape[0] * tensors[name].shape[1]];
       }, resized);
     },
+    '<file>: <name>: expected a matrix of <n> columns': async () =>
+      loaded(
+        ({ tensors }) => {
+          const { shape } = tensors['evidence.0.bank0'];
+          tensors['evidence.0.bank0'].shape = [1, shape[0] * shape[1]];
+        },
+        await judging(),
+      ),
+    '<file>: evidence: expected positive deviations': async () =>
+      loaded(({ tensors, data }) => data.writeFloatLE(0, tensors['evidence.0.std'].data_offsets[0]), await judging()),
     '<file>: batchNormEps: expected a number between 0 and 1, got <text>': () => damagedBackbone('eps'),
     '<file>: paddingMode: expected same or symmetric, got <text>': () => damagedBackbone('paddingMode'),
     '<file>: activationFunction: expected relu6 or swish, got <text>': () => damagedBackbone('activationFunction'),

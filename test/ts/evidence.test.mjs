@@ -163,6 +163,28 @@ test('the banks that a backbone and a size allow; options lead to the same confi
   }
 });
 
+test('a run goes on from its checkpoint with evidence or without, and starts from a model of another size', async () => {
+  const checkpoint = at('run.ckpt.safetensors');
+  const fit = async (options, given) => {
+    const trainer = new Trainer({ ...tiny, ...whole, ...options });
+    for await (const progress of trainer.fit(parts, given)) void progress;
+    const { score, features } = trainer.config;
+    trainer.dispose();
+    return { evidence: score.evidence, depth: features.depth };
+  };
+  const first = await fit({}, { checkpoint });
+  assert.deepEqual(await fit({ steps: 7 }, { resume: checkpoint }), first);
+  assert.equal((await fit({ steps: 7, evidence: null }, { resume: checkpoint })).evidence, null);
+  assert.equal((await fit({ steps: 7, evidence: { rows: 9 } }, { resume: checkpoint })).evidence.rows, 9);
+  const own = { ...tiny, holdOut: 0.36, steps: 2 };
+  delete own.unet;
+  delete own.preset;
+  const from = new Trainer({ ...own, init: model, mode: 'crop', size: 48 });
+  for await (const progress of from.fit(parts)) void progress;
+  assert.deepEqual([from.config.features.depth, from.config.score.evidence.banks.length], [16, 2]);
+  from.dispose();
+});
+
 test('the command line: --evidence, and a graph of the ensemble', async () => {
   const out = at('flag.safetensors');
   const flags = ['--preset', 'nano', '--size', '32', '--batch-size', '2', '--threads', '1', '--steps', '3'];
