@@ -1,9 +1,7 @@
-import { realpath } from 'node:fs/promises';
-import path from 'node:path';
 import { z } from 'zod';
 import type { StoredConfig } from './config.js';
 import { atCaller, DdadError, kindOf, modelError, optionError } from './errors.js';
-import { checkWritable } from './files.js';
+import { checkWritable, isSameFile } from './files.js';
 import { readStoredConfig } from './model-file.js';
 import { addon, callNative, type CancelToken } from './native.js';
 import { parseOptions } from './options.js';
@@ -88,8 +86,7 @@ async function checkOutput(model: string, out: string): Promise<void> {
     if (typeof value !== 'string')
       throw new DdadError('ERR_ARGUMENT', `export: ${name}: expected a path, got ${kindOf(value)}`);
   }
-  const real = (file: string): Promise<string> => realpath(file).catch(() => path.resolve(file));
-  if ((await real(model)) === (await real(out))) {
+  if (await isSameFile(model, out)) {
     throw new DdadError('ERR_OPTION', `${out}: expected another file than the model itself`);
   }
   await checkWritable(out);

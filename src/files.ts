@@ -1,4 +1,4 @@
-import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { DdadError, messageOf } from './errors.js';
 import { removeLeftovers, temporaryBeside } from './leftovers.js';
@@ -141,4 +141,10 @@ export async function writeWhole(file: string, data: string | Uint8Array): Promi
     throw error;
   }
   await whole.commit();
+}
+
+/** Whether two paths lead to one file, by links or not. */
+export async function isSameFile(a: string, b: string): Promise<boolean> {
+  const real = (file: string): Promise<string> => realpath(file).catch(() => path.resolve(file));
+  return (await real(a)) === (await real(b));
 }

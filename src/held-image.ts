@@ -54,9 +54,25 @@ function copyOf<T extends View>(view: T, claim: Claim): T {
  * Makes an image the detector's own, at once: what the caller does with the memory afterwards changes no verdict. Pixels
  * are checked before they are copied. Throws ERR_IMAGE, ERR_BUSY, ERR_MEMORY, ERR_ARGUMENT.
  */
+/** Throws ERR_ARGUMENT for memory that has been transferred elsewhere: nothing of it is left to look at. */
+function checkAttached(memory: ArrayBufferLike): void {
+  if (memory.byteLength > 0 || types.isSharedArrayBuffer(memory)) return;
+  try {
+    void new Uint8Array(memory);
+  } catch (cause) {
+    throw new DdadError('ERR_ARGUMENT', 'score: expected an image, got memory that was transferred elsewhere', {
+      cause,
+    });
+  }
+}
+
+const memoryOf = (data: View | ArrayBufferLike): ArrayBufferLike => (ArrayBuffer.isView(data) ? data.buffer : data);
+
 export function holdImage(image: ImageInput, { transfer = false, limitInputPixels, claim }: HoldOptions): HeldImage {
   if (typeof image === 'string') return image;
   const own = transfer ? takeOver : copyOf;
+  const memory: unknown = isRaw(image) ? image.data : image;
+  if (ArrayBuffer.isView(memory) || types.isAnyArrayBuffer(memory)) checkAttached(memoryOf(memory as View));
   if (!isRaw(image)) return own(encodedView(image), claim);
   const { width, height, channels } = image;
   const data = checkRaw({ width, height, channels, data: image.data }, limitInputPixels);

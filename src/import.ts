@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { expandConfig, type StoredConfig } from './config.js';
 import { atCaller, DdadError, kindOf, optionError } from './errors.js';
+import { isSameFile } from './files.js';
 import { addon, callNative, defaultBackbone, type NativeInspection, readTaps } from './native.js';
 import { defined, importSettings, parseOptions } from './options.js';
 import { droppedSignature } from './signature.js';
@@ -71,7 +72,11 @@ export function importModel(checkpoint: string, model: string, options: ImportOp
       if (typeof file === 'string') continue;
       throw new DdadError('ERR_ARGUMENT', `importModel: expected a path, got ${kindOf(file)}`);
     }
-    return run(checkpoint, model, defined(parseOptions(importOptions, options)));
+    const given = defined(parseOptions(importOptions, options));
+    if (await isSameFile(checkpoint, model)) {
+      throw new DdadError('ERR_OPTION', `${model}: expected another file than the checkpoint itself`);
+    }
+    return run(checkpoint, model, given);
   });
 }
 

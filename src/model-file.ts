@@ -81,10 +81,10 @@ async function readOwn(file: string, kind: keyof typeof expected): Promise<Recor
   return metadata;
 }
 
-/** Whether a file is a safetensors file that this package wrote. */
-export function isOwnFile(file: string): Promise<boolean> {
+/** Whether a file is a safetensors file that this package wrote, of this kind where one is named. */
+export function isOwnFile(file: string, kind?: 'model' | 'checkpoint' | 'weights'): Promise<boolean> {
   return readOwn(file, 'model').then(
-    () => true,
+    (metadata) => kind === undefined || metadata['kind'] === kind,
     () => false,
   );
 }

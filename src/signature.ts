@@ -20,13 +20,15 @@ export const keyOption = z.union([z.string().min(1), z.custom<KeyObject>((value)
 });
 export type SigningKey = z.infer<typeof keyOption>;
 
-/** The Ed25519 key of an option; a private one tells its public one. Throws ERR_OPTION. */
+/** The Ed25519 key of an option; the private one is no public one. Throws ERR_OPTION. */
 function keyOf(given: SigningKey, type: 'public' | 'private', option: string): KeyObject {
   const refuse = (why: string, cause?: unknown): never => {
     throw new DdadError('ERR_OPTION', `option "${option}": expected a ${type} Ed25519 key in PEM, got ${why}`, {
       cause,
     });
   };
+  // a private key would do, but has no place where models are only loaded
+  if (type === 'public' && typeof given === 'string' && /PRIVATE KEY/.test(given)) refuse('a private one');
   let key: KeyObject;
   try {
     const make = type === 'public' ? createPublicKey : createPrivateKey;

@@ -24,8 +24,9 @@ const pngStart = 8 + 25;
 
 /** How files of each kind are told from others. */
 const kinds = {
-  model: { what: 'model or checkpoint of ddad-native', is: isOwnFile },
-  weights: { what: 'weights, model or checkpoint of ddad-native', is: isOwnFile },
+  model: { what: 'model of ddad-native', is: (file: string) => isOwnFile(file, 'model') },
+  checkpoint: { what: 'checkpoint of ddad-native', is: (file: string) => isOwnFile(file, 'checkpoint') },
+  weights: { what: 'weights of ddad-native', is: (file: string) => isOwnFile(file, 'weights') },
   graph: { what: 'graph of ddad-native', is: startsWith(/^.{1,8}ddad-native/s) },
   metrics: { what: 'metrics of an evaluation', is: startsWith(/^\{\s*"formatVersion": \d+,\s*"model": /) },
   report: { what: 'report of an evaluation', is: startsWith(/<meta name="generator" content="ddad-native/) },

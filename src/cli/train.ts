@@ -142,7 +142,7 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     throw new UsageError(`--${name}: expected another file than --out, got "${file}"`);
   }
   await checkOutput(argv.out, 'model', argv.force);
-  await checkOutput(checkpoint, 'model', argv.force);
+  await checkOutput(checkpoint, 'checkpoint', argv.force);
   if (metrics !== undefined) await writing(metrics, () => makeFolder(path.dirname(path.resolve(metrics))));
   const lock = await FileLock.take(argv.out);
   try {

@@ -1,7 +1,7 @@
 // What provokes the errors about calls and options: by code, then by the message as docs/errors.md has it.
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { Detector, evaluate, exportOnnx, exportSafetensors, Trainer } from '../../dist/index.js';
+import { Detector, evaluate, exportOnnx, exportSafetensors, importModel, Trainer } from '../../dist/index.js';
 import {
   addon,
   configOf,
@@ -29,6 +29,12 @@ import {
   unified,
 } from './error-kit.mjs';
 import { pattern, root, tiny } from './helpers.mjs';
+
+/** A view whose memory has been transferred elsewhere. */
+function gone(view) {
+  structuredClone(view.buffer, { transfer: [view.buffer] });
+  return view;
+}
 
 const detector = await load();
 const several = await load(unified);
@@ -113,6 +119,12 @@ export const calls = {
     ],
     'transfer: expected a view of an ArrayBuffer, got one of a SharedArrayBuffer, which others keep': () =>
       detector.score(new SharedArrayBuffer(9), { transfer: true }),
+    'score: expected an image, got memory that was transferred elsewhere': [
+      () => detector.score(gone(new Uint8Array(8))),
+      () => detector.score(gone(new Uint8Array(8)), { transfer: true }),
+      () => detector.score(gone(new Uint8Array(8)).buffer),
+      () => detector.score({ data: gone(new Uint8Array(4)), width: 2, height: 2, channels: 1 }),
+    ],
     'transfer: the ArrayBuffer cannot be taken over: <reason>': () =>
       detector.score(new WebAssembly.Memory({ initial: 1 }).buffer, { transfer: true }),
     'fit: expected a folder or a list of image files, got <what>': [() => fit({}, 7), () => fit({}, [7])],
@@ -323,6 +335,7 @@ export const options = {
         });
         await exportOnnx(anonymous, at('never'), { graph: 'score' });
       },
+    '<file>: expected another file than the checkpoint itself': () => importModel(model, model),
     '<file>: expected another file than the model itself': [
       () => exportOnnx(model, model),
       () => exportSafetensors(model, path.join(path.dirname(model), '.', path.basename(model))),

@@ -294,9 +294,17 @@ test('no output replaces a file that is not of its kind, unless it is told to', 
     for (const file of own) assert.notEqual(await readFile(file, 'latin1'), 'precious', file);
   }
   const { checkReplaceable } = outputs;
-  for (const file of [model, at('model.checkpoint.safetensors'), at('weights.safetensors')]) {
-    await checkReplaceable(file, 'model', false);
-    await assert.rejects(checkReplaceable(file, 'graph', false), { code: 'ERR_FILE_WRITE' });
+  const files = {
+    model,
+    checkpoint: at('model.checkpoint.safetensors'),
+    weights: at('weights.safetensors'),
+  };
+  for (const [kind, file] of Object.entries(files)) {
+    for (const other of [...Object.keys(files), 'graph']) {
+      // a checkpoint is the only copy of a run, and weights are no model: each takes the place of its own kind alone
+      if (other === kind) await checkReplaceable(file, other, false);
+      else await assert.rejects(checkReplaceable(file, other, false), { code: 'ERR_FILE_WRITE' }, `${kind}, ${other}`);
+    }
   }
   await assert.rejects(checkReplaceable(good, 'picture', false), { code: 'ERR_FILE_WRITE' }, 'a picture of others');
   await writeFile(precious, '');

@@ -184,7 +184,12 @@ test('what the trusted key has not signed is refused', async () => {
   await refused(await forge((own) => (own.signature = `${'0'.repeat(64)}${signature.slice(64)}`)), /not valid/);
   await refused(await forge((own) => (own.signature = signature.slice(1))), /not valid/);
   // keys that are none
-  for (const trustedKey of ['no key', pem(generateKeyPairSync('x25519').publicKey), pem(privateKey).slice(0, 40)]) {
+  for (const trustedKey of [
+    'no key',
+    pem(generateKeyPairSync('x25519').publicKey),
+    pem(privateKey),
+    pem(privateKey).slice(0, 40),
+  ]) {
     await assert.rejects(load(signed, { trustedKey }), { code: 'ERR_OPTION', message: /public Ed25519 key/ });
   }
   await assert.rejects(signModel(model, { key: pem(publicKey) }), {
