@@ -78,7 +78,7 @@ void ScorerImpl::scoreSideBySide(const std::vector<ScoreJob*>& jobs) {
       job->error = std::current_exception();
     }
   }
-  const int team = teamOf(threads);
+  [[maybe_unused]] const int team = teamOf(threads);
 #pragma omp parallel for num_threads(team) schedule(dynamic, 1)
   for (size_t i = 0; i < ready.size(); ++i) scoreJob(lanes_[static_cast<size_t>(omp_get_thread_num())], *ready[i]);
 }
