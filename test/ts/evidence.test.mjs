@@ -4,6 +4,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import config from '../../dist/config.js';
 import calibration from '../../dist/calibration.js';
+import dataset from '../../dist/dataset.js';
 import { Detector, Trainer } from '../../dist/index.js';
 import memory from '../../dist/memory.js';
 import {
@@ -19,6 +20,7 @@ import {
 
 const { evidenceBanks, evidenceNames, expandConfig, optionsOf } = config;
 const { combineEvidence, evidenceStatistics, standardised } = calibration;
+const { findImages, splitHeldBack } = dataset;
 const { remembered } = memory;
 const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
@@ -50,8 +52,23 @@ test('the score is made of named values, which the calibration explains', async 
 });
 
 test('the threshold is the quantile of the held-back scores, as the engine gives them', async (t) => {
-  const detector = await Detector.load(model, { threads: 1 });
+  // without places: with them each held-back image is scored by the places of others
+  const file = at('largest.safetensors');
+  const { training, threshold } = await trainTiny({ Trainer }, parts, file, {
+    ...whole,
+    positions: false,
+    quantile: 1,
+  });
+  const { heldBack } = splitHeldBack((await findImages(parts)).files, training.holdOut, training.seed);
+  const detector = await Detector.load(file, { threads: 1 });
   t.after(() => detector.dispose());
+  const scores = [];
+  for await (const { score } of detector.scoreAll(heldBack)) scores.push(score);
+  assert.equal(scores.length, 5);
+  assert.ok(Math.abs(Math.max(...scores) - threshold) <= 1e-9, `${Math.max(...scores)} and ${threshold}`);
+});
+
+test('values are standardised by good images, and combined', () => {
   const values = Array.from({ length: 5 }, (_, i) => Float64Array.of(i, -i, 3));
   const found = evidenceStatistics(values);
   assert.deepEqual(found.mean, [2, -2, 3]);
@@ -60,7 +77,6 @@ test('the threshold is the quantile of the held-back scores, as the engine gives
   assert.deepEqual(standardised(found, Float64Array.of(2, -2, 4)), [0, 0, 1]);
   const far = combineEvidence(found, Float64Array.of(2, -2, 2003));
   assert.ok(Math.abs(far - (2000 - 2 * Math.log(3))) < 1e-6);
-  assert.ok(Number.isFinite(detector.threshold));
 });
 
 test('another way to score is the ensemble alone, and so is a model without evidence', async (t) => {
