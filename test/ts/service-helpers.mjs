@@ -41,6 +41,14 @@ export function form(bytes, fields = {}, name = 'image') {
 }
 
 /**
+ * Resolves when the service has read what was sent before on other connections. `write` only says that the kernel took
+ * it. The first request is accepted after those connections, the second answered one turn of the event loop later.
+ */
+async function hasRead(url) {
+  for (let request = 0; request < 2; request++) await raw(url, 'GET /no-such-page HTTP/1.1\r\nhost: localhost\r\n\r\n');
+}
+
+/**
  * An upload of which the first half is sent, on a connection that could be used again; `finish` sends the rest and
  * resolves to status, headers and JSON.
  */
@@ -61,6 +69,7 @@ export async function halfUpload(url, bytes, fields) {
   answered.catch(() => undefined); // looked at later, or not at all
   const half = body.length >> 1;
   await new Promise((resolve) => request.write(body.subarray(0, half), resolve));
+  await hasRead(url);
   return {
     answered,
     finish: () => {
@@ -78,6 +87,7 @@ export async function halfHead(url, path) {
   socket.setEncoding('utf8').on('data', (part) => (text += part));
   const ended = new Promise((resolve, reject) => socket.on('error', reject).on('close', () => resolve(text)));
   await new Promise((resolve) => socket.write(`GET ${path} HTTP/1.1\r\nhost: ${host}\r\n`, resolve));
+  await hasRead(url);
   return {
     finish: () => {
       socket.write('\r\n');
