@@ -10,7 +10,7 @@ import { type ModelConfig, pixelSize } from './config.js';
 import { mapRange } from './heatmap.js';
 import { remember, remembered } from './memory.js';
 import { callNative, type NativeDetector, type NativeScore } from './native.js';
-import { type Grid, placeStatistics, toGrid } from './positions.js';
+import { type Grid, leastPlaceGain, placeGain, placeStatistics, toGrid } from './positions.js';
 import { mapAhead } from './read-ahead.js';
 import { scoreImage } from './score-image.js';
 
@@ -59,7 +59,8 @@ interface Scored {
 
 /**
  * Normalisation and threshold from good images that were not trained on: a pass for the statistics of each noise scale,
- * one for those of each place, and one for the scores, since each needs what was found before. Fills in
+ * one for those of each place, and one for the scores, since each needs what was found before. Places are told apart no
+ * further where `config.training.placesMeasured` asks and the images are not aligned ({@link placeGain}). Fills in
  * `config.calibration` and `config.threshold` and leaves the detector with that configuration. `label`: of the images'
  * product in a unified model. `trained`: other good images, for the memory.
  */
@@ -75,7 +76,7 @@ export async function* calibrate(
     config.score.memory = null;
     config.score.evidence = null;
   }
-  const places = tellsPlaces(config);
+  let places = tellsPlaces(config);
   const steps = stepsOf(config, { train: trained, heldBack: files });
   let step = 0;
   const progress = (): CalibrateProgress => progressOf(start, ++step, steps);
@@ -120,6 +121,12 @@ export async function* calibrate(
       grids.push(grid);
       yield progress();
     }
+  }
+
+  const gain = config.training.placesMeasured === true ? gainOf(grids) : undefined;
+  if (gain !== undefined) {
+    config.calibration.placeGain = gain;
+    if (gain < leastPlaceGain) config.score.positions = places = false;
   }
 
   const scored: Scored[] = [];
@@ -174,6 +181,15 @@ export async function* calibrateProducts(
     found.push([config.products?.[label] ?? String(label), { calibration, threshold }]);
   }
   config.perProduct = Object.fromEntries(found);
+}
+
+/** The gain of the map that judges: that of the features, where there are any. */
+function gainOf(grids: readonly { pixel: Grid; feature: Grid | null }[]): number | undefined {
+  const gain = placeGain(
+    grids.map(({ pixel, feature }) => feature ?? pixel),
+    parts,
+  );
+  return gain === undefined ? undefined : Number(gain.toPrecision(3));
 }
 
 function setPlaces(config: ModelConfig, grids: readonly { pixel: Grid; feature: Grid | null }[]): void {

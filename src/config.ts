@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { z } from 'zod';
+import { defaultEvidenceRows, evidenceBanks } from './evidence.js';
 import { DdadError } from './errors.js';
 import { defined, parse, scoreKinds, topPixels, type TrainerOptions } from './options.js';
 import { defaultPreset, type Preset, presets } from './presets.js';
@@ -119,6 +120,8 @@ const commonConfig = z.looseObject({
       quantile: z.number().gt(0).max(1),
       /** Map values of a typical good image: its median and the end of its normal range. */
       mapRange: z.tuple([figure, figure]).optional(),
+      /** What telling places apart gains on held-back images, nats a cell. */
+      placeGain: figure.optional(),
     })
     .nullable(),
   threshold: figure.nullable(),
@@ -138,6 +141,9 @@ const commonConfig = z.looseObject({
       .looseObject({ share: z.number().min(0).max(1), below: whole(1, 100_000) })
       .nullable()
       .optional(),
+    earlyStopping: z.boolean().optional(),
+    /** Whether calibration decides by the good images if it tells places apart. */
+    placesMeasured: z.boolean().optional(),
     holdOut: z.number().gt(0).lt(1),
     quantile: z.number().gt(0).max(1),
   }),
@@ -210,38 +216,6 @@ const liteTaps: readonly BackboneTap[] = [
 
 /** The memory of a model that sees whole images; bench/accuracy has what other numbers gave. */
 export const defaultMemory = { patches: 20_000, weight: 0.75 } as const;
-
-/** Rows of good features that a bank keeps; bench/accuracy has what other numbers gave. */
-export const defaultEvidenceRows = 4000;
-
-/** The strides of each bank of features, where the backbone has taps down to stride `depth`; none without stride 16. */
-export function evidenceBanks(depth: number): number[][] {
-  const banks = [
-    [4, 8],
-    [8, 16],
-    [8, 16, 32],
-  ];
-  return depth < 16 ? [] : banks.filter((strides) => strides.every((stride) => stride <= depth));
-}
-
-/**
- * What the score of an image is made of: the paper's `ensemble` (11); the largest distance of a patch's features to good
- * ones, of strides 8 and 16 (`local`) and down to 32 (`localDeep`); their mean over the image (`regional`); the distance
- * of the features' statistics over the whole image (`global`).
- */
-export type EvidenceName = 'ensemble' | 'local' | 'localDeep' | 'regional' | 'global';
-
-/** The names of the values, in the engine's order; none without evidence. */
-export function evidenceNames({ evidence }: Pick<StoredConfig['score'], 'evidence'>): EvidenceName[] {
-  if (!evidence) return [];
-  const judges = evidence.banks.map((strides) => Math.max(...strides)).filter((stride) => stride >= 16);
-  return [
-    'ensemble',
-    ...judges.map((stride) => (stride >= 32 ? ('localDeep' as const) : ('local' as const))),
-    ...(judges.length > 0 ? ['regional' as const] : []),
-    ...(evidence.image ? ['global' as const] : []),
-  ];
-}
 
 /** A network that is there already, and the chain that it was trained on. */
 export type Base = Pick<StoredConfig, 'unet' | 'diffusion'>;
@@ -347,6 +321,8 @@ export function expandConfig(
       flip: options.flip ?? 'none',
       ...(options.rotation ? { rotation: options.rotation } : {}),
       focus: options.focus === undefined ? { share: 0.75, below: 500 } : options.focus,
+      ...((options.earlyStopping ?? options.steps === undefined) ? { earlyStopping: true } : {}),
+      ...(resized && options.positions === undefined ? { placesMeasured: true } : {}),
       holdOut: options.holdOut ?? 0.1,
       quantile: options.quantile ?? 0.99,
     },
@@ -421,6 +397,7 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     schedule: config.diffusion.schedule,
     loss: config.diffusion.loss,
     ...(training.steps === null ? {} : { steps: training.steps }),
+    earlyStopping: training.earlyStopping ?? false,
     batchSize: training.batchSize,
     lr: training.lr,
     weightDecay: training.weightDecay,
@@ -438,7 +415,7 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     smoothing: score.smoothing,
     topPixels: score.topPixels,
     alpha: score.alpha,
-    positions: score.positions ?? false,
+    ...(training.placesMeasured ? {} : { positions: score.positions ?? false }),
     memory: score.memory ?? null,
     evidence: score.evidence ? { rows: score.evidence.rows } : null,
     backbone: config.features?.backbone ?? null,
@@ -453,6 +430,7 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
 /** Options that a resumed run may change: they do not touch what has been trained so far. */
 const changeable = new Set<keyof TrainerOptions>([
   'steps',
+  'earlyStopping',
   'quantile',
   'scales',
   'scaleIndexing',

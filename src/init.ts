@@ -1,4 +1,5 @@
-import { defaultEvidenceRows, evidenceBanks, type ModelConfig, pixelSize, type StoredConfig } from './config.js';
+import { type ModelConfig, pixelSize, type StoredConfig } from './config.js';
+import { defaultEvidenceRows, evidenceBanks } from './evidence.js';
 import { DdadError } from './errors.js';
 import { readModel } from './model-file.js';
 import type { TrainerOptions } from './options.js';

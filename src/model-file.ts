@@ -15,6 +15,13 @@ const checkpointState = z.object({
   /** Of the training images: names and sizes. */
   fingerprint: z.string().regex(/^[0-9a-f]{64}$/, 'expected 64 hexadecimal digits'),
   images: z.number().int().min(1),
+  /** What early stopping has seen: the separation at some steps; the steps in all once it has decided. */
+  early: z
+    .object({
+      looks: z.array(z.object({ step: z.number().int().min(1), separation: z.number().min(0).max(1) })).max(64),
+      total: z.number().int().min(1).optional(),
+    })
+    .optional(),
   /** Of the bytes of each image; absent in checkpoints of earlier versions. */
   digests: z.array(z.string().regex(/^[\w-]{22}$/, 'expected 22 letters of base64url')).optional(),
 });

@@ -73,6 +73,7 @@ const trainerOptions = z.strictObject({
     .strictObject({ patches: whole(1, 1_000_000), weight: z.number().gt(0).max(1) })
     .nullable()
     .optional(),
+  earlyStopping: z.boolean().optional(),
   evidence: z
     .strictObject({ rows: whole(1, 1_000_000) })
     .nullable()
@@ -126,6 +127,8 @@ export type ScoringOptions = z.infer<typeof scoringOptions>;
  * - `mode`: `crop` for textures (random windows of `size` pixels), `resize` for aligned parts (the whole image).
  * - `channels`: `auto` takes gray when every training image is gray.
  * - `steps`: optimiser steps; a time limit given to `fit` alone means as many as fit in.
+ * - `earlyStopping`: training ends by itself when damage in held-back images is separated no better than at half as many
+ *   steps; true where no `steps` are given. Decided at 128, 256, 512 … steps, never by the clock.
  * - `flip`: mirrors training samples at random; `rotation`: turns each by a random angle of at most so many degrees, one
  *   way or the other (0). Both only where parts may well lie like that.
  * - `holdOut`: share of the good images kept for calibration and never trained on (0.1).
@@ -138,7 +141,8 @@ export type ScoringOptions = z.infer<typeof scoringOptions>;
  *   `featureScale`: how many times finer than the UNet the backbone sees the image (1 to 4).
  * - `focus`: so many of the training samples (`share`) have a time step below `below`, near the scales that are scored;
  *   null for none, as published.
- * - `positions`: calibration tells the places of the image apart (mode `resize` only).
+ * - `positions`: calibration tells the places of the image apart (mode `resize` only). Left out, the held-back images
+ *   decide: places are told apart where that makes images more probable that took no part in it (aligned parts).
  * - `memory`: the model keeps the feature residuals of so many patches of good images; in the feature-level score the
  *   distance to the nearest of them has the weight `weight`, the published distance to zero the rest. Null for none.
  * - `evidence`: the model keeps features of good images as well, `rows` a bank (4 000), and the score of an image is made of

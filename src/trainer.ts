@@ -1,13 +1,15 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrate.js';
-import { evidenceBanks, expandConfig, type ModelConfig, resumeOptions } from './config.js';
+import { expandConfig, type ModelConfig, resumeOptions } from './config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from './options.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
 import { checkImages, digestFiles } from './digests.js';
 import { atCaller, callSite, DdadError, modelError, optionError, throwIfAborted } from './errors.js';
 import { checkClasses, type Init, initOptions, keepsHead, openInit, ownFeatures, takeFeatures } from './init.js';
 import { FileLock } from './lock.js';
+import { evidenceBanks } from './evidence.js';
+import { EarlyStopping } from './early-stopping.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
 import { type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer, readTaps } from './native.js';
@@ -35,8 +37,10 @@ export type FitOptions = z.infer<typeof fitOptions>;
 
 export interface TrainProgress extends StepMetrics {
   phase: 'train';
-  /** Steps in all; null when only the time limits them. */
+  /** Steps in all, as far as known: early stopping may make them fewer. Null when only the time limits them. */
   steps: number | null;
+  /** Where early stopping has just looked: the pixel AUROC of the network's map for damage in held-back images. */
+  separation?: number;
   /** Share of the run that is done, 0 to 1. */
   done: number;
   remainingMs: number;
@@ -179,8 +183,9 @@ export class Trainer {
     const engine = JSON.stringify({ device, threads, precision, backbone });
     const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
     const { fingerprint, files } = images;
-    const { step, elapsedMs } = saved?.state ?? { step: 0, elapsedMs: 0 };
+    const { step, elapsedMs, early } = saved?.state ?? { step: 0, elapsedMs: 0 };
     const state: CheckpointState = { step, elapsedMs, fingerprint, images: files.length, digests };
+    if (early) state.early = early;
     let log: MetricsLog | undefined;
     try {
       await callNative(signal, (token) => native.open(token)).catch((error: unknown) => {
@@ -242,6 +247,10 @@ export class Trainer {
     config.score.evidence = evidence && banks.length > 0 ? { ...evidence, banks } : null;
     Object.assign(config.training, saved.training, { quantile });
     if (saved.products) config.products = saved.products;
+    if (given.steps !== undefined || given.earlyStopping !== undefined) {
+      config.training.earlyStopping = given.earlyStopping ?? false;
+    }
+    if (given.positions !== undefined) config.training.placesMeasured = false;
     if (timeLimitMs !== undefined || given.steps !== undefined) {
       Object.assign(config.training, { steps: given.steps ?? null, timeLimitMs: timeLimitMs ?? null });
     }
@@ -253,19 +262,31 @@ export class Trainer {
     const { signal } = options;
     const { training } = config;
     const every = 1000 * (options.checkpointEverySeconds ?? 30);
+    const splits = splitProducts(images, training);
     const data = new TrainingData(
-      splitProducts(images, training).map(({ train }) => train),
+      splits.map(({ train }) => train),
       config,
     );
+    const early = training.earlyStopping
+      ? new EarlyStopping(
+          native,
+          config,
+          splits.map(({ heldBack }) => heldBack),
+          state,
+        )
+      : undefined;
+    const total = (): number | null => early?.total ?? training.steps;
     const labelsOf = (step: number): Int32Array | null => (config.products ? data.labels(step) : null);
     const earlier = state.elapsedMs;
     const start = performance.now();
     const elapsed = (): number => earlier + performance.now() - start;
-    const done = (): number =>
+    /** Share of the steps and the time that were asked for. */
+    const planned = (): number =>
       Math.max(
-        training.steps === null ? 0 : state.step / training.steps,
+        state.step / (training.steps ?? Infinity),
         training.timeLimitMs === null ? 0 : elapsed() / training.timeLimitMs,
       );
+    const done = (): number => Math.max(planned(), state.step / (early?.total ?? Infinity));
     let savedAt = performance.now();
     let written = options.resume === options.checkpoint ? state.step : -1;
     const checkpoint = async (): Promise<void> => {
@@ -292,12 +313,13 @@ export class Trainer {
     next.catch(() => undefined);
     try {
       while (done() < 1) {
+        const separation = await early?.look(signal);
         const began = performance.now();
         const pixels = await next;
         const labels = labelsOf(state.step);
         next = data.batch(state.step + 1, signal);
         next.catch(() => undefined); // reported when its turn comes
-        const lr = training.lr * (1 - done());
+        const lr = training.lr * (1 - planned()) * (1 - (early?.cooled ?? 0));
         const result = await callNative(signal, (token) => native.step(pixels, labels, lr, token));
         state.step = result.step;
         const rate = (1000 * training.batchSize) / (performance.now() - began);
@@ -305,7 +327,8 @@ export class Trainer {
         const progress: TrainProgress = {
           phase: 'train',
           step: state.step,
-          steps: training.steps,
+          steps: total(),
+          ...(separation === undefined ? {} : { separation }),
           done: Math.min(1, done()),
           loss: result.loss,
           mse: result.mse,
@@ -315,7 +338,7 @@ export class Trainer {
           lr,
           samplesPerSecond: speed,
           elapsedMs: elapsed(),
-          remainingMs: remaining(training, state.step, elapsed(), speed),
+          remainingMs: remaining({ ...training, steps: total() }, state.step, elapsed(), speed),
         };
         log?.add(progress);
         if (performance.now() - savedAt >= every) await checkpoint();

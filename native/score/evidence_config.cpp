@@ -51,13 +51,16 @@ std::vector<double> readNumbers(const json& object, const char* name, size_t cou
 std::vector<size_t> EvidenceConfig::judges() const {
   std::vector<size_t> found;
   for (size_t i = 0; i < banks.size(); ++i)
-    if (banks[i].back() >= 16) found.push_back(i);
+    if (banks[i].back() >= 16 || !image) found.push_back(i);
   return found;
 }
 
 std::vector<std::string> EvidenceConfig::names() const {
   std::vector<std::string> names = {"ensemble"};
-  for (const size_t bank : judges()) names.emplace_back(banks[bank].back() >= 32 ? "localDeep" : "local");
+  for (const size_t bank : judges()) {
+    const int64_t deepest = banks[bank].back();
+    names.emplace_back(deepest >= 32 ? "localDeep" : deepest >= 16 ? "local" : "localFine");
+  }
   if (!judges().empty()) names.emplace_back("regional");
   if (image) names.emplace_back("global");
   return names;
@@ -81,8 +84,8 @@ EvidenceConfig EvidenceConfig::fromJson(const json& config, const FeatureConfig&
     if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
         names.begin() + static_cast<std::ptrdiff_t>(i))
       throw Error("ERR_CONFIG",
-                  "score.evidence.banks: expected at most one with its deepest tap at stride 16, and one "
-                  "at stride 32");
+                  "score.evidence.banks: expected at most one with its deepest tap at stride 16, one at stride 32, and, "
+                  "where no whole images are compared, one before those");
 
   const auto calibration = config.find("calibration");
   if (calibration == config.end() || !calibration->is_object()) return c;

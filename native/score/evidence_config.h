@@ -17,11 +17,12 @@ struct EvidenceConfig {
   std::vector<double> mean, std;            // of each value of `names` on good images, likewise
 
   explicit operator bool() const { return !banks.empty(); }
-  /// Banks whose largest distance takes part in the score. Those without a tap at stride 16 or 32 draw the map alone:
-  /// fine features differ on good images, too.
+  /// Banks whose largest distance takes part in the score. Where whole images are compared, those without a tap at
+  /// stride 16 or 32 draw the map alone: fine features of a resized part differ on good images, too. In tiles of native
+  /// resolution they are what shows a small defect (bench/accuracy).
   std::vector<size_t> judges() const;
-  /// What the score is made of: "ensemble", "local" for each bank that judges ("localDeep" with a tap at stride 32),
-  /// "regional", and "global" where whole images are compared.
+  /// What the score is made of: "ensemble", "local" for each bank that judges ("localFine" without a tap at
+  /// stride 16, "localDeep" with one at stride 32), "regional", and "global" where whole images are compared.
   std::vector<std::string> names() const;
 
   /// Throws ERR_CONFIG naming the field, what was expected and what came.

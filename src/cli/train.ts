@@ -1,5 +1,6 @@
 import path from 'node:path';
-import { defaultEvidenceRows, defaultMemory } from '../config.js';
+import { defaultMemory } from '../config.js';
+import { defaultEvidenceRows } from '../evidence.js';
 import { type TrainerOptions } from '../options.js';
 import { defaultPreset, presetNames } from '../presets.js';
 import { isOwnFile } from '../model-file.js';
@@ -52,6 +53,10 @@ export const trainCommand: Command<TrainArguments> = {
     size: number('size', 'Input size in pixels', 'by preset'),
     channels: { choices: ['auto', 'gray', 'rgb'], describe: 'auto: gray when all images are  [default: auto]' },
     steps: number('steps', 'Optimiser steps', 'by preset, or what the time limit allows'),
+    'early-stopping': {
+      type: 'boolean',
+      describe: 'End by itself when more training does not help  [default: where no --steps are given]',
+    },
     'time-limit': text('time-limit', 'Time for training, such as 30s, 5m, 1h30m'),
     'batch-size': number('batch-size', 'Samples a step', 'by preset'),
     lr: number('lr', 'Learning rate at the start; falls linearly to 0', 'by preset'),
@@ -91,6 +96,7 @@ interface TrainArguments extends Pick<
   | 'size'
   | 'channels'
   | 'steps'
+  | 'earlyStopping'
   | 'batchSize'
   | 'lr'
   | 'flip'
@@ -121,10 +127,10 @@ interface TrainArguments extends Pick<
 
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
   const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, init } = argv;
-  const { device, precision, threads } = argv;
+  const { device, precision, threads, earlyStopping } = argv;
   const trainer = new Trainer({
     ...{ preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha },
-    ...{ init, device, precision, threads },
+    ...{ init, device, precision, threads, earlyStopping },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
     ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
     ...(argv.memory === undefined
@@ -189,6 +195,11 @@ async function trainLocked(
   const { fallback } = JSON.parse(addon().info()) as { fallback: string | null };
   if (fallback !== null) log(`device: auto was the CPU: ${fallback}`);
   log(memoryLine(trainer.memory));
+  const gain = trainer.config?.calibration?.placeGain;
+  if (gain !== undefined) {
+    const found = trainer.config?.score.positions ? 'aligned: the places' : 'not aligned: no places';
+    log(`${found} of the image are told apart (gain on held-back images: ${short(gain)} nats a cell)`);
+  }
   const { threshold = null, calibration = null, perProduct } = trainer.config ?? {};
   const products = Object.entries(perProduct ?? {}).map(([product, own]) => {
     return { product, threshold: own.threshold, calibrationImages: own.calibration?.images ?? 0 };

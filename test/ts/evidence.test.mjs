@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import config from '../../dist/config.js';
 import calibration from '../../dist/calibration.js';
 import dataset from '../../dist/dataset.js';
+import evidence from '../../dist/evidence.js';
 import { Detector, Trainer } from '../../dist/index.js';
 import memory from '../../dist/memory.js';
 import {
@@ -18,7 +19,8 @@ import {
   trainTiny,
 } from './helpers.mjs';
 
-const { evidenceBanks, evidenceNames, expandConfig, optionsOf } = config;
+const { evidenceBanks, evidenceNames } = evidence;
+const { expandConfig, optionsOf } = config;
 const { combineEvidence, evidenceStatistics, standardised } = calibration;
 const { findImages, splitHeldBack } = dataset;
 const { remembered } = memory;
@@ -114,7 +116,7 @@ test('the same training gives the same bytes, and a saved model scores the same'
 test('textures have banks and no comparison of whole images; products have evidence each', async (t) => {
   const crops = at('crops.safetensors');
   const texture = await trainTiny({ Trainer }, parts, crops, { size: 32, holdOut: 0.36 });
-  assert.deepEqual(evidenceNames(texture.score), ['ensemble', 'local', 'localDeep', 'regional']);
+  assert.deepEqual(evidenceNames(texture.score), ['ensemble', 'localFine', 'local', 'localDeep', 'regional']);
   const detector = await Detector.load(crops, { threads: 1 });
   t.after(() => detector.dispose());
   assert.ok((await detector.score(bad)).score > (await detector.score(good)).score);

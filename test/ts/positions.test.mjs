@@ -7,7 +7,7 @@ import positions from '../../dist/positions.js';
 import smoothing from '../../dist/smoothing.js';
 import { makeDataset, pattern, png, temporaryFolder, trainTiny } from './helpers.mjs';
 
-const { placeStatistics, toGrid } = positions;
+const { leastPlaceGain, placeGain, placeStatistics, toGrid } = positions;
 const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
 
@@ -75,7 +75,9 @@ test('one image, or images without any difference, leave nothing to divide by ze
 
 test('whole images are calibrated by place, windows are not', async () => {
   const parts = await makeDataset(at('parts'), 24);
-  const placed = await trainTiny({ Trainer }, parts, at('placed.safetensors'), { mode: 'resize', holdOut: 0.4 });
+  const placed = await trainTiny({ Trainer }, parts, at('placed.safetensors'), {
+    ...{ mode: 'resize', holdOut: 0.4, positions: true },
+  });
   const { position } = placed.calibration;
   assert.deepEqual([position.width, position.height], [4, 4]);
   for (const key of ['pixelMean', 'pixelStd', 'featureMean', 'featureStd']) assert.equal(position[key].length, 16);
@@ -140,4 +142,25 @@ test('the threshold of held-back images does not come from places that they made
   assert.equal(seen.filter((mean) => mean === 1).length, 3);
   assert.ok(seen.filter((mean) => mean > 5).length === 9);
   assert.ok(config.calibration.position.pixelMean[0] > 5);
+});
+
+test('places are told apart by themselves only where images are aligned', async () => {
+  const noise = (i, x, y) => Math.sin(12.9898 * x + 78.233 * y + 37.719 * i) % 1;
+  const aligned = Array.from({ length: 16 }, (_, i) => grid(12, 12, (x, y) => (x < 6 ? 1 : 3) + 0.1 * noise(i, x, y)));
+  const anywhere = aligned.map(({ values, ...rest }, i) => ({
+    ...rest,
+    values: values.map((_, at) => values[(at + 37 * i) % values.length]),
+  }));
+  assert.ok(placeGain(aligned, 4) > 0.5, `${placeGain(aligned, 4)}`);
+  assert.ok(placeGain(anywhere, 4) < leastPlaceGain, `${placeGain(anywhere, 4)}`);
+  assert.equal(placeGain(aligned.slice(0, 7), 4), undefined, 'too few to judge by others');
+
+  const parts = await makeDataset(at('measured'), 30);
+  const options = { mode: 'resize', featureScale: 1, holdOut: 0.3 };
+  const measured = await trainTiny({ Trainer }, parts, at('measured.safetensors'), options);
+  const { placeGain: gain, position } = measured.calibration;
+  assert.equal(measured.score.positions, gain >= leastPlaceGain);
+  assert.equal(position !== undefined, gain >= leastPlaceGain);
+  const asked = await trainTiny({ Trainer }, parts, at('asked.safetensors'), { ...options, positions: true });
+  assert.deepEqual([asked.score.positions, asked.calibration.placeGain], [true, undefined]);
 });

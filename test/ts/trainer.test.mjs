@@ -106,7 +106,8 @@ test('an abort stops soon, keeps a checkpoint and gives the reason', async () =>
 });
 
 test('a time limit ends training and is counted across resumes', async () => {
-  const { steps: _, ...options } = tiny;
+  const { steps: _, ...others } = tiny;
+  const options = { ...others, earlyStopping: false };
   const checkpoint = at('timed.ckpt.safetensors');
   const first = await fit(new Trainer(options), { timeLimitMs: 400, checkpoint }, ({ elapsedMs }) => elapsedMs > 150);
   assert.ok(first.every(({ steps, done }) => steps === null && done <= 1));

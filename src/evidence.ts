@@ -1,0 +1,41 @@
+/** `score.evidence` of a configuration, as far as it decides what the score is made of. */
+interface Evidence {
+  banks: readonly (readonly number[])[];
+  image: boolean;
+}
+
+/** Rows of good features that a bank keeps; bench/accuracy has what other numbers gave. */
+export const defaultEvidenceRows = 4000;
+
+/** The strides of each bank of features, where the backbone has taps down to stride `depth`; none without stride 16. */
+export function evidenceBanks(depth: number): number[][] {
+  const banks = [
+    [4, 8],
+    [8, 16],
+    [8, 16, 32],
+  ];
+  return depth < 16 ? [] : banks.filter((strides) => strides.every((stride) => stride <= depth));
+}
+
+/**
+ * What the score of an image is made of: the paper's `ensemble` (11); the largest distance of a patch's features to good
+ * ones, of strides 8 and 16 (`local`), down to 32 (`localDeep`) and, in mode `crop`, of 4 and 8 (`localFine`); their mean
+ * over the image (`regional`); the distance of the features' statistics over the whole image (`global`).
+ */
+export type EvidenceName = 'ensemble' | 'localFine' | 'local' | 'localDeep' | 'regional' | 'global';
+
+const localName = (deepest: number): EvidenceName =>
+  deepest >= 32 ? 'localDeep' : deepest >= 16 ? 'local' : 'localFine';
+
+/** The names of the values, in the engine's order; none without evidence. */
+export function evidenceNames({ evidence }: { evidence?: Evidence | null | undefined }): EvidenceName[] {
+  if (!evidence) return [];
+  const deepest = evidence.banks.map((strides) => Math.max(...strides));
+  const judges = deepest.filter((stride) => stride >= 16 || !evidence.image);
+  return [
+    'ensemble',
+    ...judges.map(localName),
+    ...(judges.length > 0 ? ['regional' as const] : []),
+    ...(evidence.image ? ['global' as const] : []),
+  ];
+}
