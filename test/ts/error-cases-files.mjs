@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { cp, readFile, rename, rm, truncate, readdir, readlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { Detector, evaluate, Trainer } from '../../dist/index.js';
+import { checkModel, Detector, evaluate, Trainer } from '../../dist/index.js';
 import {
   at,
   changed,
@@ -256,11 +256,18 @@ const firstOf = (tensors) => Object.keys(tensors)[0];
 
 export const modelFile = {
   ERR_MODEL_FORMAT: {
-    '<file>: expected a safetensors file of at least 8 bytes, got <n>': async () => Detector.load(await file('x')),
-    '<file>: expected a safetensors header of at most <n> bytes, got a length of <n> (not a safetensors file?)': () =>
-      Detector.load(good),
-    '<file>: expected a header of <n> bytes, got a file of <n> bytes (the file is truncated)': async () =>
-      Detector.load(await file((await readFile(model)).subarray(0, 500))),
+    '<file>: expected a safetensors file of at least 8 bytes, got <n>': [
+      async () => Detector.load(await file('x')),
+      async () => checkModel(await file('x')),
+    ],
+    '<file>: expected a safetensors header of at most <n> bytes, got a length of <n> (not a safetensors file?)': [
+      () => Detector.load(good),
+      () => fit({}, parts, { resume: good }),
+    ],
+    '<file>: expected a header of <n> bytes, got a file of <n> bytes (the file is truncated)': [
+      async () => Detector.load(await file((await readFile(model)).subarray(0, 500))),
+      async () => checkModel(await file((await readFile(model)).subarray(0, 500))),
+    ],
     "<file>: expected a JSON header that starts with '{'": async () => Detector.load(await withHeader('null')),
     '<file>: expected a JSON header, got a syntax error at its byte <n>': async () =>
       Detector.load(await withHeader('{"a": x}')),
@@ -279,7 +286,7 @@ export const modelFile = {
       Detector.load(await withMetadata({})),
     '<file>: expected format version 1 or 2, got "<version>"': () =>
       loaded(({ metadata }) => (metadata.formatVersion = '3')),
-    '<file>: expected a model, got a <kind>': () => Detector.load(checkpoint),
+    '<file>: expected a model, got <kind>': () => Detector.load(checkpoint),
     '<file>: expected a configuration in the metadata': () => loaded(({ metadata }) => delete metadata.config),
     '<file>: its configuration is not valid: <reason>': [
       () => loaded(({ config }) => (config.unet.modelChannels = 33)),
@@ -318,13 +325,10 @@ export const modelFile = {
     '<file>: activationFunction: expected relu6 or swish, got <text>': () => damagedBackbone('activationFunction'),
     '<file>: expected stages at stride 2 to <n>, got <n> of them': () => damagedBackbone('blocks'),
     '<file>: <name>.weight: expected <shape>, got <shape>': () => damagedBackbone('shape'),
-    '<file>: not a safetensors file: <reason>': [
-      () => fit({}, parts, { resume: good }),
-      async () => fit({}, parts, { resume: await withHeader('null') }),
-    ],
+    '<file>: not a safetensors file: <reason>': async () => fit({}, parts, { resume: await withHeader('null') }),
     '<file>: expected a checkpoint of ddad-native, got another safetensors file': async () =>
       fit({}, parts, { resume: await withMetadata({}) }),
-    '<file>: expected a checkpoint, got a <kind>': () => fit({}, parts, { resume: model }),
+    '<file>: expected a checkpoint, got <kind>': () => fit({}, parts, { resume: model }),
     '<file>: its configuration is not JSON': () =>
       resumed(({ metadata }) => Object.assign(metadata, { config: '{', verbatim: 'yes' })),
     '<file>: in its checkpoint, <reason>': [
