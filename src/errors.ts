@@ -45,7 +45,7 @@ export function messageOf(error: unknown): string {
 export function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   const kind = typeof value === 'object' ? (value.constructor?.name ?? 'object') : typeof value;
-  return `${/^[aeiou]/i.test(kind) ? 'an' : 'a'} ${kind}`;
+  return `${/^(?!uint|url)[aeiou]/i.test(kind) ? 'an' : 'a'} ${kind}`;
 }
 
 /** The error as a DdadError: one of the engine's keeps its code, anything else becomes ERR_INTERNAL. */

@@ -36,6 +36,9 @@ export async function withImageFile<T>(file: string, use: (opened: OpenImage) =>
   const failed = (cause: unknown): never => {
     throw readFailure(file, cause);
   };
+  const named = (why: string): DdadError => new DdadError('ERR_IMAGE', `the image: expected ${why}`);
+  if (file === '') throw named('a path, got an empty text');
+  if (file.includes('\0')) throw named(`a path without NUL characters, got ${JSON.stringify(file)}`);
   const { handle, stats: at } = await openRegular(file).catch(failed);
   try {
     const read = (length: number): Promise<Uint8Array> => readFrom(handle, Math.min(length, at.size)).catch(failed);

@@ -65,12 +65,18 @@ function checkLimit(width: number, height: number, limit: number, name: string):
 const bytesOf = ({ buffer, byteOffset, length }: Uint8Array | Uint8ClampedArray): Uint8Array =>
   new Uint8Array(buffer, byteOffset, length);
 
+/** What callers without types give in the place of an image. */
+function mistaken(input: unknown): string {
+  const kind = kindOf(input);
+  if (input instanceof URL) return `${kind}, of which fileURLToPath makes a path`;
+  return /^an object$/i.test(kind) ? 'an object without data' : kind;
+}
+
 /** Whether an image is given as pixels. Throws ERR_IMAGE for what cannot be an image. */
 export function isRaw(input: ImageInput): input is RawImage {
-  if (input === null || (typeof input !== 'string' && typeof input !== 'object')) {
-    throw imageError('the image', `expected a path, an encoded image or pixels, got ${kindOf(input)}`);
-  }
-  return !types.isUint8Array(input) && !types.isAnyArrayBuffer(input) && typeof input !== 'string';
+  if (typeof input === 'string' || types.isUint8Array(input) || types.isAnyArrayBuffer(input)) return false;
+  if (typeof input === 'object' && input !== null && 'data' in input) return true;
+  throw imageError('the image', `expected a path, an encoded image or pixels, got ${mistaken(input)}`);
 }
 
 /** The bytes of an encoded image. */
@@ -89,7 +95,7 @@ export function checkRaw(input: RawImage, limit = defaultPixelLimit): Uint8Array
   const { width, height, channels } = input;
   const name = 'the image';
   if (!Number.isInteger(width) || !Number.isInteger(height) || width < 1 || height < 1) {
-    throw imageError(name, `expected a width and height of at least 1, got ${width} x ${height}`);
+    throw imageError(name, `expected a whole width and height of at least 1, got ${width} x ${height}`);
   }
   checkLimit(width, height, limit, name);
   if (![1, 2, 3, 4].includes(channels)) throw imageError(name, `expected 1 to 4 channels, got ${channels}`);

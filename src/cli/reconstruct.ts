@@ -11,6 +11,7 @@ import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
 import { type Entry, listImages } from './score.js';
 import {
+  checkWhole,
   deviceFlags,
   exitCodes,
   type MemoryArguments,
@@ -18,7 +19,6 @@ import {
   memoryFlag,
   number,
   text,
-  UsageError,
 } from './usage.js';
 
 interface ChainArguments extends DeviceOptions, TrustArguments {
@@ -107,11 +107,6 @@ export const sampleCommand: Command<SampleArguments> = {
   work: sample,
 };
 
-function wholeNumber(name: string, value: number, most: number): number {
-  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw new UsageError(`--${name}: expected a number from 1 to ${most}, got "${value}"`);
-}
-
 /** Shows how far a batch is, within all of them. */
 function reporter(progress: ProgressLine, title: string, before: number, size: number, all: number) {
   return ({ step, steps, done, distance, remainingMs }: ReconstructProgress): void => {
@@ -154,7 +149,7 @@ async function write(
 
 async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Promise<number> {
   const { model, out, method, step, rounds, gradientSteps, stepSize, device, precision, threads } = argv;
-  const size = wholeNumber('batch', argv.batch ?? 1, 64);
+  const size = checkWhole('batch', argv.batch ?? 1, 1, 64);
   await using detector = await loadModel(model, {
     ...{ device, precision, threads, trustedKey: argv.trustedKey },
     memoryBudget: memoryBudgetOf(argv),
@@ -212,8 +207,8 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
 
 async function sample(argv: SampleArguments, signal: AbortSignal): Promise<number> {
   const { model, out, method, device, precision, threads } = argv;
-  const all = wholeNumber('count', argv.count, 100_000);
-  const size = Math.min(all, wholeNumber('batch', argv.batch ?? 4, 64));
+  const all = checkWhole('count', argv.count, 1, 100_000);
+  const size = Math.min(all, checkWhole('batch', argv.batch ?? 4, 1, 64));
   await using detector = await loadModel(model, { device, precision, threads, trustedKey: argv.trustedKey, signal });
   await prepare(
     argv,

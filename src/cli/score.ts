@@ -76,7 +76,10 @@ export const scoreCommand: Command<ScoreArguments> = {
   positionals: { model: 'A model file', images: 'Image files, or folders of them' },
   flags: {
     out: text('out', 'Folder for the overlays (<name>.heatmap.png) and scores.jsonl'),
-    heatmaps: { type: 'boolean', describe: 'Write overlays  [default: true with --out]' },
+    heatmaps: {
+      type: 'boolean',
+      describe: 'Write overlays (and scores.jsonl): to --out, without it to heatmaps/  [default: true with --out]',
+    },
     threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
     product: text('product', 'What the images show; a unified model needs it'),
     'fail-on-anomaly': { type: 'boolean', default: false, describe: 'Exit with status 3 when an image is anomalous' },
@@ -90,25 +93,30 @@ export const scoreCommand: Command<ScoreArguments> = {
   work: score,
 };
 
+/** Where overlays go that are asked for without a folder. */
+const defaultOut = 'heatmaps';
+
 type Scored = { entry: Entry; line: Record<string, unknown>; result?: ScoreResult; error?: DdadError };
 
 async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number> {
   const heatmaps = argv.heatmaps ?? argv.out !== undefined;
-  const out = argv.out ?? (heatmaps ? 'heatmaps' : undefined);
+  const out = argv.out ?? (heatmaps ? defaultOut : undefined);
   const { device, precision, threads, threshold, product } = argv;
+  const scoring = scoringOf(argv);
   await using detector = await loadModel(argv.model, {
     device,
     precision,
     threads,
     threshold,
     trustedKey: argv.trustedKey,
-    scoring: scoringOf(argv),
+    scoring,
     memoryBudget: memoryBudgetOf(argv),
     signal,
   });
   const limit = detector.thresholdOf(product); // refuses a product that the model does not know
   if (argv.failOnAnomaly && limit === null) {
-    throw new UsageError('--fail-on-anomaly: the model has no threshold; give one with --threshold');
+    const why = scoring ? "a model's threshold holds for its own score alone" : 'the model has no threshold';
+    throw new UsageError(`--fail-on-anomaly: ${why}; give one with --threshold`);
   }
   const entries = await listImages(argv.images.map(String));
   const scores = out === undefined ? undefined : await prepare(out, heatmaps ? entries : [], argv.force);

@@ -11,6 +11,7 @@ import { addon } from '../native.js';
 import { checkOutput, forceFlag } from './outputs.js';
 import { duration, images, log, memoryLine, peakMemory, print, ProgressLine, short } from './output.js';
 import {
+  checkWhole,
   deviceFlags,
   exitCodes,
   number,
@@ -119,7 +120,11 @@ interface TrainArguments extends Pick<
   metrics?: string;
 }
 
+/** Rows and patches that a model may keep. */
+const mostKept = 1_000_000;
+
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
+  for (const name of ['memory', 'evidence'] as const) checkWhole(name, argv[name], 0, mostKept);
   const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, init } = argv;
   const { device, precision, threads } = argv;
   const trainer = new Trainer({

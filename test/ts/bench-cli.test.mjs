@@ -176,8 +176,8 @@ test('a command line that cannot be understood', async () => {
   for (const [args, message] of [
     [['opps'], /suite: expected ops, unet, .*, got "opps"; did you mean "ops"\?/],
     [['ops', '--preset', 'base'], /--preset: expected nano, lite, got "base"/],
-    [['ops', '--rounds', '0'], /--rounds: expected a number from 1 to 200, got "0"/],
-    [['ops', '--threads', '1.5'], /--threads: expected a number from 0 to 1024/],
+    [['ops', '--rounds', '0'], /--rounds: expected a whole number from 1 to 200, got "0"/],
+    [['ops', '--threads', '1.5'], /--threads: expected a whole number from 0 to 1024/],
     [['ops', '--max-regression', 'much'], /--max-regression: expected a percentage such as 5%, got "much"/],
     [['ops', '--compare'], /compare/],
     [['ops', '--json', 'a', '--json', 'b'], /--json: given twice/],

@@ -74,8 +74,18 @@ export const image = {
     '<image>: expected 8 or 16 bits a channel, got <depth>': () => detector.score(floatTiff()),
     '<image>: expected at most <n> pixels (limitInputPixels), got <w> x <h>': () =>
       detector.score(good, { limitInputPixels: 10 }),
-    '<image>: expected a path, an encoded image or pixels, got <what>': () => detector.score(7),
-    '<image>: expected a width and height of at least 1, got <w> x <h>': () => raw({ width: 0 }),
+    '<image>: expected a path, an encoded image or pixels, got <what>': [
+      () => detector.score(7),
+      () => detector.score(new URL('file:///part.png')),
+      () => detector.score([]),
+      () => detector.score({}),
+    ],
+    'the image: expected a path, got an empty text': () => detector.score(''),
+    'the image: expected a path without NUL characters, got <text>': () => detector.score('part\0.png'),
+    '<image>: expected a whole width and height of at least 1, got <w> x <h>': [
+      () => raw({ width: 0 }),
+      () => raw({ width: 1.5 }),
+    ],
     '<image>: expected 1 to 4 channels, got <n>': () => raw({ channels: 5 }),
     '<image>: expected data as Uint8Array, Uint16Array or Float32Array, got <what>': () => raw({ data: [1, 2] }),
     '<image>: expected <n> values of data, got <n>': () => raw({ width: 5 }),
@@ -195,6 +205,10 @@ export const disk = {
     },
     '<file>: cannot be written: <reason>': () =>
       cli(['train', parts, '--out', path.join(good, 'model.safetensors'), '--preset', 'nano']),
+    '<folder>: cannot be written: expected a folder, found <what>': [
+      () => cli(['score', model, good, '--out', good]),
+      () => cli(['evaluate', model, parts, '--out', path.join(good, 'inside')]),
+    ],
     '<file>: cannot be written: expected a file, found a folder': () =>
       cli(['train', parts, '--out', folder, '--preset', 'nano']),
     '<file>: cannot be written: expected a regular file or none, got a <kind>': async () =>

@@ -239,7 +239,36 @@ test('pixels that contradict themselves are refused', async () => {
   ]) {
     await assert.rejects(decodeImage({ ...good, ...change }, { channels: 1 }), { code: 'ERR_IMAGE', message });
   }
-  for (const nothing of [undefined, null, 5, {}]) {
-    await assert.rejects(decodeImage(nothing, { channels: 1 }), { name: 'DdadError', code: 'ERR_IMAGE' });
+  await assert.rejects(decodeImage({ ...good, width: 2.5 }, { channels: 1 }), {
+    message: 'the image: expected a whole width and height of at least 1, got 2.5 x 4',
+  });
+});
+
+test('what is no image at all is told by what came', async () => {
+  for (const [nothing, got] of [
+    [undefined, 'undefined'],
+    [null, 'null'],
+    [5, 'a number'],
+    [{}, 'an object without data'],
+    [{ width: 4, height: 4, channels: 1 }, 'an object without data'],
+    [Object.create(null), 'an object without data'],
+    [[], 'an Array'],
+    [new Uint16Array(4), 'a Uint16Array'],
+    [new URL('file:///part.png'), 'a URL, of which fileURLToPath makes a path'],
+    [Promise.resolve('part.png'), 'a Promise'],
+  ]) {
+    await assert.rejects(decodeImage(nothing, { channels: 1 }), {
+      name: 'DdadError',
+      code: 'ERR_IMAGE',
+      message: `the image: expected a path, an encoded image or pixels, got ${got}`,
+    });
+  }
+  for (const [name, expected] of [
+    ['', 'a path, got an empty text'],
+    ['part\0.png', 'a path without NUL characters, got "part\\u0000.png"'],
+  ]) {
+    const refused = { name: 'DdadError', code: 'ERR_IMAGE', message: `the image: expected ${expected}` };
+    await assert.rejects(decodeImage(name, { channels: 1 }), refused);
+    await assert.rejects(isGrayFile(name), refused);
   }
 });

@@ -99,15 +99,15 @@ describe('ddad-native serve', () => {
     const { url } = await serve(t);
     const { port } = new URL(url);
     for (const [flags, code, message] of [
-      [['--port', '70000'], 2, /--port: expected a number from 0 to 65535, got "70000"/],
+      [['--port', '70000'], 2, /--port: expected a whole number from 0 to 65535, got "70000"/],
       [['--port', '1.5'], 2, /--port/],
       [['--port', port], 2, /--host, --port: .*(in use|EADDRINUSE)/],
       [['--host', '203.0.113.7', '--insecure'], 2, /--host, --port: .*EADDRNOTAVAIL/],
       [['--images', at('nowhere')], 2, /--images: expected a folder/],
       [['--images', model], 2, /--images: expected a folder/],
-      [['--max-upload', 'much'], 2, /--max-upload: expected a size such as 50MB, got "much"/],
+      [['--max-upload', 'much'], 2, /--max-upload: expected a size in B, kB, MB or GB such as 50MB, got "much"/],
       [['--max-upload', '0'], 2, /--max-upload/],
-      [['--max-pixels', '0'], 2, /--max-pixels: expected a number from 1 to/],
+      [['--max-pixels', '0'], 2, /--max-pixels: expected a whole number from 1 to/],
       [['--max-queue', '-1'], 2, /maxQueue/],
       [['--max-batch', '0'], 2, /maxBatch/],
       [['--maxupload', '1'], 2, /unknown option "--maxupload"; did you mean/],
