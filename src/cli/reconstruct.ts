@@ -6,10 +6,10 @@ import { makeFolder, writing } from '../files.js';
 import { removeLeftovers } from '../leftovers.js';
 import { type Reconstruction, reconstructMethods, type ReconstructProgress } from '../reconstruct.js';
 import type { Command } from './command.js';
+import { type Entry, listImages } from './image-list.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
-import { type Entry, listImages } from './score.js';
 import {
   checkWhole,
   deviceFlags,
@@ -147,6 +147,9 @@ async function write(
   return { file, previews };
 }
 
+/** Reconstructions and images of the way there. */
+const ownName = /\.reconstruction(\.\d{4,})?\.png$/;
+
 async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Promise<number> {
   const { model, out, method, step, rounds, gradientSteps, stepSize, device, precision, threads } = argv;
   const size = checkWhole('batch', argv.batch ?? 1, 1, 64);
@@ -155,7 +158,9 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
     memoryBudget: memoryBudgetOf(argv),
     signal,
   });
-  const entries = await listImages(argv.images.map(String));
+  const folder = path.resolve(out) + path.sep;
+  const isOutput = (file: string): boolean => path.resolve(file).startsWith(folder) && ownName.test(file);
+  const entries = await listImages(argv.images.map(String), isOutput);
   await prepare(
     argv,
     entries.map(({ name }) => `${name}.reconstruction.png`),

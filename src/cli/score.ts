@@ -1,13 +1,12 @@
-import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
 import type { ScoreResult } from '../detector.js';
-import { DdadError, messageOf, toDdadError } from '../errors.js';
-import { imageExtensions } from '../image.js';
+import { type DdadError, toDdadError } from '../errors.js';
 import { mapAhead } from '../read-ahead.js';
 import type { Command } from './command.js';
-import { isFolder, makeFolder, WholeFile, writing } from '../files.js';
+import { makeFolder, WholeFile, writing } from '../files.js';
 import { removeLeftovers } from '../leftovers.js';
+import { type Entry, listImages, overlayOf } from './image-list.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { images, log, memoryLine, print, ProgressLine, short } from './output.js';
@@ -22,41 +21,6 @@ import {
   text,
   UsageError,
 } from './usage.js';
-
-/** An image to score, and what its output is called. */
-export interface Entry {
-  image: string;
-  /** Path below the output folder, without an extension; no two entries share it. */
-  name: string;
-}
-
-/** Images named on the command line: files as they are, folders with all images below them, in order of their names. */
-export async function listImages(given: readonly string[]): Promise<Entry[]> {
-  const entries: Entry[] = [];
-  const taken = new Set<string>();
-  const add = (image: string, name: string): void => {
-    const stem = name.replace(/\.[^./\\]+$/, '');
-    let free = stem;
-    for (let i = 2; taken.has(free); i++) free = `${stem}-${i}`;
-    taken.add(free);
-    entries.push({ image, name: free });
-  };
-  for (const argument of given) {
-    if (!(await isFolder(argument))) {
-      add(argument, path.basename(argument));
-      continue;
-    }
-    const names = await readdir(argument, { recursive: true }).catch((cause: unknown) => {
-      throw new DdadError('ERR_DATASET', `${argument}: cannot be read: ${messageOf(cause)}`, { cause });
-    });
-    const found = names
-      .filter((name) => imageExtensions.test(name) && !name.split(path.sep).some((part) => part.startsWith('.')))
-      .sort((a, b) => (a < b ? -1 : 1));
-    if (found.length === 0) throw new DdadError('ERR_DATASET', `${argument}: expected images, found none`);
-    for (const name of found) add(path.join(argument, name), name);
-  }
-  return entries;
-}
 
 interface ScoreArguments extends DeviceOptions, ScoringArguments, MemoryArguments, TrustArguments {
   model: string;
@@ -173,8 +137,6 @@ function verdict(image: string, { score, threshold, anomalous }: ScoreResult): s
   const limit = threshold === null ? '' : `  (threshold ${short(threshold)})`;
   return `${anomalous === null ? '' : anomalous ? 'ANOMALOUS  ' : 'good       '}${short(score)}${limit}  ${image}`;
 }
-
-const overlayOf = (out: string, { name }: Entry): string => path.join(out, `${name}.heatmap.png`);
 
 /** Makes the folder, refuses to replace what is not ours before there is any work, and begins scores.jsonl. */
 async function prepare(out: string, overlays: readonly Entry[], force: boolean): Promise<WholeFile> {

@@ -21,7 +21,7 @@ import {
   unified,
   withMetadata,
 } from './error-kit.mjs';
-import { pattern, png, root, tiny, trainTiny } from './helpers.mjs';
+import { pattern, png, root, run, tiny, trainTiny } from './helpers.mjs';
 
 const detector = await load();
 const raw = (more) => detector.score({ data: new Uint8Array(16), width: 4, height: 4, channels: 1, ...more });
@@ -162,7 +162,14 @@ export const dataset = {
     ],
     '<folder>: expected products of other names, got "__proto__"': async () =>
       fit({}, await folderOf({ '__proto__/train/good/0.png': small, 'screw/train/good/0.png': small })),
-    '<folder>: expected images, found none': async () => cli(['score', model, await folderOf()]),
+    '<folder>: expected images, found <what>': [
+      async () => cli(['score', model, await folderOf()]),
+      async () => {
+        const overlays = await folderOf();
+        await run(['score', model, good, '--out', overlays, '--threads', '1']);
+        await cli(['score', model, overlays]);
+      },
+    ],
     '<folder>: expected a folder test/ as in the MVTec AD layout, found <what>': async () =>
       evaluate(detector, await folderOf({ 'train/good/0.png': small })),
     '<folder>: expected images in test/good and in a folder of each defect, found none': async () =>
