@@ -172,6 +172,8 @@ export const dataset = {
     ],
     '<folder>: expected a folder test/ as in the MVTec AD layout, found <what>': async () =>
       evaluate(detector, await folderOf({ 'train/good/0.png': small })),
+    '<folder>: none of the test images (<n>) can be read: <reason>': async () =>
+      cli(['evaluate', model, await folderOf({ 'test/good/0.png': 'none', 'test/dent/0.png': 'none' })]),
     '<folder>: expected images in test/good and in a folder of each defect, found none': async () =>
       evaluate(detector, await folderOf({ 'test/0.png': small })),
     '<folder>: expected a folder test/ as in the MVTec AD layout, for a model of a single product; found folders of products (<names>): name one of them':
