@@ -3,7 +3,7 @@ import sharp from 'sharp';
 import type { Claim } from './budget.js';
 import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
 import { decodingBytes } from './image-cost.js';
-import { withImageFile } from './image-file.js';
+import { type FileState, withImageFile } from './image-file.js';
 import { drawingIn, formatOf, headBytes, type ImageFormat } from './image-format.js';
 import { addon } from './native.js';
 import { inSlices } from './slices.js';
@@ -35,6 +35,8 @@ export interface DecodeOptions {
   /** Images with more pixels are refused before they are decoded; 100 megapixels by default. */
   limitInputPixels?: number | undefined;
   signal?: AbortSignal | undefined;
+  /** Told of the file that is read, where the image is given by its path. May throw. */
+  onFile?: ((state: FileState) => void) | undefined;
   /** Takes the memory that the image needs before it is taken. */
   claim?: Claim | undefined;
   /** Bytes that will be needed with the decoded pixels, and after them. */
@@ -207,8 +209,9 @@ async function decodeBytes(bytes: Uint8Array, name: string, options: DecodeOptio
 }
 
 /** The bytes of a file, which is not read as a whole unless it begins as an image does. */
-const readEncoded = (file: string, { claim, signal }: DecodeOptions): Promise<Uint8Array> =>
-  withImageFile(file, async ({ size, read }) => {
+const readEncoded = (file: string, { claim, signal, onFile }: DecodeOptions): Promise<Uint8Array> =>
+  withImageFile(file, async ({ ino, size, mtimeMs, read }) => {
+    onFile?.({ ino, size, mtimeMs });
     checkFormat(await read(headBytes), file);
     await claim?.holdLater(size, signal);
     return read(size);

@@ -1,7 +1,7 @@
 // What provokes the errors about images, datasets and files: by code, then by the message as docs/errors.md has it.
 import { spawnSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { cp, readFile, rename, rm, truncate, readdir, readlink, writeFile } from 'node:fs/promises';
+import { cp, readFile, rename, rm, truncate, readdir, readlink, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { checkModel, Detector, evaluate, Trainer } from '../../dist/index.js';
 import {
@@ -90,10 +90,21 @@ export const image = {
     '<image>: expected data as Uint8Array, Uint16Array or Float32Array, got <what>': () => raw({ data: [1, 2] }),
     '<image>: expected <n> values of data, got <n>': () => raw({ width: 5 }),
     '<image>: expected float pixels from 0 to 1, got <value>': () => raw({ data: new Float32Array(16).fill(255) }),
+    '<file>: has changed since it was scored: expected the file that was scored, <what>, got another, <what>':
+      async () => {
+        const name = await file(small, 'png');
+        const result = await detector.score(name);
+        await rename(await file(small), name);
+        await result.heatmap();
+      },
     '<file>: has changed since it was scored: expected <w> x <h>, the size of its map, got <w> x <h>': async () => {
-      const name = await file(small, 'png');
+      // written in place, as long as before and with the time of before
+      const other = await png(pattern(30, 20)).toBuffer();
+      const name = await file(Buffer.concat([small, Buffer.alloc(1000)]), 'png');
+      await utimes(name, 1e9, 1e9);
       const result = await detector.score(name);
-      await rename(await file(await png(pattern(30, 20)).toBuffer()), name);
+      await writeFile(name, Buffer.concat([other, Buffer.alloc(small.length + 1000 - other.length)]));
+      await utimes(name, 1e9, 1e9);
       await result.heatmap();
     },
     'image: per-image normalisation needs the whole image at once, at most <n> pixels a side, got <w> x <h>':
