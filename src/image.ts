@@ -239,15 +239,40 @@ export async function decodeImage(input: ImageInput, options: DecodeOptions): Pr
   }
 }
 
-/** Scales to exactly `size` x `size` (Lanczos), whatever the proportions: aligned parts stay aligned. */
-export const resizePixels = (pixels: Pixels, size: number): Promise<Pixels> => resizePixelsTo(pixels, size, size);
+/** Whether 16 bits say no more than 8: every value is one of 8 bits times 257. */
+async function holdsBytes(deep: Uint16Array, signal?: AbortSignal): Promise<boolean> {
+  let holds = true;
+  const look = (from: number, to: number): void => {
+    for (let i = from; holds && i < to; i++) holds = ((deep[i] as number) & 255) === (deep[i] as number) >> 8;
+  };
+  // most photographs of 16 bits show it at once
+  look(0, Math.min(deep.length, 1024));
+  if (holds) await inSlices(deep.length, look, signal);
+  return holds;
+}
+
+/**
+ * Scales to exactly `size` x `size` (Lanczos), whatever the proportions: aligned parts stay aligned. 8 bits are scaled to
+ * 8 bits, so 16 bits that say no more are taken as 8: an image scores the same in either depth.
+ */
+export const resizePixels = (pixels: Pixels, size: number, signal?: AbortSignal): Promise<Pixels> =>
+  resizePixelsTo(pixels, size, size, signal);
 
 /** The same to any size. */
-export async function resizePixelsTo(pixels: Pixels, toWidth: number, toHeight: number): Promise<Pixels> {
+export async function resizePixelsTo(
+  pixels: Pixels,
+  toWidth: number,
+  toHeight: number,
+  signal?: AbortSignal,
+): Promise<Pixels> {
   const { data, width, height, channels } = pixels;
   if (width === toWidth && height === toHeight) return pixels;
-  const image = sharp(data, { raw: { width, height, channels }, limitInputPixels: false });
-  return toPixels(image.resize(toWidth, toHeight, { fit: 'fill' }), channels, data instanceof Uint16Array);
+  const deep = data instanceof Uint16Array;
+  const bytes = deep && (await holdsBytes(data, signal)) ? await toBytes(data, signal) : undefined;
+  const image = sharp(bytes ?? data, { raw: { width, height, channels }, limitInputPixels: false });
+  const resized = await toPixels(image.resize(toWidth, toHeight, { fit: 'fill' }), channels, deep && !bytes);
+  if (bytes) addon().release(bytes);
+  return resized;
 }
 
 /** The header of most files lies within these bytes. */

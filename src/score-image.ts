@@ -62,7 +62,7 @@ async function fitTo(
   try {
     throwIfAborted(signal);
     if (config.input.mode !== 'resize') return pixels;
-    const seen = await resizePixels(pixels, pixelSize(config));
+    const seen = await resizePixels(pixels, pixelSize(config), signal);
     if (seen !== pixels) addon().release(pixels.data);
     return seen;
   } catch (error) {
@@ -89,8 +89,11 @@ export async function prepareImage(
   const later = ({ width, height, bytes }: { width: number; height: number; bytes: number }): number => {
     onSize?.(width, height);
     const pixels = width * height;
-    const seen = input.mode === 'resize' ? (bytes / pixels) * side * side : bytes;
-    return Math.max(bytes + seen, after(seen, pixels)); // both are there at first
+    const resized = input.mode === 'resize';
+    const seen = resized ? (bytes / pixels) * side * side : bytes;
+    // 16 bits may be scaled as 8
+    const half = resized && bytes > input.channels * pixels ? bytes / 2 : 0;
+    return Math.max(bytes + half + seen, after(seen, pixels)); // all are there at first
   };
   const decoded = await decodeImage(image, {
     channels: input.channels,

@@ -74,6 +74,18 @@ test('colour, alpha and 16-bit images score', async (t) => {
   }
 });
 
+test('an image scores the same in 8 and in 16 bits', async (t) => {
+  const of = pattern(90, 70, 3, true);
+  const deep = { ...of, data: Uint16Array.from(of.data, (value) => 257 * value) };
+  for (const file of [model, at('resize.safetensors')]) {
+    const detector = await load(t, file);
+    const [one, other] = [await detector.score(of), await detector.score(deep)];
+    assert.ok(Math.abs(other.score - one.score) < 1e-4, `${file}: ${other.score}, ${one.score}`);
+    const apart = other.map.data.map((value, i) => Math.abs(value - one.map.data[i]));
+    assert.ok(Math.max(...apart) < 1e-3, `${file}: ${Math.max(...apart)}`);
+  }
+});
+
 test('a threshold can be given to the detector and to a call', async (t) => {
   const detector = await load(t, model, { threshold: 1e9 });
   assert.equal((await detector.score(bad)).anomalous, false);

@@ -173,9 +173,32 @@ test('resizing keeps depth and channels, from 1 x 1 to large', async () => {
     assert.deepEqual([resized.width, resized.height, resized.data.length], [64, 64, 64 * 64]);
   }
   const deep = await decodeImage(tiff(24, 20, 16), { channels: 3 });
+  deep.data[7] += 1;
   const resized = await resizePixels(deep, 32);
   assert.ok(resized.data instanceof Uint16Array);
   assert.equal(resized.data.length, 32 * 32 * 3);
+});
+
+test('16 bits that say no more than 8 are scaled as 8 are', async () => {
+  for (const [width, height, size] of [
+    [300, 280, 128],
+    [97, 61, 64],
+    [40, 30, 64],
+    [64, 64, 64],
+  ]) {
+    const shallow = { data: ramp(Uint8Array, width * height * 3, 13), width, height, channels: 3 };
+    const deep = { ...shallow, data: Uint16Array.from(shallow.data, (value) => 257 * value) };
+    const file = await raw(deep.data, width, height, 3).toColourspace('rgb16').png().toBuffer();
+    assert.equal((await sharp(file).metadata()).depth, 'ushort');
+    const floats = { ...shallow, data: Float32Array.from(shallow.data, (value) => value / 255) };
+    const seen = async (image) => resizePixels(await decodeImage(image, { channels: 3 }), size);
+    const wanted = await seen(shallow);
+    for (const image of [deep, file, floats]) {
+      const { data, ...rest } = await seen(image);
+      const same = data instanceof Uint16Array ? Array.from(data, (value) => value / 257) : [...data];
+      assert.deepEqual({ ...rest, data: same }, { ...wanted, data: [...wanted.data] });
+    }
+  }
 });
 
 test('gray files are told by their header', async () => {
