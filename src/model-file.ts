@@ -22,6 +22,12 @@ const checkpointState = z.object({
 /** Where a checkpoint stands in its run. */
 export type CheckpointState = z.infer<typeof checkpointState>;
 
+/** What a checkpoint says of its run. */
+export interface Checkpoint {
+  config: ModelConfig;
+  state: CheckpointState;
+}
+
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
 
 export const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
@@ -134,7 +140,7 @@ export async function readModel(file: string): Promise<StoredConfig> {
 }
 
 /** The configuration and position of a checkpoint. */
-export async function readCheckpoint(file: string): Promise<{ config: ModelConfig; state: CheckpointState }> {
+export async function readCheckpoint(file: string): Promise<Checkpoint> {
   const metadata = await readKind(file, 'checkpoint');
   const config = parseModelConfig(textOf(metadata['config']), file);
   if (!isObject(config['checkpoint'])) {

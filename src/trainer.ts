@@ -9,7 +9,7 @@ import { atCaller, callSite, DdadError, modelError, optionError, throwIfAborted 
 import { checkClasses, type Init, initOptions, keepsHead, openInit, ownFeatures, takeFeatures } from './init.js';
 import { FileLock } from './lock.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
-import { type CheckpointState, readCheckpoint } from './model-file.js';
+import { type Checkpoint, type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer, readTaps } from './native.js';
 import { droppedSignature } from './signature.js';
 
@@ -173,7 +173,7 @@ export class Trainer {
       this.#warnings.push(`left out, since there is no train/good in it: ${images.leftOut.join(', ')}`);
     }
     const init = saved ? undefined : await openInit(this.#options.init);
-    const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images, options, init);
+    const config = saved ? this.#goOn(saved, options) : await this.#begin(images, options, init);
     const brought = resume ?? (init && ownFeatures(init, this.#options) ? init.file : undefined);
     const backbone = config.features ? (brought ?? this.#options.backbone ?? defaultBackbone) : '';
     const engine = JSON.stringify({ device, threads, precision, backbone });
@@ -231,8 +231,15 @@ export class Trainer {
     return config;
   }
 
-  #goOn(saved: ModelConfig, { timeLimitMs }: FitOptions): ModelConfig {
+  #goOn({ config: saved, state }: Checkpoint, { timeLimitMs }: FitOptions): ModelConfig {
     const given = this.#options;
+    if (given.steps !== undefined && given.steps < state.step) {
+      const nothing = `the checkpoint is at step ${state.step}, so there is nothing to do`;
+      throw new DdadError(
+        'ERR_OPTION',
+        `option "steps": ${nothing}; expected ${state.step} or more, got ${given.steps}`,
+      );
+    }
     const config = expandConfig(resumeOptions(saved, given), undefined, saved);
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);

@@ -2,7 +2,7 @@ import path from 'node:path';
 import { defaultEvidenceRows, defaultMemory } from '../config.js';
 import { type TrainerOptions } from '../options.js';
 import { defaultPreset, presetNames } from '../presets.js';
-import { isOwnFile } from '../model-file.js';
+import { isOwnFile, readCheckpoint } from '../model-file.js';
 import { type FitOptions, type Progress, Trainer } from '../trainer.js';
 import type { Command } from './command.js';
 import { makeFolder, writing } from '../files.js';
@@ -177,6 +177,12 @@ async function trainLocked(
   let done = 0;
   try {
     const { dataset, resume, metrics } = argv;
+    // where no step is left, those before are all; what cannot be read is refused below
+    if (resume !== undefined)
+      done = await readCheckpoint(resume).then(
+        ({ state }) => state.step,
+        () => 0,
+      );
     const options = { ...given, resume, metrics };
     for await (const progress of trainer.fit(dataset, options)) {
       last = progress;
@@ -216,7 +222,7 @@ async function trainLocked(
     const took = duration(performance.now() - start);
     const limit = (value: number | null, of: number): string =>
       `threshold ${value === null ? '-' : short(value)} (${images(of)} held back)`;
-    const trained = Number.isNaN(loss) ? 'trained before, calibrated' : `${done} steps`;
+    const trained = Number.isNaN(loss) ? `${done} steps trained before, calibrated` : `${done} steps`;
     const head = `${argv.out}: ${trained} in ${took}${Number.isNaN(loss) ? '' : `, loss ${short(loss)}`}`;
     print(
       perProduct ? `${head}, ${products.length} products` : `${head}, ${limit(threshold, calibration?.images ?? 0)}`,

@@ -275,6 +275,25 @@ test('kill -9 leaves a checkpoint; resumed, the model has the bytes of a run nev
   assert.ok((await readFile(out)).equals(await readFile(at('whole.safetensors'))));
 });
 
+test('a run that has done its steps is calibrated anew; fewer steps than are done are refused', async () => {
+  const checkpoint = at('model.checkpoint.safetensors');
+  const again = (...more) => run(['train', parts, '--out', at('anew.safetensors'), '--resume', checkpoint, ...more]);
+  assertOneError(
+    await again('--steps', '3'),
+    2,
+    /ERR_OPTION: option "steps": the checkpoint is at step 5, so there is nothing to do; expected 5 or more, got 3$/m,
+  );
+  assert.ok(!existsSync(at('anew.safetensors')));
+  for (const more of [['--steps', '5'], []]) {
+    const { code, stdout, stderr } = await again('--json', ...more);
+    assert.equal(code, 0, stderr);
+    const { steps, loss } = JSON.parse(stdout);
+    assert.deepEqual([steps, loss], [5, null], `${more}`);
+  }
+  assert.match((await again()).stdout, /^.*anew\.safetensors: 5 steps trained before, calibrated in /);
+  assert.equal(JSON.parse((await again('--json', '--steps', '7')).stdout).steps, 7);
+});
+
 test('Ctrl-C stops within a second, keeps a checkpoint and exits with 130', async () => {
   const out = at('interrupted.safetensors');
   const checkpoint = at('interrupted.checkpoint.safetensors');
