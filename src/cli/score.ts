@@ -90,8 +90,8 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
     try {
       const result = await detector.score(image, { product, signal: inner });
       const map = out !== undefined && heatmaps ? await writeHeatmap(out, entry, result) : null;
-      const { score, threshold, anomalous } = result;
-      return { entry, result, line: { image, score, threshold, anomalous, map } };
+      const { score, scores, threshold, anomalous } = result;
+      return { entry, result, line: { image, score, threshold, anomalous, scores, map } };
     } catch (thrown) {
       const error = toDdadError(thrown);
       // The image's own fault is reported and the others go on; anything else ends the run.

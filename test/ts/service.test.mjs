@@ -34,7 +34,7 @@ test('an upload gets the score that the detector gives', async (t) => {
     const { status, headers, body } = await upload(image);
     assert.equal(status, 200);
     assert.match(headers.get('content-type'), /^application\/json\b/);
-    assert.deepEqual(body, { score, threshold, anomalous, width: 72, height: 66 });
+    assert.deepEqual(body, { score, threshold, anomalous, scores: null, width: 72, height: 66 });
   }
 });
 
@@ -120,6 +120,10 @@ describe('images by path', () => {
       ['../secret.png', 403, 'ERR_FORBIDDEN'],
       ['../nowhere.png', 403, 'ERR_FORBIDDEN'],
       ['../closed-too/secret.png', 403, 'ERR_FORBIDDEN'],
+      // out and in again: the answer would tell what the folder is called
+      [`../${path.basename(images)}/test/bad/00.png`, 403, 'ERR_FORBIDDEN'],
+      [`test/../../${path.basename(images)}/test/bad/00.png`, 403, 'ERR_FORBIDDEN'],
+      [`../guessed/test/bad/00.png`, 403, 'ERR_FORBIDDEN'],
       ['test/../../secret.png', 403, 'ERR_FORBIDDEN'],
       [at('secret.png'), 403, 'ERR_FORBIDDEN'],
       [path.join(images, 'test', 'bad', '00.png'), 403, 'ERR_FORBIDDEN'],
