@@ -230,7 +230,10 @@ test('pipes, sockets and devices hang nothing', async () => {
   spawnSync('mkfifo', [path.join(truth, '00_mask.png')]);
   await rm(pipe);
   const evaluated = await run(['evaluate', model, odd]);
-  assert.match(evaluated.stderr, /ERR_IMAGE: .*00_mask\.png: expected an image, got a pipe/);
+  assert.match(
+    evaluated.stderr,
+    /ERR_DATASET: .*none of the test images \(1\) can be read: .*00_mask\.png: expected an image, got a pipe/,
+  );
 });
 
 test('what cannot be an output is refused before the first step', { skip: !existsSync('/dev/full') }, async () => {
