@@ -73,7 +73,7 @@ async function measure(name, channels) {
   const work = async (encoded, map) => {
     let estimate = 0;
     const claim = { admit: async (bytes) => (estimate = bytes), holdLater: async () => undefined, held: 0 };
-    if (overlay) await heat.renderHeatmap(encoded, map, [0, 1], {}, claim);
+    if (overlay) await heat.renderHeatmap(encoded, map, [0, 1], {}, { claim });
     else await image.decodeImage(encoded, { channels, claim });
     return estimate;
   };

@@ -10,6 +10,7 @@ import { atCaller, callSite, DdadError, kindOf, modelError, optionError, throwIf
 import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from './heatmap.js';
 import { type HeldImage, holdImage } from './held-image.js';
 import { type ImageInput, imageName } from './image.js';
+import type { FileState } from './image-file.js';
 import { memoryLimit } from './machine-memory.js';
 import {
   addon,
@@ -129,7 +130,7 @@ export interface ScoreResult {
   featureMap: ScoreMap | null;
   /**
    * An overlay as a PNG. Draws upon the image that was scored where it was given as bytes or pixels, which are kept for as
-   * long as this result is; a file is read again and must still be there, unchanged.
+   * long as this result is; a file is read again, and one that was replaced or written since is refused with ERR_IMAGE.
    */
   heatmap(options?: HeatmapOptions): Promise<Buffer>;
 }
@@ -418,6 +419,8 @@ export class Detector {
     const { label } = product;
     const { transfer, limitInputPixels = this.#options.limitInputPixels } = options;
     let held: HeldImage = '';
+    let file: FileState | undefined;
+    const onFile = (state: FileState): void => void (file = state);
     const found = await this.#queue.add(
       {
         name: imageName(image),
@@ -425,16 +428,17 @@ export class Detector {
           held = holdImage(image, { transfer, limitInputPixels, claim });
           onCopy(claim.held);
         },
-        prepare: (signal, claim) => prepareImage(this.#config, held, { limitInputPixels, signal, label, claim }),
+        prepare: (signal, claim) =>
+          prepareImage(this.#config, held, { limitInputPixels, signal, label, claim, onFile }),
       },
       options.signal,
     );
-    return this.#result(image, held, found, product, options);
+    return this.#result(image, { held, file }, found, product, options);
   }
 
   #result(
     image: ImageInput,
-    held: HeldImage,
+    { held, file }: { held: HeldImage; file: FileState | undefined },
     found: NativeScore,
     product: ProductConfig,
     options: ScoreOptions,
@@ -457,7 +461,8 @@ export class Detector {
           const checked = { limitInputPixels, ...parseOptions(heatmapOptions, given) };
           const claim = this.#budget.open(imageName(image));
           try {
-            return await renderHeatmap(held, map, await colourRange(product, map.data), checked, claim);
+            const range = await colourRange(product, map.data);
+            return await renderHeatmap(held, map, range, checked, { claim, scored: file });
           } finally {
             claim.release();
           }

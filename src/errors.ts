@@ -45,7 +45,7 @@ export function messageOf(error: unknown): string {
 export function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   const kind = typeof value === 'object' ? (value.constructor?.name ?? 'object') : typeof value;
-  return `${/^[aeiou]/i.test(kind) ? 'an' : 'a'} ${kind}`;
+  return `${/^(?!uint|url)[aeiou]/i.test(kind) ? 'an' : 'a'} ${kind}`;
 }
 
 /** The error as a DdadError: one of the engine's keeps its code, anything else becomes ERR_INTERNAL. */
@@ -66,6 +66,8 @@ export function optionError(error: unknown): DdadError {
 /** The same where the configuration came with a file, whose fault it then is. */
 export function modelError(error: unknown, file: string): DdadError {
   const found = toDdadError(error);
+  // the engine has one article for all kinds of files
+  found.message = found.message.replace(/got a weights$/, 'got weights');
   if (found.code !== 'ERR_CONFIG') return found;
   return new DdadError('ERR_MODEL_FORMAT', `${file}: its configuration is not valid: ${found.message}`, {
     cause: error,

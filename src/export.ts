@@ -80,15 +80,24 @@ export interface SafetensorsExport {
   files: WrittenFile[];
 }
 
+/** Refuses outputs that would replace the model. Throws ERR_OPTION. */
+export async function checkOther(model: string, ...outputs: string[]): Promise<void> {
+  for (const out of outputs) {
+    if (!(await isSameFile(model, out))) continue;
+    throw new DdadError('ERR_OPTION', `${out}: expected another file than the model itself`);
+  }
+}
+
+/** The file of a graph's weights where they do not stand in it. */
+export const dataOf = (graph: string): string => `${graph}.data`;
+
 /** Refuses before any work what cannot be written, or would replace the model itself. */
-async function checkOutput(model: string, out: string): Promise<void> {
+async function checkOutput(model: string, out: string, ...more: string[]): Promise<void> {
   for (const [name, value] of Object.entries({ model, out })) {
     if (typeof value !== 'string')
       throw new DdadError('ERR_ARGUMENT', `export: ${name}: expected a path, got ${kindOf(value)}`);
   }
-  if (await isSameFile(model, out)) {
-    throw new DdadError('ERR_OPTION', `${out}: expected another file than the model itself`);
-  }
+  await checkOther(model, out, ...more);
   await checkWritable(out);
 }
 
@@ -160,7 +169,7 @@ async function engineOptions(model: string, options: OnnxExportOptions): Promise
 export function exportOnnx(model: string, out: string, options: OnnxExportOptions = {}): Promise<OnnxExport> {
   return atCaller(async () => {
     const given = parseOptions(onnxOptions, options);
-    await checkOutput(model, out);
+    await checkOutput(model, out, dataOf(out));
     const engine = JSON.stringify(await engineOptions(model, given));
     const run = (token: CancelToken): Promise<string> => addon().exportOnnx(model, out, engine, token);
     return written<OnnxExport>(given.signal, run, (error) =>

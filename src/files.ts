@@ -11,7 +11,8 @@ import { kindOfFile } from './read-file.js';
 export async function makeFolder(folder: string): Promise<void> {
   const make = (): Promise<void> =>
     mkdir(folder).catch(async (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST' || !(await isFolder(folder))) throw error;
+      if (error.code === 'EEXIST' && (await isFolder(folder))) return;
+      throw error.code === 'EEXIST' || error.code === 'ENOTDIR' ? await notFolder(folder, error) : error;
     });
   try {
     await make();
@@ -20,6 +21,18 @@ export async function makeFolder(folder: string): Promise<void> {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || parent === folder) throw error;
     await makeFolder(parent);
     await make();
+  }
+}
+
+/** What stands in the place of a folder or of one above it. */
+async function notFolder(folder: string, cause: unknown): Promise<DdadError> {
+  for (let name = folder; ; name = path.dirname(name)) {
+    const at = await stat(name).catch((error: NodeJS.ErrnoException) =>
+      error.code === 'ENOTDIR' ? 'below' : undefined,
+    );
+    if (at === 'below' && path.dirname(name) !== name) continue;
+    const found = typeof at === 'object' ? `a ${kindOfFile(at)}` : 'a link that leads nowhere';
+    return writeError(name, `expected a folder, found ${found}`, cause);
   }
 }
 

@@ -3,6 +3,7 @@ import type { Claim } from './budget.js';
 import type { StoredConfig } from './config.js';
 import { DdadError, throwIfAborted } from './errors.js';
 import { decodeImage, imageName, type ImageInput, toBytes } from './image.js';
+import { checkUnchanged, type FileState } from './image-file.js';
 import { addon } from './native.js';
 import { inSlices } from './slices.js';
 
@@ -110,16 +111,20 @@ const overlayBytes = ({ width, height, bytes }: { width: number; height: number;
   return bytes + (bytes > colours ? colours : 0) + Math.ceil(1.4 * colours) + 2 ** 22;
 };
 
-/** The image with its map laid over as a PNG: below the normal range of good images nothing, then purple to yellow. */
+/**
+ * The image with its map laid over as a PNG: below the normal range of good images nothing, then purple to yellow.
+ * `scored` is the file whose map it is; another in its place is refused.
+ */
 export async function renderHeatmap(
   image: ImageInput,
   map: ScoreMap,
   range: [number, number],
   options: HeatmapOptions,
-  claim?: Claim,
+  { claim, scored }: { claim?: Claim; scored?: FileState | undefined } = {},
 ): Promise<Buffer> {
   const { opacity = 0.85, limitInputPixels, signal } = options;
-  const decoding = { channels: 3 as const, limitInputPixels, signal, claim, later: overlayBytes };
+  const onFile = (now: FileState): void => scored && checkUnchanged(imageName(image), scored, now);
+  const decoding = { channels: 3 as const, limitInputPixels, signal, claim, later: overlayBytes, onFile };
   const { data, width, height } = await decodeImage(image, decoding);
   if (width !== map.width || height !== map.height) {
     const sizes = `expected ${map.width} x ${map.height}, the size of its map, got ${width} x ${height}`;

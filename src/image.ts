@@ -3,7 +3,7 @@ import sharp from 'sharp';
 import type { Claim } from './budget.js';
 import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
 import { decodingBytes } from './image-cost.js';
-import { withImageFile } from './image-file.js';
+import { type FileState, withImageFile } from './image-file.js';
 import { drawingIn, formatOf, headBytes, type ImageFormat } from './image-format.js';
 import { addon } from './native.js';
 import { inSlices } from './slices.js';
@@ -35,6 +35,8 @@ export interface DecodeOptions {
   /** Images with more pixels are refused before they are decoded; 100 megapixels by default. */
   limitInputPixels?: number | undefined;
   signal?: AbortSignal | undefined;
+  /** Told of the file that is read, where the image is given by its path. May throw. */
+  onFile?: ((state: FileState) => void) | undefined;
   /** Takes the memory that the image needs before it is taken. */
   claim?: Claim | undefined;
   /** Bytes that will be needed with the decoded pixels, and after them. */
@@ -65,12 +67,18 @@ function checkLimit(width: number, height: number, limit: number, name: string):
 const bytesOf = ({ buffer, byteOffset, length }: Uint8Array | Uint8ClampedArray): Uint8Array =>
   new Uint8Array(buffer, byteOffset, length);
 
+/** What callers without types give in the place of an image. */
+function mistaken(input: unknown): string {
+  const kind = kindOf(input);
+  if (input instanceof URL) return `${kind}, of which fileURLToPath makes a path`;
+  return /^an object$/i.test(kind) ? 'an object without data' : kind;
+}
+
 /** Whether an image is given as pixels. Throws ERR_IMAGE for what cannot be an image. */
 export function isRaw(input: ImageInput): input is RawImage {
-  if (input === null || (typeof input !== 'string' && typeof input !== 'object')) {
-    throw imageError('the image', `expected a path, an encoded image or pixels, got ${kindOf(input)}`);
-  }
-  return !types.isUint8Array(input) && !types.isAnyArrayBuffer(input) && typeof input !== 'string';
+  if (typeof input === 'string' || types.isUint8Array(input) || types.isAnyArrayBuffer(input)) return false;
+  if (typeof input === 'object' && input !== null && 'data' in input) return true;
+  throw imageError('the image', `expected a path, an encoded image or pixels, got ${mistaken(input)}`);
 }
 
 /** The bytes of an encoded image. */
@@ -89,7 +97,7 @@ export function checkRaw(input: RawImage, limit = defaultPixelLimit): Uint8Array
   const { width, height, channels } = input;
   const name = 'the image';
   if (!Number.isInteger(width) || !Number.isInteger(height) || width < 1 || height < 1) {
-    throw imageError(name, `expected a width and height of at least 1, got ${width} x ${height}`);
+    throw imageError(name, `expected a whole width and height of at least 1, got ${width} x ${height}`);
   }
   checkLimit(width, height, limit, name);
   if (![1, 2, 3, 4].includes(channels)) throw imageError(name, `expected 1 to 4 channels, got ${channels}`);
@@ -201,8 +209,9 @@ async function decodeBytes(bytes: Uint8Array, name: string, options: DecodeOptio
 }
 
 /** The bytes of a file, which is not read as a whole unless it begins as an image does. */
-const readEncoded = (file: string, { claim, signal }: DecodeOptions): Promise<Uint8Array> =>
-  withImageFile(file, async ({ size, read }) => {
+const readEncoded = (file: string, { claim, signal, onFile }: DecodeOptions): Promise<Uint8Array> =>
+  withImageFile(file, async ({ ino, size, mtimeMs, read }) => {
+    onFile?.({ ino, size, mtimeMs });
     checkFormat(await read(headBytes), file);
     await claim?.holdLater(size, signal);
     return read(size);
@@ -230,15 +239,40 @@ export async function decodeImage(input: ImageInput, options: DecodeOptions): Pr
   }
 }
 
-/** Scales to exactly `size` x `size` (Lanczos), whatever the proportions: aligned parts stay aligned. */
-export const resizePixels = (pixels: Pixels, size: number): Promise<Pixels> => resizePixelsTo(pixels, size, size);
+/** Whether 16 bits say no more than 8: every value is one of 8 bits times 257. */
+async function holdsBytes(deep: Uint16Array, signal?: AbortSignal): Promise<boolean> {
+  let holds = true;
+  const look = (from: number, to: number): void => {
+    for (let i = from; holds && i < to; i++) holds = ((deep[i] as number) & 255) === (deep[i] as number) >> 8;
+  };
+  // most photographs of 16 bits show it at once
+  look(0, Math.min(deep.length, 1024));
+  if (holds) await inSlices(deep.length, look, signal);
+  return holds;
+}
+
+/**
+ * Scales to exactly `size` x `size` (Lanczos), whatever the proportions: aligned parts stay aligned. 8 bits are scaled to
+ * 8 bits, so 16 bits that say no more are taken as 8: an image scores the same in either depth.
+ */
+export const resizePixels = (pixels: Pixels, size: number, signal?: AbortSignal): Promise<Pixels> =>
+  resizePixelsTo(pixels, size, size, signal);
 
 /** The same to any size. */
-export async function resizePixelsTo(pixels: Pixels, toWidth: number, toHeight: number): Promise<Pixels> {
+export async function resizePixelsTo(
+  pixels: Pixels,
+  toWidth: number,
+  toHeight: number,
+  signal?: AbortSignal,
+): Promise<Pixels> {
   const { data, width, height, channels } = pixels;
   if (width === toWidth && height === toHeight) return pixels;
-  const image = sharp(data, { raw: { width, height, channels }, limitInputPixels: false });
-  return toPixels(image.resize(toWidth, toHeight, { fit: 'fill' }), channels, data instanceof Uint16Array);
+  const deep = data instanceof Uint16Array;
+  const bytes = deep && (await holdsBytes(data, signal)) ? await toBytes(data, signal) : undefined;
+  const image = sharp(bytes ?? data, { raw: { width, height, channels }, limitInputPixels: false });
+  const resized = await toPixels(image.resize(toWidth, toHeight, { fit: 'fill' }), channels, deep && !bytes);
+  if (bytes) addon().release(bytes);
+  return resized;
 }
 
 /** The header of most files lies within these bytes. */

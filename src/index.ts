@@ -30,6 +30,7 @@ export type {
   Outcome,
   PixelMetrics,
   ProductEvaluation,
+  SkippedImage,
 } from './evaluation/types.js';
 export type { HeatmapOptions, ScoreMap } from './heatmap.js';
 export {

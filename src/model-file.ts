@@ -29,6 +29,12 @@ const checkpointState = z.object({
 /** Where a checkpoint stands in its run. */
 export type CheckpointState = z.infer<typeof checkpointState>;
 
+/** What a checkpoint says of its run. */
+export interface Checkpoint {
+  config: ModelConfig;
+  state: CheckpointState;
+}
+
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
 
 export const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
@@ -45,9 +51,10 @@ export interface FileHeader {
 
 const readMetadata = async (file: string): Promise<Record<string, unknown>> => (await readHeader(file)).metadata;
 
+/** Reads it. What is no such file, or a part of one, is refused in the engine's words. */
 export async function readHeader(file: string): Promise<FileHeader> {
-  const broken = (why: string): never => {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: not a safetensors file: ${why}`);
+  const refuse = (why: string): never => {
+    throw new DdadError('ERR_MODEL_FORMAT', `${file}: ${why}`);
   };
   const { handle, stats } = await openRegular(file).catch((cause: unknown) => {
     const folder = cause instanceof NotRegularError && cause.found === 'folder';
@@ -56,15 +63,23 @@ export async function readHeader(file: string): Promise<FileHeader> {
   try {
     const prefix = Buffer.alloc(8);
     const { size } = stats;
-    if (size < 8) broken(`expected at least 8 bytes, got ${size}`);
+    if (size < 8) refuse(`expected a safetensors file of at least 8 bytes, got ${size}`);
     await handle.read(prefix, 0, 8, 0);
     const length = prefix.readBigUInt64LE();
-    if (prefix.toString('latin1', 0, 4) === 'PK\x03\x04') broken('it is a zip archive; import reads those of PyTorch');
-    if (length > BigInt(Math.min(size - 8, maxHeaderBytes))) broken(`its header of ${length} bytes does not fit`);
+    if (prefix.toString('latin1', 0, 4) === 'PK\x03\x04') {
+      refuse('not a safetensors file: it is a zip archive; import reads those of PyTorch');
+    }
+    if (length > maxHeaderBytes) {
+      const most = `expected a safetensors header of at most ${maxHeaderBytes} bytes`;
+      refuse(`${most}, got a length of ${length} (not a safetensors file?)`);
+    }
+    if (length > size - 8) {
+      refuse(`expected a header of ${length} bytes, got a file of ${size} bytes (the file is truncated)`);
+    }
     const header = Buffer.alloc(Number(length));
     await handle.read(header, 0, header.length, 8);
     const value: unknown = JSON.parse(header.toString('utf8'));
-    if (!isObject(value)) return broken('expected a JSON object as its header');
+    if (!isObject(value)) return refuse('not a safetensors file: expected a JSON object as its header');
     const { __metadata__: metadata, ...tensors } = value;
     return { metadata: isObject(metadata) ? metadata : {}, tensors, dataStart: 8 + header.length };
   } catch (cause) {
@@ -75,16 +90,34 @@ export async function readHeader(file: string): Promise<FileHeader> {
   }
 }
 
-/** What files of ours that are none of the wanted kind are refused with. */
+/** Kinds of files of ours, as messages name them. */
+const kindNames: Record<string, string> = { model: 'a model', checkpoint: 'a checkpoint', weights: 'weights' };
+
+/** The kind that a file of ours says it is. */
+export const kindIn = (metadata: FileHeader['metadata']): string => textOf(metadata['kind']).slice(0, 20);
+
+/** What files of others are refused with. */
 const expected = {
   model: 'expected a ddad-native model, got a safetensors file without that format in its metadata',
   checkpoint: 'expected a checkpoint of ddad-native, got another safetensors file',
 };
 
-/** The metadata of a file of ours, read from its header alone; of either kind, and refused as the wanted one. */
+function checkOwn(file: string, metadata: FileHeader['metadata'], kind: keyof typeof expected): void {
+  if (metadata['format'] !== 'ddad-native') throw new DdadError('ERR_MODEL_FORMAT', `${file}: ${expected[kind]}`);
+}
+
+/** Refuses the file of these metadata unless it is one of ours, of that kind. Throws ERR_MODEL_FORMAT. */
+export function checkKind(file: string, metadata: FileHeader['metadata'], kind: keyof typeof expected): void {
+  checkOwn(file, metadata, kind);
+  const found = kindIn(metadata);
+  if (found === kind) return;
+  throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got ${kindNames[found] ?? `a ${found}`}`);
+}
+
+/** The metadata of a file of ours, read from its header alone; of any kind, and refused as the wanted one. */
 async function readOwn(file: string, kind: keyof typeof expected): Promise<Record<string, unknown>> {
   const metadata = await readMetadata(file);
-  if (metadata['format'] !== 'ddad-native') throw new DdadError('ERR_MODEL_FORMAT', `${file}: ${expected[kind]}`);
+  checkOwn(file, metadata, kind);
   return metadata;
 }
 
@@ -98,10 +131,8 @@ export function isOwnFile(file: string, kind?: 'model' | 'checkpoint' | 'weights
 
 /** The metadata of a file of this kind. */
 async function readKind(file: string, kind: keyof typeof expected): Promise<Record<string, unknown>> {
-  const metadata = await readOwn(file, kind);
-  if (metadata['kind'] !== kind) {
-    throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got a ${textOf(metadata['kind'])}`);
-  }
+  const metadata = await readMetadata(file);
+  checkKind(file, metadata, kind);
   return metadata;
 }
 
@@ -116,7 +147,7 @@ export async function readModel(file: string): Promise<StoredConfig> {
 }
 
 /** The configuration and position of a checkpoint. */
-export async function readCheckpoint(file: string): Promise<{ config: ModelConfig; state: CheckpointState }> {
+export async function readCheckpoint(file: string): Promise<Checkpoint> {
   const metadata = await readKind(file, 'checkpoint');
   const config = parseModelConfig(textOf(metadata['config']), file);
   if (!isObject(config['checkpoint'])) {

@@ -2,6 +2,7 @@ import type { Claim } from './budget.js';
 import { pixelSize, type StoredConfig } from './config.js';
 import { throwIfAborted } from './errors.js';
 import { decodeImage, type ImageInput, type Pixels, resizePixels } from './image.js';
+import type { FileState } from './image-file.js';
 import { mapBytes, workBytes } from './score-cost.js';
 import {
   addon,
@@ -26,6 +27,8 @@ export interface PrepareOptions {
   label?: number | undefined;
   /** Takes the memory that the image needs; afterwards it has what the prepared image and its maps take. */
   claim?: Claim | undefined;
+  /** Told of the file that is read, where the image is given by its path. */
+  onFile?: ((state: FileState) => void) | undefined;
   /** Called with the size of the image before it is decoded; may throw. */
   onSize?: ((width: number, height: number) => void) | undefined;
   /** Whether the engine makes no maps of it. */
@@ -59,7 +62,7 @@ async function fitTo(
   try {
     throwIfAborted(signal);
     if (config.input.mode !== 'resize') return pixels;
-    const seen = await resizePixels(pixels, pixelSize(config));
+    const seen = await resizePixels(pixels, pixelSize(config), signal);
     if (seen !== pixels) addon().release(pixels.data);
     return seen;
   } catch (error) {
@@ -75,7 +78,7 @@ export async function prepareImage(
   options: PrepareOptions,
 ): Promise<NativeImage> {
   const { input } = config;
-  const { label, residuals, features, signal, limitInputPixels, claim, onSize, noMaps, view } = options;
+  const { label, residuals, features, signal, limitInputPixels, claim, onFile, onSize, noMaps, view } = options;
   const before = claim?.held ?? 0;
   /** What the engine holds of it, with its maps. */
   const after = (seen: number, pixels: number): number => {
@@ -86,10 +89,20 @@ export async function prepareImage(
   const later = ({ width, height, bytes }: { width: number; height: number; bytes: number }): number => {
     onSize?.(width, height);
     const pixels = width * height;
-    const seen = input.mode === 'resize' ? (bytes / pixels) * side * side : bytes;
-    return Math.max(bytes + seen, after(seen, pixels)); // both are there at first
+    const resized = input.mode === 'resize';
+    const seen = resized ? (bytes / pixels) * side * side : bytes;
+    // 16 bits may be scaled as 8
+    const half = resized && bytes > input.channels * pixels ? bytes / 2 : 0;
+    return Math.max(bytes + half + seen, after(seen, pixels)); // all are there at first
   };
-  const decoded = await decodeImage(image, { channels: input.channels, limitInputPixels, signal, claim, later });
+  const decoded = await decodeImage(image, {
+    channels: input.channels,
+    limitInputPixels,
+    signal,
+    claim,
+    later,
+    onFile,
+  });
   const { width, height } = decoded;
   const seen = await fitTo(config, decoded, signal);
   const own = options.networkSize ? {} : { outWidth: width, outHeight: height };

@@ -1,13 +1,13 @@
 import { createHash, createPrivateKey, createPublicKey, KeyObject, sign, verify } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { open, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
 import { z } from 'zod';
-import { atCaller, DdadError, kindOf } from './errors.js';
-import { writing } from './files.js';
+import { atCaller, DdadError, kindOf, messageOf, throwIfAborted, toDdadError } from './errors.js';
+import { readError, writing } from './files.js';
 import { temporaryBeside } from './leftovers.js';
-import { type FileHeader, readHeader, textOf } from './model-file.js';
+import { checkKind, type FileHeader, kindIn, readHeader, textOf } from './model-file.js';
 import { addon, callNative, type NativeDigest } from './native.js';
 import { parseOptions } from './options.js';
+import { openRegular } from './read-file.js';
 
 /** What is signed begins with it, so that nothing else that the key has signed passes for a model's. */
 const purpose = 'ddad-native model blake3 ';
@@ -92,6 +92,8 @@ export type CheckOptions = z.infer<typeof checkOptions>;
 /** What a file of this package says of itself, and has been found to keep. */
 export interface CheckedModel {
   model: string;
+  /** What the file is: `weights` are those of an export. */
+  kind: 'model' | 'checkpoint' | 'weights';
   /** Of header and tensors, as it was written and as it is. */
   digest: string;
   digestAlgorithm: 'xxh3-128';
@@ -130,7 +132,8 @@ export function checkModel(model: string, options: CheckOptions = {}): Promise<C
     }
     const signature = !signed ? 'none' : key ? 'valid' : 'unchecked';
     const signatureKey = signed ? textOf(header.metadata['signatureKey']) : null;
-    return { model, digest: stated, digestAlgorithm: 'xxh3-128', signature, signatureKey, content };
+    const kind = kindIn(header.metadata) as CheckedModel['kind'];
+    return { model, kind, digest: stated, digestAlgorithm: 'xxh3-128', signature, signatureKey, content };
   });
 }
 
@@ -158,6 +161,7 @@ export interface SignedModel {
 
 /**
  * Signs a model with a private Ed25519 key: its metadata get a digest of everything (BLAKE3) and the signature of that.
+ * Works on a copy of its own, which takes room beside the output for a while, so that what it verifies is what it signs.
  * Replaces the file, or writes `out`. Throws ERR_FILE_READ, ERR_MODEL_FORMAT, ERR_FILE_WRITE, ERR_OPTION, ERR_ABORTED.
  */
 export function signModel(model: string, options: SignOptions): Promise<SignedModel> {
@@ -165,19 +169,64 @@ export function signModel(model: string, options: SignOptions): Promise<SignedMo
     checkPath('signModel', model);
     const { key: given, out = model, signal } = parseOptions(signOptions, options);
     const key = keyOf(given, 'private', 'key');
-    const header = await readHeader(model);
-    const { metadata } = header;
-    if (metadata['format'] !== 'ddad-native' || metadata['kind'] !== 'model') {
-      throw new DdadError('ERR_MODEL_FORMAT', `${model}: expected a ddad-native model, got another file`);
-    }
-    const { stated, found } = await digestOf(model, false, signal);
-    if (stated !== null && found !== stated) throw changed(model, stated, found);
-    return writing(out, () => writeSigned(model, out, header, key, signal));
+    checkKind(model, (await readHeader(model)).metadata, 'model'); // refuses early; the copy decides
+    return writing(out, () =>
+      withCopy(model, out, signal, async (copy) => {
+        const header = await readHeader(copy);
+        checkKind(copy, header.metadata, 'model');
+        const { stated, found } = await digestOf(copy, false, signal);
+        if (stated !== null && found !== stated) throw changed(copy, stated, found);
+        return writeSigned(copy, out, header, key, signal);
+      }),
+    );
   });
 }
 
+/** Appends the rest of an open file to another. */
+async function append(to: FileHandle, from: FileHandle, start: number, signal?: AbortSignal): Promise<void> {
+  const piece = Buffer.allocUnsafe(2 ** 20);
+  for (let at = start; ;) {
+    throwIfAborted(signal);
+    const { bytesRead } = await from.read(piece, 0, piece.length, at);
+    if (bytesRead === 0) return;
+    await to.writeFile(piece.subarray(0, bytesRead));
+    at += bytesRead;
+  }
+}
+
+/**
+ * Hands on a copy of a file, beside `out`, which nobody else writes: whatever becomes of the file meanwhile, what is
+ * looked at is what is used. Errors about the copy name the file.
+ */
+async function withCopy<T>(
+  file: string,
+  out: string,
+  signal: AbortSignal | undefined,
+  use: (copy: string) => Promise<T>,
+): Promise<T> {
+  const copy = temporaryBeside(out);
+  try {
+    const { handle } = await openRegular(file).catch((cause: unknown) => {
+      throw readError(file, messageOf(cause), cause);
+    });
+    try {
+      const to = await open(copy, 'wx', 0o600);
+      await append(to, handle, 0, signal).finally(() => to.close());
+    } finally {
+      await handle.close();
+    }
+    return await use(copy);
+  } catch (error) {
+    const { code, message } = toDdadError(error);
+    if (code === 'ERR_INTERNAL') throw error; // of the system
+    throw new DdadError(code, message.replaceAll(copy, file), { cause: error });
+  } finally {
+    await unlink(copy).catch(() => undefined); // nothing depends on it
+  }
+}
+
 async function writeSigned(
-  model: string,
+  copy: string,
   out: string,
   header: FileHeader,
   key: KeyObject,
@@ -201,15 +250,14 @@ async function writeSigned(
   try {
     try {
       await handle.writeFile(Buffer.concat([length, padded]));
-      for await (const piece of createReadStream(model, { start: header.dataStart, signal })) {
-        await handle.writeFile(piece as Buffer);
-      }
+      const from = await open(copy);
+      await append(handle, from, header.dataStart, signal).finally(() => from.close());
       const { found, content } = await digestOf(temporary, true, signal);
       const signature = sign(null, Buffer.from(purpose + content), key).toString('hex');
       await handle.write(found, at('digest'));
       await handle.write(`${content}.${signature}`, at('signature'));
       await handle.sync();
-      // what is given away is what was signed
+      // what is written is what was signed
       const again = await digestOf(temporary, true, signal);
       if (again.stated !== found || again.found !== found || again.content !== content) {
         throw changed(out, found, again.found);

@@ -11,7 +11,7 @@ import { FileLock } from './lock.js';
 import { evidenceBanks } from './evidence.js';
 import { EarlyStopping } from './early-stopping.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
-import { type CheckpointState, readCheckpoint } from './model-file.js';
+import { type Checkpoint, type CheckpointState, readCheckpoint } from './model-file.js';
 import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer, readTaps } from './native.js';
 import { droppedSignature } from './signature.js';
 
@@ -177,7 +177,7 @@ export class Trainer {
       this.#warnings.push(`left out, since there is no train/good in it: ${images.leftOut.join(', ')}`);
     }
     const init = saved ? undefined : await openInit(this.#options.init);
-    const config = saved ? this.#goOn(saved.config, options) : await this.#begin(images, options, init);
+    const config = saved ? this.#goOn(saved, options) : await this.#begin(images, options, init);
     const brought = resume ?? (init && ownFeatures(init, this.#options) ? init.file : undefined);
     const backbone = config.features ? (brought ?? this.#options.backbone ?? defaultBackbone) : '';
     const engine = JSON.stringify({ device, threads, precision, backbone });
@@ -236,8 +236,15 @@ export class Trainer {
     return config;
   }
 
-  #goOn(saved: ModelConfig, { timeLimitMs }: FitOptions): ModelConfig {
+  #goOn({ config: saved, state }: Checkpoint, { timeLimitMs }: FitOptions): ModelConfig {
     const given = this.#options;
+    if (given.steps !== undefined && given.steps < state.step) {
+      const nothing = `the checkpoint is at step ${state.step}, so there is nothing to do`;
+      throw new DdadError(
+        'ERR_OPTION',
+        `option "steps": ${nothing}; expected ${state.step} or more, got ${given.steps}`,
+      );
+    }
     const config = expandConfig(resumeOptions(saved, given), undefined, saved);
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);

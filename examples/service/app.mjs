@@ -155,8 +155,8 @@ export async function createApp(detector, options = {}) {
         const result = await detector.score(image, { ...given, limitInputPixels: maxPixels, signal, transfer: true });
         const overlay = prefersPng(request.headers.accept) ? await result.heatmap({ signal }) : undefined;
         metrics.countScore(result, given.product, performance.now() - start);
-        const { score, threshold, anomalous, map } = result;
-        if (overlay === undefined) return { score, threshold, anomalous, width: map.width, height: map.height };
+        const { score, scores, threshold, anomalous, map } = result;
+        if (overlay === undefined) return { score, threshold, anomalous, scores, width: map.width, height: map.height };
         lease.grow(overlay.length); // until it is taken
         reply.headers({
           'content-type': 'image/png',

@@ -9,6 +9,16 @@ function isBelow(folder, file) {
   return way !== '' && way !== '..' && !way.startsWith(`..${path.sep}`) && !path.isAbsolute(way);
 }
 
+/** Whether a relative path leaves its folder, even if it comes back: whether it does would tell the folder's name. */
+function leaves(given) {
+  let depth = 0;
+  return given.split(path.sep === '/' ? '/' : /[\\/]/).some((word) => {
+    if (word === '..') depth -= 1;
+    else if (word !== '' && word !== '.') depth += 1;
+    return depth < 0;
+  });
+}
+
 /** The bytes of an image below the folder, which count in the lease. No message says where the folder is. */
 export async function readImageFile(folder, given, maxBytes, lease) {
   if (folder === undefined) {
@@ -21,7 +31,7 @@ export async function readImageFile(folder, given, maxBytes, lease) {
   const missing = new ServiceError('ERR_NOT_FOUND', `path: there is no image "${given}"`);
   // First by its words, so that no answer tells whether something outside exists; then by where links lead.
   const named = path.resolve(folder, given);
-  if (path.isAbsolute(given) || !isBelow(path.resolve(folder), named)) throw outside;
+  if (path.isAbsolute(given) || leaves(given) || !isBelow(path.resolve(folder), named)) throw outside;
   const [root, file] = await Promise.all([realpath(folder), realpath(named)]).catch(() => {
     throw missing;
   });

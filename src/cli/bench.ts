@@ -9,7 +9,7 @@ import { checkOutput } from './outputs.js';
 import { didYouMean } from '../suggest.js';
 import type { Command } from './command.js';
 import { log, print, ProgressLine } from './output.js';
-import { exitCodes, number, text, UsageError } from './usage.js';
+import { checkWhole, exitCodes, number, text, UsageError } from './usage.js';
 
 interface BenchArguments {
   suites?: string[];
@@ -71,12 +71,8 @@ function chosen<T extends string>(what: string, given: readonly string[], known:
 
 function optionsOf(argv: BenchArguments): BenchOptions {
   const { suites = [], quick, threads = 0, rounds = 15 } = argv;
-  const whole = (name: string, value: number, min: number, max: number): void => {
-    if (Number.isInteger(value) && value >= min && value <= max) return;
-    throw new UsageError(`--${name}: expected a number from ${min} to ${max}, got "${value}"`);
-  };
-  whole('threads', threads, 0, 1024);
-  whole('rounds', rounds, 1, 200);
+  checkWhole('threads', threads, 0, 1024);
+  checkWhole('rounds', rounds, 1, 200);
   const presets: readonly BenchPreset[] = quick ? ['nano'] : benchPresets;
   return {
     suites: suites.length === 0 ? suiteNames : chosen<SuiteName>('suite', suites.map(String), suiteNames),

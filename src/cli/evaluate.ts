@@ -91,7 +91,8 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
       await report.add({ ...scored, reconstruction });
     };
     const onProgress = (now: EvaluateProgress): void => show(progress, now);
-    evaluation = await evaluate(detector, dataset, { model, product, onImage, onProgress, signal });
+    const options = { model, product, onImage, onProgress, signal, skipUnreadable: true };
+    evaluation = await evaluate(detector, dataset, options);
     written = await report?.finish(evaluation);
   } catch (error) {
     await report?.abort();
@@ -101,10 +102,12 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   }
   if (file !== undefined) await writeWhole(file, metricsFile(evaluation));
   print(...(argv.json ? [JSON.stringify(evaluation)] : table(evaluation)));
+  const { skipped } = evaluation;
+  for (const { error } of skipped) log(`ddad-native: ${error.code}: ${error.message}`);
   for (const warning of evaluation.warnings) log(`warning: ${warning}`);
   log(memoryLine(detector.memory));
   if (file !== undefined) log(`written to ${file} and ${written}`);
-  return exitCodes.done;
+  return skipped.length > 0 ? exitCodes.failed : exitCodes.done;
 }
 
 function countOf(name: string, given: number | undefined): number | undefined {
@@ -168,7 +171,7 @@ function counts(images: readonly EvaluatedImage[]): { good: number; bad: number 
 }
 
 function table(evaluation: Evaluation): string[] {
-  const { perDefect, perProduct, scores } = evaluation;
+  const { perDefect, perProduct, scores, skipped } = evaluation;
   const count = (defect: string): number => scores.filter((image) => image.defect === defect).length;
   const of = (product: string) => counts(scores.filter((image) => image.product === product));
   const line = (name: string, of: number, metrics: Metrics): string[] => [
@@ -192,6 +195,7 @@ function table(evaluation: Evaluation): string[] {
     ...rows.map((row) => row.map(pad).join('  ')),
     '',
     `each against ${against}; - where there is nothing to measure`,
+    ...(skipped.length > 0 ? [`without ${images(skipped.length)} that cannot be read`] : []),
     ...(perProduct
       ? Object.entries(perProduct).flatMap(([product, own]) => {
           const shown = scores.filter((image) => image.product === product);

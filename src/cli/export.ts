@@ -1,5 +1,12 @@
 import { stat } from 'node:fs/promises';
-import { exportOnnx, type OnnxExport, exportSafetensors, type SafetensorsExport } from '../export.js';
+import {
+  checkOther,
+  dataOf,
+  exportOnnx,
+  type OnnxExport,
+  exportSafetensors,
+  type SafetensorsExport,
+} from '../export.js';
 import type { Command } from './command.js';
 import { checkOutput, checkReplaceable, forceFlag } from './outputs.js';
 import { log, megabytes, peakMemory, print } from './output.js';
@@ -59,6 +66,9 @@ async function exportModel(argv: ExportArguments, signal: AbortSignal): Promise<
   const onnxOnly = Object.entries({ graph, scale, product, size, noise, 'external-data': externalData });
   const stray = onnx === undefined ? onnxOnly.find(([, value]) => value !== undefined) : undefined;
   if (stray) throw new UsageError(`--${stray[0]}: goes with --onnx only`);
+  // before what --force would allow
+  if (onnx !== undefined) await checkOther(model, onnx, dataOf(onnx));
+  if (safetensors !== undefined) await checkOther(model, safetensors);
   if (onnx !== undefined) {
     await checkOutput(onnx, 'graph', argv.force);
     // the data of a graph bear no name: they are ours where the graph is
@@ -66,7 +76,7 @@ async function exportModel(argv: ExportArguments, signal: AbortSignal): Promise<
       (at) => at.size,
       () => 0,
     );
-    await checkReplaceable(`${onnx}.data`, 'graph', argv.force || size > 0);
+    await checkReplaceable(dataOf(onnx), 'graph', argv.force || size > 0);
   }
   if (safetensors !== undefined) await checkOutput(safetensors, 'weights', argv.force);
   // the graph score needs the head; there --no-head concerns the weights alone

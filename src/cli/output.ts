@@ -29,9 +29,10 @@ export function megabytes(bytes: number): string {
   return `${(bytes / 2 ** 20).toFixed(1)} MB`;
 }
 
-/** What the engine holds and the most that the process has taken, in one line. */
+/** What the engine holds and the most that the process has taken, in one line; nothing of what would read 0.0 MB. */
 export function memoryLine(memory: Record<string, number>): string {
-  const parts = Object.entries(memory).map(([name, bytes]) => `${name} ${megabytes(bytes)}`);
+  const held = Object.entries(memory).map(([name, bytes]): [string, string] => [name, megabytes(bytes)]);
+  const parts = held.filter(([, size]) => size !== megabytes(0)).map(([name, size]) => `${name} ${size}`);
   return `memory: ${[...parts, `peak of the process ${megabytes(peakMemory())}`].join(', ')}`;
 }
 

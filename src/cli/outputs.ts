@@ -22,6 +22,13 @@ const chunk = ((): Buffer => {
 /** The signature and the header, which every PNG begins with. */
 const pngStart = 8 + 25;
 
+async function isOwnPicture(file: string): Promise<boolean> {
+  return (await readStart(file, pngStart + chunk.length)).subarray(pngStart).equals(chunk);
+}
+
+/** Whether a file is a picture that {@link writePicture} has written. */
+export const isPicture = (file: string): Promise<boolean> => isOwnPicture(file).catch(() => false);
+
 /** How files of each kind are told from others. */
 const kinds = {
   model: { what: 'model of ddad-native', is: (file: string) => isOwnFile(file, 'model') },
@@ -32,11 +39,7 @@ const kinds = {
   report: { what: 'report of an evaluation', is: startsWith(/<meta name="generator" content="ddad-native/) },
   measurements: { what: 'measurements of bench', is: startsWith(/^\{"kind":"ddad-native-bench"/) },
   scores: { what: 'scores of ddad-native', is: startsWith(/^\{"image":"(?:[^"\\]|\\.)*","(?:score|error)":/) },
-  picture: {
-    what: 'picture of ddad-native',
-    is: async (file: string): Promise<boolean> =>
-      (await readStart(file, pngStart + chunk.length)).subarray(pngStart).equals(chunk),
-  },
+  picture: { what: 'picture of ddad-native', is: isOwnPicture },
 };
 
 export const forceFlag = {

@@ -6,11 +6,12 @@ import { makeFolder, writing } from '../files.js';
 import { removeLeftovers } from '../leftovers.js';
 import { type Reconstruction, reconstructMethods, type ReconstructProgress } from '../reconstruct.js';
 import type { Command } from './command.js';
+import { type Entry, listImages } from './image-list.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';
-import { type Entry, listImages } from './score.js';
 import {
+  checkWhole,
   deviceFlags,
   exitCodes,
   type MemoryArguments,
@@ -18,7 +19,6 @@ import {
   memoryFlag,
   number,
   text,
-  UsageError,
 } from './usage.js';
 
 interface ChainArguments extends DeviceOptions, TrustArguments {
@@ -107,11 +107,6 @@ export const sampleCommand: Command<SampleArguments> = {
   work: sample,
 };
 
-function wholeNumber(name: string, value: number, most: number): number {
-  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw new UsageError(`--${name}: expected a number from 1 to ${most}, got "${value}"`);
-}
-
 /** Shows how far a batch is, within all of them. */
 function reporter(progress: ProgressLine, title: string, before: number, size: number, all: number) {
   return ({ step, steps, done, distance, remainingMs }: ReconstructProgress): void => {
@@ -152,15 +147,20 @@ async function write(
   return { file, previews };
 }
 
+/** Reconstructions and images of the way there. */
+const ownName = /\.reconstruction(\.\d{4,})?\.png$/;
+
 async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Promise<number> {
   const { model, out, method, step, rounds, gradientSteps, stepSize, device, precision, threads } = argv;
-  const size = wholeNumber('batch', argv.batch ?? 1, 64);
+  const size = checkWhole('batch', argv.batch ?? 1, 1, 64);
   await using detector = await loadModel(model, {
     ...{ device, precision, threads, trustedKey: argv.trustedKey },
     memoryBudget: memoryBudgetOf(argv),
     signal,
   });
-  const entries = await listImages(argv.images.map(String));
+  const folder = path.resolve(out) + path.sep;
+  const isOutput = (file: string): boolean => path.resolve(file).startsWith(folder) && ownName.test(file);
+  const entries = await listImages(argv.images.map(String), isOutput);
   await prepare(
     argv,
     entries.map(({ name }) => `${name}.reconstruction.png`),
@@ -212,8 +212,8 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
 
 async function sample(argv: SampleArguments, signal: AbortSignal): Promise<number> {
   const { model, out, method, device, precision, threads } = argv;
-  const all = wholeNumber('count', argv.count, 100_000);
-  const size = Math.min(all, wholeNumber('batch', argv.batch ?? 4, 64));
+  const all = checkWhole('count', argv.count, 1, 100_000);
+  const size = Math.min(all, checkWhole('batch', argv.batch ?? 4, 1, 64));
   await using detector = await loadModel(model, { device, precision, threads, trustedKey: argv.trustedKey, signal });
   await prepare(
     argv,

@@ -1,13 +1,12 @@
-import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { DeviceOptions } from '../options.js';
 import type { ScoreResult } from '../detector.js';
-import { DdadError, messageOf, toDdadError } from '../errors.js';
-import { imageExtensions } from '../image.js';
+import { type DdadError, toDdadError } from '../errors.js';
 import { mapAhead } from '../read-ahead.js';
 import type { Command } from './command.js';
-import { isFolder, makeFolder, WholeFile, writing } from '../files.js';
+import { makeFolder, WholeFile, writing } from '../files.js';
 import { removeLeftovers } from '../leftovers.js';
+import { type Entry, listImages, overlayOf } from './image-list.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkReplaceable, forceFlag, writePicture } from './outputs.js';
 import { images, log, memoryLine, print, ProgressLine, short } from './output.js';
@@ -22,41 +21,6 @@ import {
   text,
   UsageError,
 } from './usage.js';
-
-/** An image to score, and what its output is called. */
-export interface Entry {
-  image: string;
-  /** Path below the output folder, without an extension; no two entries share it. */
-  name: string;
-}
-
-/** Images named on the command line: files as they are, folders with all images below them, in order of their names. */
-export async function listImages(given: readonly string[]): Promise<Entry[]> {
-  const entries: Entry[] = [];
-  const taken = new Set<string>();
-  const add = (image: string, name: string): void => {
-    const stem = name.replace(/\.[^./\\]+$/, '');
-    let free = stem;
-    for (let i = 2; taken.has(free); i++) free = `${stem}-${i}`;
-    taken.add(free);
-    entries.push({ image, name: free });
-  };
-  for (const argument of given) {
-    if (!(await isFolder(argument))) {
-      add(argument, path.basename(argument));
-      continue;
-    }
-    const names = await readdir(argument, { recursive: true }).catch((cause: unknown) => {
-      throw new DdadError('ERR_DATASET', `${argument}: cannot be read: ${messageOf(cause)}`, { cause });
-    });
-    const found = names
-      .filter((name) => imageExtensions.test(name) && !name.split(path.sep).some((part) => part.startsWith('.')))
-      .sort((a, b) => (a < b ? -1 : 1));
-    if (found.length === 0) throw new DdadError('ERR_DATASET', `${argument}: expected images, found none`);
-    for (const name of found) add(path.join(argument, name), name);
-  }
-  return entries;
-}
 
 interface ScoreArguments extends DeviceOptions, ScoringArguments, MemoryArguments, TrustArguments {
   model: string;
@@ -76,7 +40,10 @@ export const scoreCommand: Command<ScoreArguments> = {
   positionals: { model: 'A model file', images: 'Image files, or folders of them' },
   flags: {
     out: text('out', 'Folder for the overlays (<name>.heatmap.png) and scores.jsonl'),
-    heatmaps: { type: 'boolean', describe: 'Write overlays  [default: true with --out]' },
+    heatmaps: {
+      type: 'boolean',
+      describe: 'Write overlays (and scores.jsonl): to --out, without it to heatmaps/  [default: true with --out]',
+    },
     threshold: number('threshold', 'Scores above it are anomalous', "the model's"),
     product: text('product', 'What the images show; a unified model needs it'),
     'fail-on-anomaly': { type: 'boolean', default: false, describe: 'Exit with status 3 when an image is anomalous' },
@@ -90,25 +57,30 @@ export const scoreCommand: Command<ScoreArguments> = {
   work: score,
 };
 
+/** Where overlays go that are asked for without a folder. */
+const defaultOut = 'heatmaps';
+
 type Scored = { entry: Entry; line: Record<string, unknown>; result?: ScoreResult; error?: DdadError };
 
 async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number> {
   const heatmaps = argv.heatmaps ?? argv.out !== undefined;
-  const out = argv.out ?? (heatmaps ? 'heatmaps' : undefined);
+  const out = argv.out ?? (heatmaps ? defaultOut : undefined);
   const { device, precision, threads, threshold, product } = argv;
+  const scoring = scoringOf(argv);
   await using detector = await loadModel(argv.model, {
     device,
     precision,
     threads,
     threshold,
     trustedKey: argv.trustedKey,
-    scoring: scoringOf(argv),
+    scoring,
     memoryBudget: memoryBudgetOf(argv),
     signal,
   });
   const limit = detector.thresholdOf(product); // refuses a product that the model does not know
   if (argv.failOnAnomaly && limit === null) {
-    throw new UsageError('--fail-on-anomaly: the model has no threshold; give one with --threshold');
+    const why = scoring ? "a model's threshold holds for its own score alone" : 'the model has no threshold';
+    throw new UsageError(`--fail-on-anomaly: ${why}; give one with --threshold`);
   }
   const entries = await listImages(argv.images.map(String));
   const scores = out === undefined ? undefined : await prepare(out, heatmaps ? entries : [], argv.force);
@@ -118,8 +90,8 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
     try {
       const result = await detector.score(image, { product, signal: inner });
       const map = out !== undefined && heatmaps ? await writeHeatmap(out, entry, result) : null;
-      const { score, threshold, anomalous } = result;
-      return { entry, result, line: { image, score, threshold, anomalous, map } };
+      const { score, scores, threshold, anomalous } = result;
+      return { entry, result, line: { image, score, threshold, anomalous, scores, map } };
     } catch (thrown) {
       const error = toDdadError(thrown);
       // The image's own fault is reported and the others go on; anything else ends the run.
@@ -165,8 +137,6 @@ function verdict(image: string, { score, threshold, anomalous }: ScoreResult): s
   const limit = threshold === null ? '' : `  (threshold ${short(threshold)})`;
   return `${anomalous === null ? '' : anomalous ? 'ANOMALOUS  ' : 'good       '}${short(score)}${limit}  ${image}`;
 }
-
-const overlayOf = (out: string, { name }: Entry): string => path.join(out, `${name}.heatmap.png`);
 
 /** Makes the folder, refuses to replace what is not ours before there is any work, and begins scores.jsonl. */
 async function prepare(out: string, overlays: readonly Entry[], force: boolean): Promise<WholeFile> {

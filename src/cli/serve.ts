@@ -8,6 +8,7 @@ import type { Command } from './command.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { log, print } from './output.js';
 import {
+  checkWhole,
   deviceFlags,
   list,
   type MemoryArguments,
@@ -86,11 +87,6 @@ export const serveCommand: Command<ServeArguments> = {
   example: ['$0 serve part.safetensors --images photos/', 'Serve uploads and the pictures of a folder'],
   work: serve,
 };
-
-function checkWhole(name: string, value: number | undefined, min: number, max: number): void {
-  if (value === undefined || (Number.isInteger(value) && value >= min && value <= max)) return;
-  throw new UsageError(`--${name}: expected a number from ${min} to ${max}, got "${value}"`);
-}
 
 /** Milliseconds of a timer, which has at most 31 bits. */
 function parseTimeout(name: string, given: string | undefined): number | undefined {

@@ -3,7 +3,7 @@ import { defaultMemory } from '../config.js';
 import { defaultEvidenceRows } from '../evidence.js';
 import { type TrainerOptions } from '../options.js';
 import { defaultPreset, presetNames } from '../presets.js';
-import { isOwnFile } from '../model-file.js';
+import { isOwnFile, readCheckpoint } from '../model-file.js';
 import { type FitOptions, type Progress, Trainer } from '../trainer.js';
 import type { Command } from './command.js';
 import { makeFolder, writing } from '../files.js';
@@ -12,6 +12,7 @@ import { addon } from '../native.js';
 import { checkOutput, forceFlag } from './outputs.js';
 import { duration, images, log, memoryLine, peakMemory, print, ProgressLine, short } from './output.js';
 import {
+  checkWhole,
   deviceFlags,
   exitCodes,
   number,
@@ -125,7 +126,11 @@ interface TrainArguments extends Pick<
   metrics?: string;
 }
 
+/** Rows and patches that a model may keep. */
+const mostKept = 1_000_000;
+
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
+  for (const name of ['memory', 'evidence'] as const) checkWhole(name, argv[name], 0, mostKept);
   const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, init } = argv;
   const { device, precision, threads, earlyStopping } = argv;
   const trainer = new Trainer({
@@ -178,6 +183,12 @@ async function trainLocked(
   let done = 0;
   try {
     const { dataset, resume, metrics } = argv;
+    // where no step is left, those before are all; what cannot be read is refused below
+    if (resume !== undefined)
+      done = await readCheckpoint(resume).then(
+        ({ state }) => state.step,
+        () => 0,
+      );
     const options = { ...given, resume, metrics };
     for await (const progress of trainer.fit(dataset, options)) {
       last = progress;
@@ -222,7 +233,7 @@ async function trainLocked(
     const took = duration(performance.now() - start);
     const limit = (value: number | null, of: number): string =>
       `threshold ${value === null ? '-' : short(value)} (${images(of)} held back)`;
-    const trained = Number.isNaN(loss) ? 'trained before, calibrated' : `${done} steps`;
+    const trained = Number.isNaN(loss) ? `${done} steps trained before, calibrated` : `${done} steps`;
     const head = `${argv.out}: ${trained} in ${took}${Number.isNaN(loss) ? '' : `, loss ${short(loss)}`}`;
     print(
       perProduct ? `${head}, ${products.length} products` : `${head}, ${limit(threshold, calibration?.images ?? 0)}`,

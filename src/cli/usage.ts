@@ -40,7 +40,7 @@ const sizes: Record<string, number> = { '': 1, B: 1, KB: 1e3, MB: 1e6, GB: 1e9 }
 export function parseSize(name: string, text: string): number {
   const [, value, unit = ''] = /^(\d+(?:\.\d+)?)\s*([kMG]?B)?$/i.exec(text) ?? [];
   const bytes = Math.round(Number(value) * (sizes[unit.toUpperCase()] as number));
-  if (!(bytes > 0)) throw new UsageError(`--${name}: expected a size such as 50MB, got "${text}"`);
+  if (!(bytes > 0)) throw new UsageError(`--${name}: expected a size in B, kB, MB or GB such as 50MB, got "${text}"`);
   return bytes;
 }
 
@@ -90,6 +90,12 @@ export function number(name: string, describe: string, shown?: string): Options 
       return result;
     },
   };
+}
+
+/** Refuses a value that is given and is no whole number between two. */
+export function checkWhole<T extends number | undefined>(name: string, value: T, least: number, most: number): T {
+  if (value === undefined || (Number.isInteger(value) && value >= least && value <= most)) return value;
+  throw new UsageError(`--${name}: expected a whole number from ${least} to ${most}, got "${value}"`);
 }
 
 /** An option with several values, given together with commas or one by one. */

@@ -1,13 +1,13 @@
 import { z } from 'zod';
 import { parseOptions } from '../options.js';
 import type { Detector, ScoreResult } from '../detector.js';
-import { atCaller, DdadError, kindOf, throwIfAborted } from '../errors.js';
+import { atCaller, DdadError, kindOf, throwIfAborted, toDdadError } from '../errors.js';
 import { productOf } from '../products.js';
 import { mapAhead } from '../read-ahead.js';
 import { goodName, MetricsAccumulator } from './metrics.js';
 import { ofProducts } from './products.js';
 import { findTestImages, type Mask, readMask, type TestGroup, type TestImage } from './test-set.js';
-import type { EvaluatedImage, Evaluation, Outcome, ProductEvaluation } from './types.js';
+import type { EvaluatedImage, Evaluation, Outcome, ProductEvaluation, SkippedImage } from './types.js';
 
 const callback = <T>() => z.custom<T>((value) => typeof value === 'function', { error: 'expected a function' });
 
@@ -16,6 +16,7 @@ const evaluateOptions = z.strictObject({
   limitInputPixels: z.number().int().min(1).optional(),
   model: z.string().optional(),
   product: z.string().optional(),
+  skipUnreadable: z.boolean().optional(),
   memoryBytes: z.number().int().min(4096).optional(),
   temporaryFolder: z.string().min(1).optional(),
   onProgress: callback<(progress: EvaluateProgress) => void>().optional(),
@@ -28,6 +29,8 @@ const evaluateOptions = z.strictObject({
  * - `model`: what the model is called in the result, its path say.
  * - `product`: what the images of the dataset show, for a unified model; where the dataset has a folder of each product,
  *   those are the names.
+ * - `skipUnreadable`: goes on without images that cannot be read, or whose mask cannot; `skipped` names them, and a
+ *   warning. Otherwise the first of them ends it with its error.
  * - `memoryBytes`: that the pixels may take (64 MiB); what is more goes to a file in `temporaryFolder` (the system's).
  * - `onImage`: gets every image in the order of the dataset, and is awaited before the next one.
  */
@@ -36,7 +39,7 @@ export type EvaluateOptions = z.infer<typeof evaluateOptions>;
 export interface EvaluateProgress {
   /** Scoring the images, then computing the figures. */
   phase: 'score' | 'metrics';
-  /** Images scored, of `steps`. */
+  /** Images scored or skipped, of `steps`. */
   step: number;
   steps: number;
   /** Share of the phase that is done, 0 to 1. */
@@ -86,16 +89,29 @@ async function run(detector: EvaluatedDetector, dataset: string, options: Evalua
   const count = groups.reduce((sum, { images }) => sum + images.length, 0);
   const progress = reporter(options.onProgress, count);
   const scores: EvaluatedImage[] = [];
+  const skipped: SkippedImage[] = [];
   const found: Record<string, ProductEvaluation> = {};
+  const onDone = (): void => {
+    const step = scores.length + skipped.length;
+    progress('score', step, step / count);
+  };
   for (const [i, group] of groups.entries()) {
     const own = await runGroup(detector, group, options, {
-      onScore: (image) => progress('score', scores.push(image), scores.length / count),
+      onScore: (image) => {
+        scores.push(image);
+        onDone();
+      },
+      onSkip: (image) => {
+        skipped.push(image);
+        onDone();
+      },
       // Products before the last are counted in between, too shortly to be told.
       onShare: i < groups.length - 1 ? undefined : (done) => progress('metrics', count, done),
       warnings,
     });
     found[group.product ?? ''] = own;
   }
+  if (skipped.length > 0) warnings.push(skippedWarning(dataset, skipped, count));
   const { product } = groups[0] as TestGroup;
   const figures = product === null ? (found[''] as ProductEvaluation) : ofProducts(found, scores);
   const { threshold, falseAlarmRate, expectedFalseAlarmRate, ...rest } = figures;
@@ -110,7 +126,20 @@ async function run(detector: EvaluatedDetector, dataset: string, options: Evalua
     ...(product === null ? {} : { perProduct: found }),
     warnings,
     scores,
+    skipped,
   };
+}
+
+/** Throws ERR_DATASET where nothing is left. */
+function skippedWarning(dataset: string, skipped: readonly SkippedImage[], count: number): string {
+  const [first] = skipped as [SkippedImage];
+  if (skipped.length === count) {
+    const none = `none of the test images (${count}) can be read: ${first.error.message}`;
+    throw new DdadError('ERR_DATASET', `${dataset}: ${none}`);
+  }
+  const names = skipped.slice(0, 3).map(({ image }) => image);
+  const shown = skipped.length > 3 ? [...names, '…'] : names;
+  return `${skipped.length} of ${count} test images skipped, since they cannot be read: ${shown.join(', ')}`;
 }
 
 /** Finds out before the long part whether the model knows the products. */
@@ -139,6 +168,7 @@ function checkProducts(
 
 interface Listener {
   onScore: (image: EvaluatedImage) => void;
+  onSkip: (image: SkippedImage) => void;
   onShare: ((done: number) => void) | undefined;
   warnings: string[];
 }
@@ -163,13 +193,20 @@ async function figuresOf(
   images: readonly TestImage[],
   options: EvaluateOptions,
   metrics: MetricsAccumulator,
-  { onScore, onShare, warnings }: Listener,
+  { onScore, onSkip, onShare, warnings }: Listener,
 ): Promise<ProductEvaluation> {
   const { signal } = options;
   const scores: EvaluatedImage[] = [];
   const emptyMasks: string[] = [];
   const one = (test: TestImage, inner: AbortSignal) => scoreOne(detector, test, { ...options, signal: inner });
-  for await (const { test, result, mask } of mapAhead(images, one, { ahead: 2, signal })) {
+  for await (const { test, scored, error } of mapAhead(images, one, { ahead: 2, signal })) {
+    if (!scored) {
+      const { image, defect } = test;
+      const { code, message } = error;
+      onSkip({ image, product: options.product ?? null, defect, error: { code, message } });
+      continue;
+    }
+    const { result, mask } = scored;
     const { data: map, width, height } = result.map;
     const { score } = result;
     const truth = mask?.data ?? null;
@@ -210,11 +247,30 @@ async function figuresOf(
   };
 }
 
-async function scoreOne(
+interface Scored {
+  result: ScoreResult;
+  mask: Mask | null;
+}
+
+type Outcomes =
+  { test: TestImage; scored: Scored; error?: never } | { test: TestImage; scored?: never; error: DdadError };
+
+/** Scores an image; what is its own fault is an outcome like another where such images are to be skipped. */
+async function scoreOne(detector: EvaluatedDetector, test: TestImage, options: EvaluateOptions): Promise<Outcomes> {
+  try {
+    return { test, scored: await scoreWithMask(detector, test, options) };
+  } catch (thrown) {
+    const error = toDdadError(thrown);
+    if (!options.skipUnreadable || (error.code !== 'ERR_IMAGE' && error.code !== 'ERR_MEMORY')) throw error;
+    return { test, error };
+  }
+}
+
+async function scoreWithMask(
   detector: EvaluatedDetector,
   test: TestImage,
   { threshold, limitInputPixels, product, signal }: EvaluateOptions,
-): Promise<{ test: TestImage; result: ScoreResult; mask: Mask | null }> {
+): Promise<Scored> {
   const limits = { limitInputPixels, signal };
   // The mask first: a broken one is found before the long part.
   const mask = test.mask === null ? null : await readMask(test.mask, limits);
@@ -224,7 +280,7 @@ async function scoreOne(
     const sizes = `expected ${width} x ${height}, the size of ${test.input}, got ${mask.width} x ${mask.height}`;
     throw new DdadError('ERR_IMAGE', `${test.mask}: ${sizes}`);
   }
-  return { test, result, mask };
+  return { result, mask };
 }
 
 function evaluated(

@@ -50,6 +50,11 @@ export interface EvaluatedImage {
   outcome: Outcome | null;
 }
 
+/** A test image that could not be read, or whose mask could not. */
+export interface SkippedImage extends Pick<EvaluatedImage, 'image' | 'product' | 'defect'> {
+  error: { code: string; message: string };
+}
+
 /** Points of a curve, thinned for drawing; the figures are computed from all of them. */
 export interface Curve {
   x: number[];
@@ -90,4 +95,6 @@ export interface Evaluation extends ProductEvaluation {
   warnings: string[];
   /** Every image, in the order of the dataset. */
   scores: EvaluatedImage[];
+  /** Those that are in no figure, in the same order; none unless they were to be skipped. */
+  skipped: SkippedImage[];
 }

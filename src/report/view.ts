@@ -78,7 +78,7 @@ function thresholdText({ perProduct }: Evaluation, threshold: number | null): st
 }
 
 function factsOf(evaluation: Evaluation, date: Date): Fact[] {
-  const { scores, threshold, falseAlarmRate, expectedFalseAlarmRate } = evaluation;
+  const { scores, skipped, threshold, falseAlarmRate, expectedFalseAlarmRate } = evaluation;
   const good = scores.filter(isGood);
   const alarms = good.filter(({ anomalous }) => anomalous).length;
   const bad = scores.length - good.length;
@@ -91,7 +91,9 @@ function factsOf(evaluation: Evaluation, date: Date): Fact[] {
     {
       name: 'Images',
       value: String(scores.length),
-      detail: `${good.length} good, ${bad} with defects; ${evaluation.maskedImages} in the pixel figures`,
+      detail:
+        `${good.length} good, ${bad} with defects; ${evaluation.maskedImages} in the pixel figures` +
+        (skipped.length > 0 ? `; ${skipped.length} skipped` : ''),
     },
     { name: 'Threshold', value: thresholdText(evaluation, threshold) },
     {

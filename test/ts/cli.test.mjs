@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import {
@@ -112,6 +112,17 @@ test('usage errors: one line, exit status 2, the nearest known word', async () =
     [['train', parts, '--out', at('x'), '--top-pixels', 'all'], /--top-pixels: expected a number/],
     [['score', model], /expected "ddad-native score <model> <images\.\.>"/],
     [['score', model, good, '--treshold', '3'], /unknown option "--treshold"; did you mean "threshold"\?/],
+    [['train', parts, '--out', at('x'), '--evidence', '-1'], /--evidence: expected a whole number from 0 to 1000000/],
+    [['train', parts, '--out', at('x'), '--memory', '1.5'], /--memory: expected a whole number from .*, got "1.5"/],
+    [
+      ['score', model, good, '--memory-budget', '2GiB'],
+      /--memory-budget: expected a size in B, kB, MB or GB such as 50MB, got "2GiB"/,
+    ],
+    [
+      ['score', model, good, '--fail-on-anomaly', '--score', 'pixel'],
+      /a model's threshold holds for its own score alone/,
+    ],
+    [['score', model, good, '--fail-on-anomaly', '--alpha', '0.5'], /its own score alone; give one with --threshold/],
     [['verify'], /expected "ddad-native verify <golden\.\.>"/],
     [['info', '--jsn'], /did you mean "json"\?/],
   ]) {
@@ -133,6 +144,14 @@ test('failures: one line with a code, exit status 1, nothing overwritten', async
     [['score', at('nowhere.safetensors'), good], /ERR_FILE_READ/],
     [['score', good, good], /ERR_MODEL_FORMAT/],
     [['score', model, at('empty')], /ERR_DATASET: .*expected images, found none/],
+    [
+      ['score', model, good, '--out', model],
+      /ERR_FILE_WRITE: .*model\.safetensors: .*expected a folder, found a file$/m,
+    ],
+    [
+      ['sample', model, '--out', path.join(good, 'a', 'b')],
+      /00\.png: cannot be written: expected a folder, found a file$/m,
+    ],
     [['info', good], /ERR_MODEL_FORMAT/],
   ]) {
     assertOneError(await run(args), 1, message);
@@ -141,6 +160,43 @@ test('failures: one line with a code, exit status 1, nothing overwritten', async
   const { code, stderr } = await run(['score', good, good, '--debug']);
   assert.equal(code, 1);
   assert.match(stderr, /\n {4}at /, 'a stack where it is asked for');
+});
+
+test('an export onto its own model is refused, and --force is no way round it', async () => {
+  const beside = at('named.onnx.data');
+  await copyFile(model, beside);
+  const before = await readFile(model);
+  for (const [args, file] of [
+    [[model, '--onnx', model], model],
+    [[model, '--safetensors', model], model],
+    [[beside, '--onnx', at('named.onnx'), '--external-data'], beside],
+  ]) {
+    for (const more of [[], ['--force']]) {
+      const result = await run(['export', ...args, ...more]);
+      assertOneError(result, 2, /ERR_OPTION: .*: expected another file than the model itself$/m);
+      assert.doesNotMatch(result.stderr, /--force/);
+      assert.ok((await readFile(file)).equals(before));
+    }
+  }
+});
+
+test('the memory line names what takes memory, and nothing that takes none', async () => {
+  const { code, stderr } = await run(['sample', model, '--out', at('samples'), '--respacing', '2']);
+  assert.equal(code, 0, stderr);
+  const line = /^memory: .*$/m.exec(stderr)[0];
+  assert.match(line, /parameters [1-9]\d*\.\d MB/);
+  assert.match(line, /peak of the process [1-9]\d*\.\d MB$/);
+  assert.doesNotMatch(line, / 0\.0 MB/);
+});
+
+test('--heatmaps without --out writes to the folder that the help names', async () => {
+  const help = await run(['score', '--help']);
+  assert.match(help.stdout.replace(/\s+/g, ' '), /--heatmaps .*to --out, without it to heatmaps\//);
+  await mkdir(at('here'));
+  const { code, stderr } = await run(['score', model, bad, '--heatmaps'], { cwd: at('here') });
+  assert.equal(code, 0, stderr);
+  assert.deepEqual(await readdir(at('here')), ['heatmaps']);
+  assert.deepEqual((await readdir(path.join(at('here'), 'heatmaps'))).sort(), ['00.heatmap.png', 'scores.jsonl']);
 });
 
 test('a folder with a damaged image trains nothing', async () => {
@@ -217,6 +273,25 @@ test('kill -9 leaves a checkpoint; resumed, the model has the bytes of a run nev
   const resumed = await run(['train', parts, '--out', out, '--resume', checkpoint]);
   assert.equal(resumed.code, 0, resumed.stderr);
   assert.ok((await readFile(out)).equals(await readFile(at('whole.safetensors'))));
+});
+
+test('a run that has done its steps is calibrated anew; fewer steps than are done are refused', async () => {
+  const checkpoint = at('model.checkpoint.safetensors');
+  const again = (...more) => run(['train', parts, '--out', at('anew.safetensors'), '--resume', checkpoint, ...more]);
+  assertOneError(
+    await again('--steps', '3'),
+    2,
+    /ERR_OPTION: option "steps": the checkpoint is at step 5, so there is nothing to do; expected 5 or more, got 3$/m,
+  );
+  assert.ok(!existsSync(at('anew.safetensors')));
+  for (const more of [['--steps', '5'], []]) {
+    const { code, stdout, stderr } = await again('--json', ...more);
+    assert.equal(code, 0, stderr);
+    const { steps, loss } = JSON.parse(stdout);
+    assert.deepEqual([steps, loss], [5, null], `${more}`);
+  }
+  assert.match((await again()).stdout, /^.*anew\.safetensors: 5 steps trained before, calibrated in /);
+  assert.equal(JSON.parse((await again('--json', '--steps', '7')).stdout).steps, 7);
 });
 
 test('Ctrl-C stops within a second, keeps a checkpoint and exits with 130', async () => {

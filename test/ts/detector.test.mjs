@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFile, truncate, writeFile } from 'node:fs/promises';
+import { readFile, rename, truncate, utimes, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -74,6 +74,18 @@ test('colour, alpha and 16-bit images score', async (t) => {
   }
 });
 
+test('an image scores the same in 8 and in 16 bits', async (t) => {
+  const of = pattern(90, 70, 3, true);
+  const deep = { ...of, data: Uint16Array.from(of.data, (value) => 257 * value) };
+  for (const file of [model, at('resize.safetensors')]) {
+    const detector = await load(t, file);
+    const [one, other] = [await detector.score(of), await detector.score(deep)];
+    assert.ok(Math.abs(other.score - one.score) < 1e-4, `${file}: ${other.score}, ${one.score}`);
+    const apart = other.map.data.map((value, i) => Math.abs(value - one.map.data[i]));
+    assert.ok(Math.max(...apart) < 1e-3, `${file}: ${Math.max(...apart)}`);
+  }
+});
+
 test('a threshold can be given to the detector and to a call', async (t) => {
   const detector = await load(t, model, { threshold: 1e9 });
   assert.equal((await detector.score(bad)).anomalous, false);
@@ -97,6 +109,37 @@ test('the overlay has the size of the image and marks what the range says', asyn
     .raw()
     .toBuffer();
   assert.deepEqual([...marked.subarray(0, 3)], [...marked.subarray(3, 6)], 'all above: one colour');
+});
+
+test('an overlay is never drawn upon another file than was scored', async (t) => {
+  const detector = await load(t, model);
+  const photo = at('photo.png');
+  const [one, other] = [pattern(72, 66, 1), pattern(72, 66, 9)];
+  const tiff = (of) => sharp(of.data, { raw: { width: 72, height: 66, channels: 1 } }).tiff({ compression: 'none' });
+  const bytes = await tiff(one).toBuffer();
+  const others = await tiff(other).toBuffer();
+  assert.equal(bytes.length, others.length);
+  const refused = { code: 'ERR_IMAGE', message: /photo\.png: has changed since it was scored: expected the file that/ };
+  const changes = {
+    // by one of its size and time
+    replaced: async () => {
+      await writeFile(at('next.png'), others);
+      await utimes(at('next.png'), 1e9, 1e9);
+      await rename(at('next.png'), photo);
+    },
+    written: () => writeFile(photo, others),
+  };
+  for (const change of Object.values(changes)) {
+    await writeFile(photo, bytes);
+    await utimes(photo, 1e9, 1e9);
+    const result = await detector.score(photo);
+    assert.ok((await result.heatmap()).length > 0, 'a file that is as it was');
+    await change();
+    await assert.rejects(result.heatmap(), refused);
+  }
+  // what is held is nobody else's
+  const result = await detector.score(bytes);
+  assert.ok((await result.heatmap()).length > 0);
 });
 
 test('scoreAll yields in order and ends with the first error', async (t) => {

@@ -335,6 +335,8 @@ export const options = {
         });
         await exportOnnx(anonymous, at('never'), { graph: 'score' });
       },
+    'option "steps": the checkpoint is at step <n>, so there is nothing to do; expected <n> or more, got <n>': () =>
+      fit({ steps: 1 }, parts, { resume: checkpoint }),
     '<file>: expected another file than the checkpoint itself': () => importModel(model, model),
     '<file>: expected another file than the model itself': [
       () => exportOnnx(model, model),

@@ -29,11 +29,18 @@ export const usage = {
     ],
     '--fail-on-anomaly: the model has no threshold; give one with --threshold': async () =>
       cli(['score', await changed(plain, ({ config }) => (config.threshold = null)), good, '--fail-on-anomaly']),
+    "--fail-on-anomaly: a model's threshold holds for its own score alone; give one with --threshold": () =>
+      score('--fail-on-anomaly', '--score', 'pixel'),
     'suite: expected <suites>, got "<word>"': () => cli(['bench', 'opps']),
-    '--<option>: expected a number from <n> to <n>, got "<text>"': () => cli(['bench', 'ops', '--rounds', '0']),
+    '--<option>: expected a whole number from <n> to <n>, got "<text>"': [
+      () => cli(['bench', 'ops', '--rounds', '0']),
+      () => train('--evidence', '-1'),
+      () => train('--memory', '1.5'),
+    ],
     '--max-regression: expected a percentage such as 5%, got "<text>"': () =>
       cli(['bench', 'ops', '--max-regression', 'much']),
-    '--<option>: expected a size such as 50MB, got "<text>"': [
+    '--<option>: expected a size in B, kB, MB or GB such as 50MB, got "<text>"': [
+      () => score('--memory-budget', '2GiB'),
       () => cli(['serve', model, '--max-upload', 'much']),
       () => cli(['serve', model, '--max-upload', '0']),
     ],

@@ -1,9 +1,9 @@
 // What provokes the errors about images, datasets and files: by code, then by the message as docs/errors.md has it.
 import { spawnSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { cp, readFile, rename, rm, truncate, readdir, readlink, writeFile } from 'node:fs/promises';
+import { cp, readFile, rename, rm, truncate, readdir, readlink, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { Detector, evaluate, Trainer } from '../../dist/index.js';
+import { checkModel, Detector, evaluate, Trainer } from '../../dist/index.js';
 import {
   at,
   changed,
@@ -21,7 +21,7 @@ import {
   unified,
   withMetadata,
 } from './error-kit.mjs';
-import { pattern, png, root, tiny, trainTiny } from './helpers.mjs';
+import { pattern, png, root, run, tiny, trainTiny } from './helpers.mjs';
 
 const detector = await load();
 const raw = (more) => detector.score({ data: new Uint8Array(16), width: 4, height: 4, channels: 1, ...more });
@@ -74,16 +74,37 @@ export const image = {
     '<image>: expected 8 or 16 bits a channel, got <depth>': () => detector.score(floatTiff()),
     '<image>: expected at most <n> pixels (limitInputPixels), got <w> x <h>': () =>
       detector.score(good, { limitInputPixels: 10 }),
-    '<image>: expected a path, an encoded image or pixels, got <what>': () => detector.score(7),
-    '<image>: expected a width and height of at least 1, got <w> x <h>': () => raw({ width: 0 }),
+    '<image>: expected a path, an encoded image or pixels, got <what>': [
+      () => detector.score(7),
+      () => detector.score(new URL('file:///part.png')),
+      () => detector.score([]),
+      () => detector.score({}),
+    ],
+    'the image: expected a path, got an empty text': () => detector.score(''),
+    'the image: expected a path without NUL characters, got <text>': () => detector.score('part\0.png'),
+    '<image>: expected a whole width and height of at least 1, got <w> x <h>': [
+      () => raw({ width: 0 }),
+      () => raw({ width: 1.5 }),
+    ],
     '<image>: expected 1 to 4 channels, got <n>': () => raw({ channels: 5 }),
     '<image>: expected data as Uint8Array, Uint16Array or Float32Array, got <what>': () => raw({ data: [1, 2] }),
     '<image>: expected <n> values of data, got <n>': () => raw({ width: 5 }),
     '<image>: expected float pixels from 0 to 1, got <value>': () => raw({ data: new Float32Array(16).fill(255) }),
+    '<file>: has changed since it was scored: expected the file that was scored, <what>, got another, <what>':
+      async () => {
+        const name = await file(small, 'png');
+        const result = await detector.score(name);
+        await rename(await file(small), name);
+        await result.heatmap();
+      },
     '<file>: has changed since it was scored: expected <w> x <h>, the size of its map, got <w> x <h>': async () => {
-      const name = await file(small, 'png');
+      // written in place, as long as before and with the time of before
+      const other = await png(pattern(30, 20)).toBuffer();
+      const name = await file(Buffer.concat([small, Buffer.alloc(1000)]), 'png');
+      await utimes(name, 1e9, 1e9);
       const result = await detector.score(name);
-      await rename(await file(await png(pattern(30, 20)).toBuffer()), name);
+      await writeFile(name, Buffer.concat([other, Buffer.alloc(small.length + 1000 - other.length)]));
+      await utimes(name, 1e9, 1e9);
       await result.heatmap();
     },
     'image: per-image normalisation needs the whole image at once, at most <n> pixels a side, got <w> x <h>':
@@ -152,9 +173,18 @@ export const dataset = {
     ],
     '<folder>: expected products of other names, got "__proto__"': async () =>
       fit({}, await folderOf({ '__proto__/train/good/0.png': small, 'screw/train/good/0.png': small })),
-    '<folder>: expected images, found none': async () => cli(['score', model, await folderOf()]),
+    '<folder>: expected images, found <what>': [
+      async () => cli(['score', model, await folderOf()]),
+      async () => {
+        const overlays = await folderOf();
+        await run(['score', model, good, '--out', overlays, '--threads', '1']);
+        await cli(['score', model, overlays]);
+      },
+    ],
     '<folder>: expected a folder test/ as in the MVTec AD layout, found <what>': async () =>
       evaluate(detector, await folderOf({ 'train/good/0.png': small })),
+    '<folder>: none of the test images (<n>) can be read: <reason>': async () =>
+      cli(['evaluate', model, await folderOf({ 'test/good/0.png': 'none', 'test/dent/0.png': 'none' })]),
     '<folder>: expected images in test/good and in a folder of each defect, found none': async () =>
       evaluate(detector, await folderOf({ 'test/0.png': small })),
     '<folder>: expected a folder test/ as in the MVTec AD layout, for a model of a single product; found folders of products (<names>): name one of them':
@@ -195,6 +225,10 @@ export const disk = {
     },
     '<file>: cannot be written: <reason>': () =>
       cli(['train', parts, '--out', path.join(good, 'model.safetensors'), '--preset', 'nano']),
+    '<folder>: cannot be written: expected a folder, found <what>': [
+      () => cli(['score', model, good, '--out', good]),
+      () => cli(['evaluate', model, parts, '--out', path.join(good, 'inside')]),
+    ],
     '<file>: cannot be written: expected a file, found a folder': () =>
       cli(['train', parts, '--out', folder, '--preset', 'nano']),
     '<file>: cannot be written: expected a regular file or none, got a <kind>': async () =>
@@ -256,11 +290,18 @@ const firstOf = (tensors) => Object.keys(tensors)[0];
 
 export const modelFile = {
   ERR_MODEL_FORMAT: {
-    '<file>: expected a safetensors file of at least 8 bytes, got <n>': async () => Detector.load(await file('x')),
-    '<file>: expected a safetensors header of at most <n> bytes, got a length of <n> (not a safetensors file?)': () =>
-      Detector.load(good),
-    '<file>: expected a header of <n> bytes, got a file of <n> bytes (the file is truncated)': async () =>
-      Detector.load(await file((await readFile(model)).subarray(0, 500))),
+    '<file>: expected a safetensors file of at least 8 bytes, got <n>': [
+      async () => Detector.load(await file('x')),
+      async () => checkModel(await file('x')),
+    ],
+    '<file>: expected a safetensors header of at most <n> bytes, got a length of <n> (not a safetensors file?)': [
+      () => Detector.load(good),
+      () => fit({}, parts, { resume: good }),
+    ],
+    '<file>: expected a header of <n> bytes, got a file of <n> bytes (the file is truncated)': [
+      async () => Detector.load(await file((await readFile(model)).subarray(0, 500))),
+      async () => checkModel(await file((await readFile(model)).subarray(0, 500))),
+    ],
     "<file>: expected a JSON header that starts with '{'": async () => Detector.load(await withHeader('null')),
     '<file>: expected a JSON header, got a syntax error at its byte <n>': async () =>
       Detector.load(await withHeader('{"a": x}')),
@@ -279,7 +320,7 @@ export const modelFile = {
       Detector.load(await withMetadata({})),
     '<file>: expected format version 1 or 2, got "<version>"': () =>
       loaded(({ metadata }) => (metadata.formatVersion = '3')),
-    '<file>: expected a model, got a <kind>': () => Detector.load(checkpoint),
+    '<file>: expected a model, got <kind>': () => Detector.load(checkpoint),
     '<file>: expected a configuration in the metadata': () => loaded(({ metadata }) => delete metadata.config),
     '<file>: its configuration is not valid: <reason>': [
       () => loaded(({ config }) => (config.unet.modelChannels = 33)),
@@ -318,13 +359,10 @@ export const modelFile = {
     '<file>: activationFunction: expected relu6 or swish, got <text>': () => damagedBackbone('activationFunction'),
     '<file>: expected stages at stride 2 to <n>, got <n> of them': () => damagedBackbone('blocks'),
     '<file>: <name>.weight: expected <shape>, got <shape>': () => damagedBackbone('shape'),
-    '<file>: not a safetensors file: <reason>': [
-      () => fit({}, parts, { resume: good }),
-      async () => fit({}, parts, { resume: await withHeader('null') }),
-    ],
+    '<file>: not a safetensors file: <reason>': async () => fit({}, parts, { resume: await withHeader('null') }),
     '<file>: expected a checkpoint of ddad-native, got another safetensors file': async () =>
       fit({}, parts, { resume: await withMetadata({}) }),
-    '<file>: expected a checkpoint, got a <kind>': () => fit({}, parts, { resume: model }),
+    '<file>: expected a checkpoint, got <kind>': () => fit({}, parts, { resume: model }),
     '<file>: its configuration is not JSON': () =>
       resumed(({ metadata }) => Object.assign(metadata, { config: '{', verbatim: 'yes' })),
     '<file>: in its checkpoint, <reason>': [

@@ -3,7 +3,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { checkModel, Detector, signModel } from '../../dist/index.js';
-import { at, changed, checkpoint, cli, file, load, model } from './error-kit.mjs';
+import { at, changed, cli, file, load, model } from './error-kit.mjs';
 import { pattern, readSafetensors, root } from './helpers.mjs';
 
 const { publicKey, privateKey } = generateKeyPairSync('ed25519');
@@ -58,7 +58,6 @@ export const integrity = {
     },
     '<file>: has no digest to compare it with: an earlier version wrote it': async () =>
       checkModel(await changed(model, () => undefined)),
-    '<file>: expected a ddad-native model, got another file': () => signModel(checkpoint, { key: privateKey }),
     '<file>: expected the SHA-256 <digest> of SHA256SUMS, got <digest>: the package is damaged': () =>
       damagedPackage('weights'),
     '<file>: expected a line for <name>, got none': () => damagedPackage('sums'),

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { Trainer } from '../../dist/index.js';
@@ -76,13 +76,58 @@ test('failures are one line with a code, and write nothing', async () => {
   assert.deepEqual(await readdir(out), []);
 });
 
-test('a damaged image ends it and leaves nothing half-written', async () => {
-  const broken = await makeDataset(at('broken'), 1);
+test('what cannot be read is named, skipped and counted; the others are measured, and the status is 1', async () => {
+  const broken = at('broken');
+  await cp(parts, broken, { recursive: true });
   await writeFile(path.join(broken, 'test', 'bad', '99.png'), 'not an image');
+  await writeFile(path.join(broken, 'test', 'good', '1.png'), '');
+  const whole = path.join(broken, 'test', 'bad', '00.png');
+  await cp(whole, path.join(broken, 'test', 'bad', '01.png'));
+  await png(pattern(20, 20)).toFile(path.join(broken, 'ground_truth', 'bad', '01_mask.png'));
   const out = at('broken-out');
+  const { code, stdout, stderr } = await run(['evaluate', model, broken, '--out', out, '--threads', '1', '--json']);
+  assert.equal(code, 1);
+  assert.match(stderr, /^ddad-native: ERR_IMAGE: .*99\.png: not an image that can be read$/m);
+  assert.match(stderr, /^ddad-native: ERR_IMAGE: .*1\.png: expected an image, got an empty file$/m);
+  assert.match(stderr, /^ddad-native: ERR_IMAGE: .*01_mask\.png: expected 72 x 66, the size of .*, got 20 x 20$/m);
+  const warning =
+    /^warning: 3 of 6 test images skipped, since they cannot be read: test\/bad\/01\.png, test\/bad\/99\.png, test/m;
+  assert.match(stderr, warning);
+  const found = JSON.parse(stdout);
+  assert.deepEqual(
+    found.skipped.map(({ image, product, defect, error }) => [image, product, defect, error.code]),
+    [
+      ['test/bad/01.png', null, 'bad', 'ERR_IMAGE'],
+      ['test/bad/99.png', null, 'bad', 'ERR_IMAGE'],
+      ['test/good/1.png', null, 'good', 'ERR_IMAGE'],
+    ],
+  );
+  assert.deepEqual(
+    found.scores.map(({ image }) => image),
+    ['test/bad/00.png', 'test/good/0.png', 'test/good/2.png'],
+  );
+  assert.deepEqual(JSON.parse(await readFile(path.join(out, 'metrics.json'), 'utf8')), found);
+  assert.match(await readFile(path.join(out, 'report.html'), 'utf8'), /2 good, 1 with defects; [^<]*; 3 skipped/);
+  // the figures are those of a dataset without them
+  for (const name of ['bad/01.png', 'bad/99.png', 'good/1.png']) await rm(path.join(broken, 'test', name));
+  const clean = await run(['evaluate', model, broken, '--threads', '1', '--json']);
+  assert.equal(clean.code, 0, clean.stderr);
+  const { skipped, warnings, ...figures } = JSON.parse(clean.stdout);
+  assert.deepEqual(skipped, []);
+  assert.deepEqual({ ...found, skipped, warnings }, { ...figures, skipped, warnings });
+});
+
+test('where nothing can be read nothing is written', async () => {
+  const broken = at('unreadable');
+  await mkdir(path.join(broken, 'test', 'good'), { recursive: true });
+  await writeFile(path.join(broken, 'test', 'good', '0.png'), 'not an image');
+  const out = at('unreadable-out');
   const { code, stdout, stderr } = await run(['evaluate', model, broken, '--out', out, '--threads', '1']);
   assert.equal(code, 1);
-  assert.match(stderr, /^ddad-native: ERR_IMAGE: .*99\.png: not an image/);
+  assert.match(
+    stderr,
+    /^ddad-native: ERR_DATASET: .*unreadable: none of the test images \(1\) can be read: .*0\.png: /,
+  );
   assert.equal(stdout, '');
   assert.deepEqual(await readdir(out), []);
 });

@@ -1,10 +1,10 @@
 // evaluate() with a detector that takes an image's own brightness for its map.
 import assert from 'node:assert/strict';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import sharp from 'sharp';
-import { evaluate } from '../../dist/index.js';
+import { DdadError, evaluate } from '../../dist/index.js';
 import { openFiles, png, temporaryFolder } from './helpers.mjs';
 
 const folder = await temporaryFolder();
@@ -247,6 +247,48 @@ test('bad datasets, masks, maps and options are refused', async () => {
   await refused({ code: 'ERR_OPTION', message: /"onImage": expected a function/ }, 'parts', undefined, { onImage: 1 });
   await refused({ code: 'ERR_OPTION', message: /did you mean "threshold"/ }, 'parts', undefined, { treshold: 1 });
   await assert.rejects(evaluate(brightness), { code: 'ERR_ARGUMENT' });
+});
+
+test('images that cannot be read are skipped where that is wanted, down to a whole product', async () => {
+  const files = {
+    'a/test/good/0.png': square(50),
+    'a/test/good/1.png': square(60),
+    'a/test/dent/0.png': square(50, 220),
+    'b/test/good/0.png': square(50),
+    'b/test/dent/0.png': square(50, 220),
+  };
+  const root = await dataset('skipping', files);
+  for (const name of ['a/test/good/1.png', 'b/test/good/0.png', 'b/test/dent/0.png'])
+    await writeFile(path.join(root, name), 'none');
+  const known = { threshold: 0.5, calibration: { quantile: 0.99 } };
+  const unified = {
+    ...brightness,
+    config: { ...brightness.config, products: ['a', 'b'], perProduct: { a: known, b: known } },
+    async score(image, options) {
+      if ((await stat(image)).size > 10) return brightness.score(image, options);
+      throw new DdadError('ERR_IMAGE', `${image}: not an image that can be read`);
+    },
+  };
+  const options = { temporaryFolder: spools };
+  await assert.rejects(evaluate(unified, root, options), { code: 'ERR_IMAGE', message: /1\.png: not an image/ });
+  const steps = [];
+  const onProgress = ({ phase, step, steps: all, done }) => phase === 'score' && steps.push([step, all, done]);
+  const found = await evaluate(unified, root, { ...options, skipUnreadable: true, onProgress });
+  assert.deepEqual(
+    found.skipped.map(({ image, product }) => [product, image]),
+    [
+      ['a', 'a/test/good/1.png'],
+      ['b', 'b/test/dent/0.png'],
+      ['b', 'b/test/good/0.png'],
+    ],
+  );
+  assert.deepEqual(
+    [found.images, found.imageAuroc, found.perProduct.b.images, found.perProduct.b.imageAuroc],
+    [2, 1, 0, null],
+  );
+  assert.deepEqual(steps.at(-1), [5, 5, 1]);
+  assert.match(found.warnings.at(-1), /^3 of 5 test images skipped/);
+  assert.deepEqual(await readdir(spools), []);
 });
 
 test('an abort, or an error of the caller, ends it and leaves nothing', async () => {

@@ -1,5 +1,6 @@
 // What an image is judged by beside the ensemble: how far its features are from those of good images.
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import config from '../../dist/config.js';
@@ -18,6 +19,7 @@ import {
   tiny,
   trainTiny,
 } from './helpers.mjs';
+import { startApp } from './service-helpers.mjs';
 
 const { evidenceBanks, evidenceNames } = evidence;
 const { expandConfig, optionsOf } = config;
@@ -201,6 +203,21 @@ test('a run goes on from its checkpoint with evidence or without, and starts fro
   for await (const progress of from.fit(parts)) void progress;
   assert.deepEqual([from.config.features.depth, from.config.score.evidence.banks.length], [16, 2]);
   from.dispose();
+});
+
+test('the command line and the service say what a score is made of', async (t) => {
+  const image = path.join(parts, 'test', 'bad', '00.png');
+  const detector = await Detector.load(model, { threads: 1 });
+  t.after(() => detector.dispose());
+  const { score, scores } = await detector.score(image);
+  const { code, stdout, stderr } = await run(['score', model, image, '--json', '--threads', '1']);
+  assert.equal(code, 0, stderr);
+  assert.deepEqual(JSON.parse(stdout).scores, scores);
+  const { upload } = await startApp(t, detector);
+  const { body } = await upload(await readFile(image));
+  assert.deepEqual([body.score, body.scores], [score, scores]);
+  const alone = await run(['score', model, image, '--json', '--threads', '1', '--score', 'pixel']);
+  assert.equal(JSON.parse(alone.stdout).scores, null);
 });
 
 test('the command line: --evidence, and a graph of the ensemble', async () => {

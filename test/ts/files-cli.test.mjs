@@ -230,7 +230,10 @@ test('pipes, sockets and devices hang nothing', async () => {
   spawnSync('mkfifo', [path.join(truth, '00_mask.png')]);
   await rm(pipe);
   const evaluated = await run(['evaluate', model, odd]);
-  assert.match(evaluated.stderr, /ERR_IMAGE: .*00_mask\.png: expected an image, got a pipe/);
+  assert.match(
+    evaluated.stderr,
+    /ERR_DATASET: .*none of the test images \(1\) can be read: .*00_mask\.png: expected an image, got a pipe/,
+  );
 });
 
 test('what cannot be an output is refused before the first step', { skip: !existsSync('/dev/full') }, async () => {
@@ -309,6 +312,36 @@ test('no output replaces a file that is not of its kind, unless it is told to', 
   await assert.rejects(checkReplaceable(good, 'picture', false), { code: 'ERR_FILE_WRITE' }, 'a picture of others');
   await writeFile(precious, '');
   for (const kind of ['model', 'graph', 'metrics', 'picture']) await checkReplaceable(precious, kind, false);
+});
+
+test('an output folder in the scored one is not scored the next time', async () => {
+  const photos = at('photos');
+  await mkdir(photos);
+  for (const name of ['a.png', 'b.heatmap.png']) await copyFile(good, path.join(photos, name));
+  const scored = async (...args) => {
+    const { code, stdout, stderr } = await run(['score', model, photos, '--json', ...args]);
+    assert.equal(code, 0, stderr);
+    const lines = stdout.trim().split('\n');
+    return { names: lines.map((line) => path.relative(photos, JSON.parse(line).image)), stderr };
+  };
+  // a photograph may have any name
+  const own = ['a.png', 'b.heatmap.png'];
+  for (const out of [path.join(photos, 'found', 'today'), path.join(photos, 'found', 'later'), photos]) {
+    const { names } = await scored('--out', out);
+    assert.deepEqual(names, own);
+  }
+  const { names, stderr } = await scored();
+  assert.deepEqual(names, own);
+  assert.match(stderr, /^left out: 6 pictures of ddad-native$/m);
+
+  const clean = path.join(photos, 'clean');
+  const lean = ['--method', 'ddim', '--step', '2', '--respacing', '10', '--previews', '1', '--json'];
+  for (let i = 0; i < 2; i++) {
+    const { stdout, stderr: said } = await run(['reconstruct', model, photos, '--out', clean, ...lean]);
+    assert.equal(stdout.trim().split('\n').length, 2, said);
+  }
+  // reconstructions are images that one may well want to score
+  assert.deepEqual((await scored('--out', clean)).names.length, 2 + 4);
 });
 
 test('a data file beside a graph that is not there is not ours', async () => {

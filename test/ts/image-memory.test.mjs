@@ -222,7 +222,7 @@ test('the command line takes the budget, reports what is too large and goes on',
     .map((line) => JSON.parse(line));
   assert.deepEqual([first.error.code, typeof second.score], ['ERR_MEMORY', 'number']);
   const wrong = await run(['score', model, good, '--memory-budget', 'much']);
-  assert.deepEqual([wrong.code, /--memory-budget: expected a size such as 50MB/.test(wrong.stderr)], [2, true]);
+  assert.deepEqual([wrong.code, /--memory-budget: expected a size in B, kB, MB or GB/.test(wrong.stderr)], [2, true]);
 });
 
 test('estimates are not too small for what decoding really takes', async () => {

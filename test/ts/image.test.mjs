@@ -173,9 +173,32 @@ test('resizing keeps depth and channels, from 1 x 1 to large', async () => {
     assert.deepEqual([resized.width, resized.height, resized.data.length], [64, 64, 64 * 64]);
   }
   const deep = await decodeImage(tiff(24, 20, 16), { channels: 3 });
+  deep.data[7] += 1;
   const resized = await resizePixels(deep, 32);
   assert.ok(resized.data instanceof Uint16Array);
   assert.equal(resized.data.length, 32 * 32 * 3);
+});
+
+test('16 bits that say no more than 8 are scaled as 8 are', async () => {
+  for (const [width, height, size] of [
+    [300, 280, 128],
+    [97, 61, 64],
+    [40, 30, 64],
+    [64, 64, 64],
+  ]) {
+    const shallow = { data: ramp(Uint8Array, width * height * 3, 13), width, height, channels: 3 };
+    const deep = { ...shallow, data: Uint16Array.from(shallow.data, (value) => 257 * value) };
+    const file = await raw(deep.data, width, height, 3).toColourspace('rgb16').png().toBuffer();
+    assert.equal((await sharp(file).metadata()).depth, 'ushort');
+    const floats = { ...shallow, data: Float32Array.from(shallow.data, (value) => value / 255) };
+    const seen = async (image) => resizePixels(await decodeImage(image, { channels: 3 }), size);
+    const wanted = await seen(shallow);
+    for (const image of [deep, file, floats]) {
+      const { data, ...rest } = await seen(image);
+      const same = data instanceof Uint16Array ? Array.from(data, (value) => value / 257) : [...data];
+      assert.deepEqual({ ...rest, data: same }, { ...wanted, data: [...wanted.data] });
+    }
+  }
 });
 
 test('gray files are told by their header', async () => {
@@ -239,7 +262,36 @@ test('pixels that contradict themselves are refused', async () => {
   ]) {
     await assert.rejects(decodeImage({ ...good, ...change }, { channels: 1 }), { code: 'ERR_IMAGE', message });
   }
-  for (const nothing of [undefined, null, 5, {}]) {
-    await assert.rejects(decodeImage(nothing, { channels: 1 }), { name: 'DdadError', code: 'ERR_IMAGE' });
+  await assert.rejects(decodeImage({ ...good, width: 2.5 }, { channels: 1 }), {
+    message: 'the image: expected a whole width and height of at least 1, got 2.5 x 4',
+  });
+});
+
+test('what is no image at all is told by what came', async () => {
+  for (const [nothing, got] of [
+    [undefined, 'undefined'],
+    [null, 'null'],
+    [5, 'a number'],
+    [{}, 'an object without data'],
+    [{ width: 4, height: 4, channels: 1 }, 'an object without data'],
+    [Object.create(null), 'an object without data'],
+    [[], 'an Array'],
+    [new Uint16Array(4), 'a Uint16Array'],
+    [new URL('file:///part.png'), 'a URL, of which fileURLToPath makes a path'],
+    [Promise.resolve('part.png'), 'a Promise'],
+  ]) {
+    await assert.rejects(decodeImage(nothing, { channels: 1 }), {
+      name: 'DdadError',
+      code: 'ERR_IMAGE',
+      message: `the image: expected a path, an encoded image or pixels, got ${got}`,
+    });
+  }
+  for (const [name, expected] of [
+    ['', 'a path, got an empty text'],
+    ['part\0.png', 'a path without NUL characters, got "part\\u0000.png"'],
+  ]) {
+    const refused = { name: 'DdadError', code: 'ERR_IMAGE', message: `the image: expected ${expected}` };
+    await assert.rejects(decodeImage(name, { channels: 1 }), refused);
+    await assert.rejects(isGrayFile(name), refused);
   }
 });

@@ -1,7 +1,7 @@
 // Digests and signatures of models: what is damaged or not signed is refused, whatever rewrites a model renews them.
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
-import { copyFile, cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, readdir, readFile, rename, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
@@ -14,6 +14,7 @@ import {
   signModel,
   Trainer,
 } from '../../dist/index.js';
+import native from '../../dist/native.js';
 import {
   makeDataset,
   readSafetensors,
@@ -156,6 +157,58 @@ test('a signed model is taken with its key, and by whoever asks for none', async
   assert.deepEqual(await readFile(at('again.safetensors')), await readFile(signed));
   const old = await signModel(await undigested('old-signed.safetensors'), { key: privateKey });
   assert.equal(old.content, found.content);
+});
+
+test('a model that is replaced while it is signed is signed as it was verified', async () => {
+  const [file, out] = [at('raced.safetensors'), at('raced-signed.safetensors')];
+  await copyFile(model, file);
+  await trainTiny({ Trainer }, parts, at('other.safetensors'), { steps: 3 });
+  const engine = native.addon();
+  const { fileDigest } = engine;
+  // right after the first look at its digest
+  engine.fileDigest = async (...args) => {
+    engine.fileDigest = fileDigest;
+    const found = await fileDigest.apply(engine, args);
+    await rename(at('other.safetensors'), file);
+    return found;
+  };
+  const found = await signModel(file, { key: privateKey, out }).finally(() => (engine.fileDigest = fileDigest));
+  const clean = await signModel(model, { key: privateKey, out: at('clean-signed.safetensors') });
+  assert.deepEqual([found.content, found.digest], [clean.content, clean.digest]);
+  assert.deepEqual(await readFile(out), await readFile(at('clean-signed.safetensors')));
+  const left = (await readdir(folder)).filter((name) => name.startsWith('.'));
+  assert.deepEqual(left, []);
+});
+
+test('files of other kinds are called what they are', async () => {
+  const weights = at('named-weights.safetensors');
+  await exportSafetensors(model, weights);
+  const sums = [model, checkpoint, weights].map(async (file) => (await checkModel(file)).kind);
+  assert.deepEqual(await Promise.all(sums), ['model', 'checkpoint', 'weights']);
+  for (const [file, what] of [
+    [checkpoint, 'a checkpoint'],
+    [weights, 'weights'],
+  ]) {
+    const refused = { code: 'ERR_MODEL_FORMAT', message: `${file}: expected a model, got ${what}` };
+    await assert.rejects(signModel(file, { key: privateKey }), refused);
+    await assert.rejects(Detector.load(file), refused);
+    const { stderr } = await run(['info', file]);
+    assert.equal(stderr, `ddad-native: ERR_MODEL_FORMAT: ${refused.message}\n`);
+    const { stdout } = await run(['info', file, '--check']);
+    assert.match(stdout, new RegExp(`^kind: ${what.replace('a ', '')}$`, 'm'));
+  }
+});
+
+test('a file that is cut off is told in the same words, whoever reads it', async () => {
+  const bytes = await readFile(model);
+  for (const length of [0, 5, 500, bytes.length - 1000]) {
+    const file = at(`cut-${length}.safetensors`);
+    await writeFile(file, bytes.subarray(0, length));
+    const { message } = await Detector.load(file).catch((error) => error);
+    assert.match(message, /expected (a safetensors file|a header|\d+ bytes of data)/);
+    for (const look of [() => checkModel(file), () => signModel(file, { key: privateKey })])
+      await assert.rejects(look, { code: 'ERR_MODEL_FORMAT', message });
+  }
 });
 
 test('what the trusted key has not signed is refused', async () => {

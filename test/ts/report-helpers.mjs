@@ -148,5 +148,6 @@ export function makeEvaluation(scores, options = {}) {
     },
     warnings,
     scores,
+    skipped: [],
   };
 }
