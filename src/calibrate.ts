@@ -8,6 +8,7 @@ import {
 } from './calibration.js';
 import { type ModelConfig, pixelSize } from './config.js';
 import { mapRange } from './heatmap.js';
+import { damagedCount, damagedSamples, separationOf } from './damage.js';
 import { remember, remembered } from './memory.js';
 import { callNative, type NativeDetector, type NativeScore } from './native.js';
 import { type Grid, leastPlaceGain, placeGain, placeStatistics, toGrid } from './positions.js';
@@ -43,7 +44,49 @@ export interface Split {
 }
 
 const stepsOf = (config: ModelConfig, { train, heldBack }: Split): number =>
-  remembered(config, train).length + (tellsPlaces(config) ? 3 : 2) * heldBack.length;
+  remembered(config, train).length +
+  (tellsPlaces(config) ? 3 : 2) * heldBack.length +
+  (config.score.evidence && train.length > 0 ? 2 * damagedCount : 0);
+
+/** What the evidence's share of the map may be, and the one that is taken where others are hardly better. */
+const shares = [0, 0.2, 0.4, 0.6, 0.8, 1];
+const usualShare = 0.4;
+const hardly = 0.002;
+
+/** The share of the evidence with which the map tells damage in good images best; `use` sets a share. Yields per sample. */
+async function* chooseShare(
+  detector: NativeDetector,
+  config: ModelConfig,
+  use: (share: number) => Promise<void>,
+  files: readonly string[],
+  { signal, label }: CalibrateOptions,
+): AsyncGenerator<void, number, undefined> {
+  const size = pixelSize(config);
+  const samples = async function* () {
+    for await (const { image, box } of damagedSamples(config, [files], signal)) {
+      yield { map: (await scoreImage(detector, config, image, { signal, networkSize: true, label })).map, box };
+    }
+  };
+  const ensembles: Float32Array[] = [];
+  await use(0);
+  for await (const { map } of samples()) {
+    ensembles.push(map);
+    yield;
+  }
+  const sums = shares.map(() => 0);
+  await use(1);
+  let n = 0;
+  for await (const { map, box } of samples()) {
+    const ensemble = ensembles[n++] as Float32Array;
+    for (const [i, share] of shares.entries()) {
+      const mixed = map.map((value, p) => share * value + (1 - share) * (ensemble[p] as number));
+      (sums[i] as number) += separationOf(mixed, size, box) / damagedCount;
+    }
+    yield;
+  }
+  const good = shares.filter((_, i) => (sums[i] as number) >= Math.max(...sums) - hardly);
+  return good.reduce((a, b) => (Math.abs(b - usualShare) < Math.abs(a - usualShare) ? b : a));
+}
 
 interface CalibrateOptions {
   signal?: AbortSignal | undefined;
@@ -127,6 +170,22 @@ export async function* calibrate(
   if (gain !== undefined) {
     config.calibration.placeGain = gain;
     if (gain < leastPlaceGain) config.score.positions = places = false;
+  }
+
+  const { evidence } = config.calibration;
+  if (evidence && config.score.evidence) {
+    if (places) setPlaces(config, grids);
+    const { calibration } = config;
+    const share = chooseShare(
+      detector,
+      config,
+      (tried) => use({ ...config, calibration: { ...calibration, evidence: { ...evidence, share: tried } } }),
+      files,
+      { signal, label },
+    );
+    let next = await share.next();
+    for (; next.done !== true; next = await share.next()) yield progress();
+    evidence.share = next.value;
   }
 
   const scored: Scored[] = [];

@@ -113,7 +113,11 @@ const commonConfig = z.looseObject({
         .optional(),
       /** Of the distances to each bank, and of each value that the score is made of ({@link evidenceNames}). */
       evidence: z
-        .looseObject({ mapMean: perScale, mapStd: perScale, mean: perScale.optional(), std: perScale.optional() })
+        .looseObject({
+          ...{ mapMean: perScale, mapStd: perScale, mean: perScale.optional(), std: perScale.optional() },
+          /** Of the map; the ensemble has the rest. */
+          share: share.optional(),
+        })
         .nullable()
         .optional(),
       images: whole(1, 1e15),
@@ -244,7 +248,7 @@ export function expandConfig(
   const reachable = taps.map(({ stride }) => stride).filter((stride) => side % stride === 0);
   const depth = Math.max(0, ...reachable, ...strides);
   const judges = options.evidence !== null && strides.length > 0 && normalization === 'calibration';
-  const banks = judges ? evidenceBanks(depth) : [];
+  const banks = judges ? evidenceBanks(depth, resized) : [];
   const rows = options.evidence?.rows ?? defaultEvidenceRows;
   const remembers = resized && strides.length > 0 && normalization === 'calibration';
   if (options.evidence && normalization !== 'calibration') {

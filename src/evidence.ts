@@ -7,14 +7,18 @@ interface Evidence {
 /** Rows of good features that a bank keeps; bench/accuracy has what other numbers gave. */
 export const defaultEvidenceRows = 4000;
 
-/** The strides of each bank of features, where the backbone has taps down to stride `depth`; none without stride 16. */
-export function evidenceBanks(depth: number): number[][] {
+/**
+ * The strides of each bank of features, where the backbone has taps down to stride `depth`; none without stride 16. In
+ * tiles (`whole` false) features of stride 32 know little but the tile's border.
+ */
+export function evidenceBanks(depth: number, whole: boolean): number[][] {
   const banks = [
     [4, 8],
     [8, 16],
     [8, 16, 32],
   ];
-  return depth < 16 ? [] : banks.filter((strides) => strides.every((stride) => stride <= depth));
+  const deepest = whole ? depth : Math.min(depth, 16);
+  return depth < 16 ? [] : banks.filter((strides) => strides.every((stride) => stride <= deepest));
 }
 
 /**

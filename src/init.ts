@@ -77,8 +77,10 @@ export function takeFeatures(config: ModelConfig, { config: { unet, features } }
   let depth = features.depth ?? Math.max(...features.strides);
   while (pixelSize(config) % depth !== 0 && depth > Math.max(...features.strides)) depth /= 2;
   config.features.depth = depth;
-  const banks = given.evidence === null || config.score.normalization !== 'calibration' ? [] : evidenceBanks(depth);
+  const image = config.input.mode === 'resize';
+  const none = given.evidence === null || config.score.normalization !== 'calibration';
+  const banks = none ? [] : evidenceBanks(depth, image);
   const rows = given.evidence?.rows ?? defaultEvidenceRows;
-  config.score.evidence = banks.length > 0 ? { banks, rows, image: config.input.mode === 'resize' } : null;
+  config.score.evidence = banks.length > 0 ? { banks, rows, image } : null;
   config.unet.featureChannels = unet.featureChannels;
 }

@@ -249,7 +249,7 @@ export class Trainer {
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
-    const banks = evidenceBanks(saved.features?.depth ?? 0); // of the backbone that the checkpoint has
+    const banks = evidenceBanks(saved.features?.depth ?? 0, config.input.mode === 'resize'); // of the backbone that the checkpoint has
     const { evidence } = config.score;
     config.score.evidence = evidence && banks.length > 0 ? { ...evidence, banks } : null;
     Object.assign(config.training, saved.training, { quantile });

@@ -95,6 +95,7 @@ EvidenceConfig EvidenceConfig::fromJson(const json& config, const FeatureConfig&
     throw Error("ERR_CONFIG", "calibration.evidence: expected an object or null, got " + found->dump().substr(0, 80));
   c.mapMean = readNumbers(*found, "mapMean", c.banks.size());
   c.mapStd = readNumbers(*found, "mapStd", c.mapMean.size());
+  c.share = numberField(*found, "share", 0, 1, c.share);
   c.mean = readNumbers(*found, "mean", names.size());
   c.std = readNumbers(*found, "std", c.mean.size());
   for (const auto& [name, values] : {std::pair{"mapStd", &c.mapStd}, std::pair{"std", &c.std}})

@@ -14,6 +14,7 @@ struct EvidenceConfig {
   std::vector<std::vector<int64_t>> banks;  // strides of the taps of each bank's features, neighbours, fine to coarse
   bool image = false;                       // whether statistics over the whole image are compared as well
   std::vector<double> mapMean, mapStd;      // of each bank's distances on good images; empty before they are known
+  double share = 0.4;                       // of the map, the ensemble has the rest
   std::vector<double> mean, std;            // of each value of `names` on good images, likewise
 
   explicit operator bool() const { return !banks.empty(); }

@@ -12,7 +12,6 @@ namespace ddad {
 namespace {
 
 constexpr int64_t kMostRows = 16384;    // of an image, about, that evidence is fitted on: 32 MB
-constexpr float kEvidenceShare = 0.4f;  // of the map, the ensemble has the rest; bench/accuracy has other shares
 constexpr size_t kMaxPasses = 4;        // compiled sizes kept; images of one line mostly have one
 constexpr int64_t kSmallBytes = int64_t{1} << 26;  // of a pass that memory is not asked about for
 
@@ -245,7 +244,8 @@ void ScoreLane::judge(const ScoreRequest& request, Gathered& all, ScoreResult& r
   if (evidence.mapMean.empty()) return;
   std::vector<float> map = all.evidence.take();
   gaussianBlur(device_->threads(), map, request.width, request.height, config.smoothing);
-  for (size_t p = 0; p < map.size(); ++p) result.map[p] += kEvidenceShare * (map[p] - result.map[p]);
+  const auto share = static_cast<float>(evidence.share);  // the ensemble has the rest
+  for (size_t p = 0; p < map.size(); ++p) result.map[p] += share * (map[p] - result.map[p]);
 }
 
 void ScoreLane::preparePadim(const Tile& tile, const FeatureGaussian* gaussian) {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { test } from 'node:test';
-import early from '../../dist/early-stopping.js';
+import damage from '../../dist/damage.js';
 import { Trainer } from '../../dist/index.js';
 import random from '../../dist/random.js';
 import { makeDataset, readSafetensors, run, temporaryFolder, tiny, tinyFlags, trainTiny } from './helpers.mjs';
@@ -20,7 +20,7 @@ test('a piece of the image is pasted within the box that is told, and nowhere el
   let thin = 0;
   for (let n = 0; n < 40; n++) {
     const after = before.slice();
-    const [left, top, width, height] = early.cutPaste(after, size, channels, random.random(3, 8, n));
+    const [left, top, width, height] = damage.cutPaste(after, size, channels, random.random(3, 8, n));
     assert.ok(left >= 0 && top >= 0 && left + width <= size && top + height <= size);
     assert.ok(width >= 2 && height >= 2);
     if (Math.max(width / height, height / width) > 3) thin += 1;
@@ -34,7 +34,7 @@ test('a piece of the image is pasted within the box that is told, and nowhere el
     });
     assert.ok(changed > 0.9 * width * height * channels);
     const again = before.slice();
-    early.cutPaste(again, size, channels, random.random(3, 8, n));
+    damage.cutPaste(again, size, channels, random.random(3, 8, n));
     assert.deepEqual(again, after);
   }
   assert.ok(thin > 8 && thin < 32, `${thin} of 40 are thin`);
