@@ -100,7 +100,8 @@ async function main() {
   );
   const by = (results, value) => results.map(({ scores }) => scores[value]);
   const alone = {};
-  for (const value of Object.keys(broken[0].scores ?? {})) alone[value] = auroc(by(functional, value), by(broken, value));
+  for (const value of Object.keys(broken[0].scores ?? {}))
+    alone[value] = auroc(by(functional, value), by(broken, value));
   const count = (results) => results.filter(({ anomalous }) => anomalous).length;
   await writeFile(
     path.join(output, 'scores.json'),

@@ -1,3 +1,4 @@
+import { type LookOptions, chooseShare, comparePlaces, type Grids, setPlaces } from './calibrate-choices.js';
 import {
   calibrationOf,
   combineEvidence,
@@ -7,11 +8,11 @@ import {
   typicalRange,
 } from './calibration.js';
 import { type ModelConfig, pixelSize } from './config.js';
+import { damagedCount } from './damage.js';
 import { mapRange } from './heatmap.js';
-import { damagedCount, damagedSamples, separationOf } from './damage.js';
 import { remember, remembered } from './memory.js';
 import { callNative, type NativeDetector, type NativeScore } from './native.js';
-import { type Grid, leastPlaceGain, placeGain, placeStatistics, toGrid } from './positions.js';
+import { toGrid } from './positions.js';
 import { mapAhead } from './read-ahead.js';
 import { scoreImage } from './score-image.js';
 
@@ -46,51 +47,14 @@ export interface Split {
 const stepsOf = (config: ModelConfig, { train, heldBack }: Split): number =>
   remembered(config, train).length +
   (tellsPlaces(config) ? 3 : 2) * heldBack.length +
-  (config.score.evidence && train.length > 0 ? 2 * damagedCount : 0);
+  (config.score.evidence && train.length > 0 ? 2 * damagedCount : 0) +
+  (measures(config, heldBack) ? 2 * damagedCount : 0);
 
-/** What the evidence's share of the map may be, and the one that is taken where others are hardly better. */
-const shares = [0, 0.2, 0.4, 0.6, 0.8, 1];
-const usualShare = 0.4;
-const hardly = 0.002;
+/** Whether calibration finds out if places are to be told apart: it takes images to learn them from, and others. */
+const measures = (config: ModelConfig, files: readonly string[]): boolean =>
+  config.training.placesMeasured === true && tellsPlaces(config) && files.length >= 2 * parts;
 
-/** The share of the evidence with which the map tells damage in good images best; `use` sets a share. Yields per sample. */
-async function* chooseShare(
-  detector: NativeDetector,
-  config: ModelConfig,
-  use: (share: number) => Promise<void>,
-  files: readonly string[],
-  { signal, label }: CalibrateOptions,
-): AsyncGenerator<void, number, undefined> {
-  const size = pixelSize(config);
-  const samples = async function* () {
-    for await (const { image, box } of damagedSamples(config, [files], signal)) {
-      yield { map: (await scoreImage(detector, config, image, { signal, networkSize: true, label })).map, box };
-    }
-  };
-  const ensembles: Float32Array[] = [];
-  await use(0);
-  for await (const { map } of samples()) {
-    ensembles.push(map);
-    yield;
-  }
-  const sums = shares.map(() => 0);
-  await use(1);
-  let n = 0;
-  for await (const { map, box } of samples()) {
-    const ensemble = ensembles[n++] as Float32Array;
-    for (const [i, share] of shares.entries()) {
-      const mixed = map.map((value, p) => share * value + (1 - share) * (ensemble[p] as number));
-      (sums[i] as number) += separationOf(mixed, size, box) / damagedCount;
-    }
-    yield;
-  }
-  const good = shares.filter((_, i) => (sums[i] as number) >= Math.max(...sums) - hardly);
-  return good.reduce((a, b) => (Math.abs(b - usualShare) < Math.abs(a - usualShare) ? b : a));
-}
-
-interface CalibrateOptions {
-  signal?: AbortSignal | undefined;
-  label?: number | undefined;
+interface CalibrateOptions extends LookOptions {
   trained?: readonly string[] | undefined;
 }
 
@@ -103,7 +67,7 @@ interface Scored {
 /**
  * Normalisation and threshold from good images that were not trained on: a pass for the statistics of each noise scale,
  * one for those of each place, and one for the scores, since each needs what was found before. Places are told apart no
- * further where `config.training.placesMeasured` asks and the images are not aligned ({@link placeGain}). Fills in
+ * further where `config.training.placesMeasured` asks and the images are not aligned. Fills in
  * `config.calibration` and `config.threshold` and leaves the detector with that configuration. `label`: of the images'
  * product in a unified model. `trained`: other good images, for the memory.
  */
@@ -151,7 +115,7 @@ export async function* calibrate(
   }
   config.calibration = calibrationOf(statistics, config.training.quantile);
 
-  const grids: { pixel: Grid; feature: Grid | null }[] = [];
+  const grids: Grids[] = [];
   if (places) {
     await use({ ...config, score: { ...config.score, smoothing: 0, memory: null, evidence: null } });
     const size = pixelSize(config);
@@ -166,10 +130,12 @@ export async function* calibrate(
     }
   }
 
-  const gain = config.training.placesMeasured === true ? gainOf(grids) : undefined;
-  if (gain !== undefined) {
-    config.calibration.placeGain = gain;
-    if (gain < leastPlaceGain) config.score.positions = places = false;
+  if (measures(config, files)) {
+    const told = comparePlaces(detector, config, use, files, grids, { signal, label });
+    let next = await told.next();
+    for (; next.done !== true; next = await told.next()) yield progress();
+    config.calibration.aligned = next.value;
+    config.score.positions = places = next.value;
   }
 
   const { evidence } = config.calibration;
@@ -240,28 +206,4 @@ export async function* calibrateProducts(
     found.push([config.products?.[label] ?? String(label), { calibration, threshold }]);
   }
   config.perProduct = Object.fromEntries(found);
-}
-
-/** The gain of the map that judges: that of the features, where there are any. */
-function gainOf(grids: readonly { pixel: Grid; feature: Grid | null }[]): number | undefined {
-  const gain = placeGain(
-    grids.map(({ pixel, feature }) => feature ?? pixel),
-    parts,
-  );
-  return gain === undefined ? undefined : Number(gain.toPrecision(3));
-}
-
-function setPlaces(config: ModelConfig, grids: readonly { pixel: Grid; feature: Grid | null }[]): void {
-  const [first] = grids;
-  if (!config.calibration || !first) return;
-  const pixel = placeStatistics(grids.map((grid) => grid.pixel));
-  const features = grids.flatMap((grid) => grid.feature ?? []);
-  const feature = features.length > 0 ? placeStatistics(features) : undefined;
-  config.calibration.position = {
-    width: first.pixel.width,
-    height: first.pixel.height,
-    pixelMean: pixel.mean,
-    pixelStd: pixel.std,
-    ...(feature && { featureMean: feature.mean, featureStd: feature.std }),
-  };
 }

@@ -124,8 +124,8 @@ const commonConfig = z.looseObject({
       quantile: z.number().gt(0).max(1),
       /** Map values of a typical good image: its median and the end of its normal range. */
       mapRange: z.tuple([figure, figure]).optional(),
-      /** What telling places apart gains on held-back images, nats a cell. */
-      placeGain: figure.optional(),
+      /** Whether good images were found to be aligned. */
+      aligned: z.boolean().optional(),
     })
     .nullable(),
   threshold: figure.nullable(),

@@ -52,7 +52,9 @@ export function separationOf(map: Float32Array, size: number, [left, top, width,
 /** A sample of a good image with a piece pasted into it. */
 export interface DamagedSample {
   image: RawImage;
-  /** Where. */
+  /** The sample before. */
+  clean: RawImage;
+  /** Where the piece is. */
   box: Box;
   /** Which list of files it is of. */
   label: number;
@@ -74,10 +76,14 @@ export async function* damagedSamples(
     const all = await data.batch(batch, signal);
     const labels = data.labels(batch);
     for (let i = 0; i < batchSize; i++, n++) {
-      const pixels = all.slice(i * length, (i + 1) * length);
+      const before = all.slice(i * length, (i + 1) * length);
+      const pixels = before.slice();
       const box = cutPaste(pixels, size, channels, random(seed, streams.damage, n));
-      for (let p = 0; p < length; p++) pixels[p] = ((pixels[p] as number) + 1) / 2;
-      yield { image: { data: pixels, width: size, height: size, channels }, box, label: labels[i] as number };
+      const [clean, image] = [before, pixels].map((data) => {
+        for (let p = 0; p < length; p++) data[p] = ((data[p] as number) + 1) / 2;
+        return { data, width: size, height: size, channels };
+      }) as [RawImage, RawImage];
+      yield { image, clean, box, label: labels[i] as number };
     }
   }
 }

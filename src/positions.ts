@@ -67,35 +67,5 @@ export function placeStatistics(grids: readonly Grid[]): PlaceStatistics {
   };
 }
 
-/**
- * With less than this {@link placeGain} the good images are not aligned. Aligned tiles and cells have 0.75 and 0.91; turned
- * and put anywhere 0.20 and 0.18 (the ground differs from the part), and are told better without places (bench/accuracy).
- */
-export const leastPlaceGain = 0.4;
-
-/**
- * What telling the places apart says of images it has not seen: the mean gain of log likelihood a cell (nats), under normal
- * distributions, against one mean and deviation for all places. Each part of the grids is judged by the others. Undefined with fewer than two images a part.
- */
-export function placeGain(grids: readonly Grid[], parts: number): number | undefined {
-  if (grids.length < 2 * parts) return undefined;
-  let [gain, cells] = [0, 0];
-  for (let part = 0; part < parts; part++) {
-    const others = grids.filter((_, i) => i % parts !== part);
-    const { mean, std } = placeStatistics(others);
-    const all = others.flatMap(({ values }) => Array.from(values));
-    const overall = all.reduce((sum, value) => sum + value, 0) / all.length;
-    const spread = Math.sqrt(all.reduce((sum, value) => sum + (value - overall) ** 2, 0) / all.length) || 1e-6;
-    const density = (value: number, m: number, s: number): number => -Math.log(s) - ((value - m) / s) ** 2 / 2;
-    for (const { values } of grids.filter((_, i) => i % parts === part)) {
-      values.forEach((value, i) => {
-        gain += density(value, mean[i] as number, std[i] as number) - density(value, overall, spread);
-        cells += 1;
-      });
-    }
-  }
-  return gain / cells;
-}
-
 /** Six digits: the numbers go into the model's header as text. */
 const rounded = (value: number): number => Number(value.toPrecision(6));

@@ -6,7 +6,16 @@ function mix(h: number): number {
 }
 
 /** What a stream is for; streams of different purposes are independent. */
-export const streams = { split: 1, order: 2, augment: 3, product: 4, memory: 5, evidence: 6, views: 7, damage: 8 } as const;
+export const streams = {
+  split: 1,
+  order: 2,
+  augment: 3,
+  product: 4,
+  memory: 5,
+  evidence: 6,
+  views: 7,
+  damage: 8,
+} as const;
 
 /**
  * A stream of uniform numbers in [0, 1) that depends on (seed, stream, counter) alone, so that a run can be resumed

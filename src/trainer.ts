@@ -37,8 +37,10 @@ export type FitOptions = z.infer<typeof fitOptions>;
 
 export interface TrainProgress extends StepMetrics {
   phase: 'train';
-  /** Steps in all, as far as known: early stopping may make them fewer. Null when only the time limits them. */
+  /** Steps in all; null when only the time limits them. */
   steps: number | null;
+  /** Whether early stopping may still make them fewer; then `done` and `remainingMs` are of the longest run. */
+  atMost: boolean;
   /** Where early stopping has just looked: the pixel AUROC of the network's map for damage in held-back images. */
   separation?: number;
   /** Share of the run that is done, 0 to 1. */
@@ -335,6 +337,7 @@ export class Trainer {
           phase: 'train',
           step: state.step,
           steps: total(),
+          atMost: early !== undefined && early.total === undefined,
           ...(separation === undefined ? {} : { separation }),
           done: Math.min(1, done()),
           loss: result.loss,

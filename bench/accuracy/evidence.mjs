@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import sweep from '../../dist/evaluation/sweep.js';
 import testSet from '../../dist/evaluation/test-set.js';
 import { Detector } from '../../dist/index.js';
+import modelFile from '../../dist/model-file.js';
 import { groupOf } from './suite/halves.mjs';
 
 const { sweepScores } = sweep;
@@ -21,8 +22,10 @@ if (!dataset) {
 }
 const cells = Number(values.cells);
 const shares = [0, 0.25, 0.4, 0.55, 0.75, 1];
-/** The share of the map that the evidence has in the engine (kEvidenceShare in native/score/score_lane.cpp). */
-const engineShare = 0.4;
+const { calibration } = (await modelFile.readModel(model)) ?? {};
+/** The share of the map that the evidence has in this model. */
+const engineShare = calibration?.evidence?.share ?? 0.4;
+if (!(engineShare > 0)) throw new Error(`${model}: expected a model whose map has a share of evidence`);
 
 /** Values of a map or mask at the centres of a grid. */
 function sampled({ data, width, height }) {

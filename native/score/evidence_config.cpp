@@ -83,9 +83,10 @@ EvidenceConfig EvidenceConfig::fromJson(const json& config, const FeatureConfig&
   for (size_t i = 1; i < names.size(); ++i)
     if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
         names.begin() + static_cast<std::ptrdiff_t>(i))
-      throw Error("ERR_CONFIG",
-                  "score.evidence.banks: expected at most one with its deepest tap at stride 16, one at stride 32, and, "
-                  "where no whole images are compared, one before those");
+      throw Error(
+          "ERR_CONFIG",
+          "score.evidence.banks: expected at most one with its deepest tap at stride 16, one at stride 32, and, "
+          "where no whole images are compared, one before those");
 
   const auto calibration = config.find("calibration");
   if (calibration == config.end() || !calibration->is_object()) return c;

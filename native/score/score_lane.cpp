@@ -11,8 +11,8 @@
 namespace ddad {
 namespace {
 
-constexpr int64_t kMostRows = 16384;    // of an image, about, that evidence is fitted on: 32 MB
-constexpr size_t kMaxPasses = 4;        // compiled sizes kept; images of one line mostly have one
+constexpr int64_t kMostRows = 16384;               // of an image, about, that evidence is fitted on: 32 MB
+constexpr size_t kMaxPasses = 4;                   // compiled sizes kept; images of one line mostly have one
 constexpr int64_t kSmallBytes = int64_t{1} << 26;  // of a pass that memory is not asked about for
 
 ScoreResult::Statistics statisticsOf(const std::vector<Pooled>& scales) {

@@ -29,12 +29,13 @@ function show(line: ProgressLine, progress: Progress): void {
     line.update('calibrate', progress.done, `${progress.step}/${progress.steps} images scored  ${left}`);
     return;
   }
-  const { step, steps, loss, samplesPerSecond } = progress;
+  const { step, steps, atMost, loss, samplesPerSecond } = progress;
   const count = steps === null ? `step ${step}` : `step ${step}/${steps}`;
+  const most = atMost ? 'at most ' : '';
   line.update(
     'train',
     progress.done,
-    `${count}  loss ${short(loss)}  ${samplesPerSecond.toFixed(1)} samples/s  ${left}`,
+    `${count}  loss ${short(loss)}  ${samplesPerSecond.toFixed(1)} samples/s  ${most}${left}`,
   );
 }
 
@@ -206,10 +207,10 @@ async function trainLocked(
   const { fallback } = JSON.parse(addon().info()) as { fallback: string | null };
   if (fallback !== null) log(`device: auto was the CPU: ${fallback}`);
   log(memoryLine(trainer.memory));
-  const gain = trainer.config?.calibration?.placeGain;
-  if (gain !== undefined) {
-    const found = trainer.config?.score.positions ? 'aligned: the places' : 'not aligned: no places';
-    log(`${found} of the image are told apart (gain on held-back images: ${short(gain)} nats a cell)`);
+  const aligned = trainer.config?.calibration?.aligned;
+  if (aligned !== undefined) {
+    const found = aligned ? 'aligned: each place' : 'not aligned: no place';
+    log(`the good images are ${found} of the image has statistics of its own`);
   }
   const { threshold = null, calibration = null, perProduct } = trainer.config ?? {};
   const products = Object.entries(perProduct ?? {}).map(([product, own]) => {

@@ -18,6 +18,7 @@ import {
   temporaryFolder,
   tiny,
   trainTiny,
+  writeSafetensors,
 } from './helpers.mjs';
 import { startApp } from './service-helpers.mjs';
 
@@ -99,6 +100,29 @@ test('another way to score is the ensemble alone, and so is a model without evid
   const plain = await alone.score(bad);
   assert.equal(plain.scores, null);
   assert.equal((await readSafetensors(model)).header.__metadata__.formatVersion, '2');
+});
+
+test('the share of the map is what tells damage in held-back images best, or near the usual one', async () => {
+  const { share } = trained.calibration.evidence;
+  assert.ok([0, 0.2, 0.4, 0.6, 0.8, 1].includes(share), `${share}`);
+  const detector = await Detector.load(model, { threads: 1 });
+  const ensemble = await Detector.load(model, { threads: 1, scoring: { kind: 'ensemble' } });
+  const [mixed, plain] = [await detector.score(bad), await ensemble.score(bad)];
+  assert.equal(
+    mixed.map.data.every((value, i) => value === plain.map.data[i]),
+    share === 0,
+  );
+  for (const one of [detector, ensemble]) one.dispose();
+  const { header, data } = await readSafetensors(model);
+  const { config } = header.__metadata__;
+  for (const wrong of [1.5, -0.1, '"much"']) {
+    const changed = config.replace(/"share":[\d.]+}/, `"share":${wrong}}`);
+    assert.notEqual(changed, config);
+    const file = at('share.safetensors');
+    const { digest: _, digestAlgorithm: __, ...rest } = header.__metadata__;
+    await writeSafetensors(file, { header: { ...header, __metadata__: { ...rest, config: changed } }, data });
+    await assert.rejects(Detector.load(file), { code: 'ERR_MODEL_FORMAT', message: /share/ });
+  }
 });
 
 test('the same training gives the same bytes, and a saved model scores the same', async (t) => {

@@ -7,7 +7,7 @@ import positions from '../../dist/positions.js';
 import smoothing from '../../dist/smoothing.js';
 import { makeDataset, pattern, png, temporaryFolder, trainTiny } from './helpers.mjs';
 
-const { leastPlaceGain, placeGain, placeStatistics, toGrid } = positions;
+const { placeStatistics, toGrid } = positions;
 const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
 
@@ -144,23 +144,19 @@ test('the threshold of held-back images does not come from places that they made
   assert.ok(config.calibration.position.pixelMean[0] > 5);
 });
 
-test('places are told apart by themselves only where images are aligned', async () => {
-  const noise = (i, x, y) => Math.sin(12.9898 * x + 78.233 * y + 37.719 * i) % 1;
-  const aligned = Array.from({ length: 16 }, (_, i) => grid(12, 12, (x, y) => (x < 6 ? 1 : 3) + 0.1 * noise(i, x, y)));
-  const anywhere = aligned.map(({ values, ...rest }, i) => ({
-    ...rest,
-    values: values.map((_, at) => values[(at + 37 * i) % values.length]),
-  }));
-  assert.ok(placeGain(aligned, 4) > leastPlaceGain, `${placeGain(aligned, 4)}`);
-  assert.ok(placeGain(anywhere, 4) < leastPlaceGain, `${placeGain(anywhere, 4)}`);
-  assert.equal(placeGain(aligned.slice(0, 7), 4), undefined, 'too few to judge by others');
-
+test('left out, the held-back images decide whether places are told apart, and the model says so', async () => {
   const parts = await makeDataset(at('measured'), 30);
   const options = { mode: 'resize', featureScale: 1, holdOut: 0.3 };
   const measured = await trainTiny({ Trainer }, parts, at('measured.safetensors'), options);
-  const { placeGain: gain, position } = measured.calibration;
-  assert.equal(measured.score.positions, gain >= leastPlaceGain);
-  assert.equal(position !== undefined, gain >= leastPlaceGain);
-  const asked = await trainTiny({ Trainer }, parts, at('asked.safetensors'), { ...options, positions: true });
-  assert.deepEqual([asked.score.positions, asked.calibration.placeGain], [true, undefined]);
+  const { aligned, position } = measured.calibration;
+  assert.equal(typeof aligned, 'boolean');
+  assert.deepEqual([measured.score.positions, position !== undefined], [aligned, aligned]);
+  const again = await trainTiny({ Trainer }, parts, at('again.safetensors'), { ...options, threads: 2 });
+  assert.deepEqual(again, measured);
+  for (const positions of [true, false]) {
+    const asked = await trainTiny({ Trainer }, parts, at('asked.safetensors'), { ...options, positions });
+    assert.deepEqual([asked.score.positions, asked.calibration.aligned], [positions, undefined]);
+  }
+  const few = await trainTiny({ Trainer }, parts, at('few.safetensors'), { ...options, holdOut: 0.2 });
+  assert.deepEqual([few.score.positions, few.calibration.aligned], [true, undefined], '6 images cannot tell');
 });
