@@ -107,7 +107,7 @@ export async function* remember(
   const look = async ({ file, view }: View, n: number, inner: AbortSignal) => {
     const transform = view === 0 ? undefined : (pixels: Pixels) => shown(config, pixels, n);
     const options = { signal: inner, networkSize: true, label: given, view: transform };
-    const wanted = { residuals: Boolean(memory), features: Boolean(evidence) };
+    const wanted = { residuals: Boolean(memory), features: Boolean(evidence), featuresOnly: !memory };
     const found = await scoreImage(detector, config, file, { ...options, ...wanted });
     const { evidenceRows: rows, evidenceStatistics, evidenceChannels: channels } = found;
     return { residuals: found.residuals, rows, statistics: evidenceStatistics, channels };

@@ -34,6 +34,8 @@ export interface NativeImage {
   residuals?: boolean;
   /** Whether it carries what evidence is fitted on. */
   features?: boolean;
+  /** Whether it carries nothing else: no network runs. */
+  featuresOnly?: boolean;
 }
 
 /** Mean and standard deviation (n - 1) of one raw score of an image, a value per noise scale, over `elements` values. */

@@ -23,6 +23,8 @@ export interface PrepareOptions {
   residuals?: boolean;
   /** Whether it carries what evidence is fitted on. */
   features?: boolean;
+  /** Whether it carries nothing else. */
+  featuresOnly?: boolean;
   /** Of the image's product in a unified model. */
   label?: number | undefined;
   /** Takes the memory that the image needs; afterwards it has what the prepared image and its maps take. */
@@ -78,7 +80,7 @@ export async function prepareImage(
   options: PrepareOptions,
 ): Promise<NativeImage> {
   const { input } = config;
-  const { label, residuals, features, signal, limitInputPixels, claim, onFile, onSize, noMaps, view } = options;
+  const { label, residuals, features, featuresOnly, signal, limitInputPixels, claim, onFile, onSize, noMaps, view } = options;
   const before = claim?.held ?? 0;
   /** What the engine holds of it, with its maps. */
   const after = (seen: number, pixels: number): number => {
@@ -114,6 +116,7 @@ export async function prepareImage(
     ...(label === undefined ? {} : { label }),
     ...(residuals ? { residuals } : {}),
     ...(features ? { features } : {}),
+    ...(featuresOnly ? { featuresOnly } : {}),
   };
   const bytes = seen.data.byteLength;
   try {

@@ -32,6 +32,7 @@ OwnedImage copyImage(const Napi::Value& value, const std::string& call) {
   const Napi::Value label = image.Get("label");
   const Napi::Value residuals = image.Get("residuals");
   const Napi::Value features = image.Get("features");
+  const Napi::Value featuresOnly = image.Get("featuresOnly");
 
   OwnedImage owned;
   ScoreRequest& request = owned.request;
@@ -43,6 +44,7 @@ OwnedImage copyImage(const Napi::Value& value, const std::string& call) {
   if (!label.IsUndefined()) request.label = expectInteger(label, call + ": image.label", 0, INT_MAX);
   if (!residuals.IsUndefined()) request.residuals = residuals.ToBoolean();
   if (!features.IsUndefined()) request.features = features.ToBoolean();
+  if (!featuresOnly.IsUndefined()) request.featuresOnly = featuresOnly.ToBoolean();
   checkPixels(request.width, request.height, call + ": image");
   checkPixels(request.outWidth == 0 ? request.width : request.outWidth,
               request.outHeight == 0 ? request.height : request.outHeight, call + ": map");

@@ -189,7 +189,7 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
       }
     result.evidenceStatistics.insert(result.evidenceStatistics.end(), own.statistics.begin(), own.statistics.end());
   }
-  if (!known) return;
+  if (!known || request.featuresOnly) return;
   const int64_t cells = own.rows * own.columns;
   std::vector<float> distances(static_cast<size_t>(cells)), sum(static_cast<size_t>(cells), 0.0f), query;
   for (size_t bank = 0; bank < config.banks.size(); ++bank) {
@@ -301,6 +301,8 @@ ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) 
     throw Error("ERR_CONFIG", "score.memory: the model has no residuals of good images");
   if (!config.evidence.mapMean.empty() && !model_.evidence(request.label))
     throw Error("ERR_CONFIG", "score.evidence: the model has no features of good images");
+  if (request.featuresOnly && !(config.evidence && request.features))
+    throw Error("ERR_ARGUMENT", "image: features alone are asked for of a model without evidence");
   Gathered all(request, config);
   ScoreResult result;
   for (size_t i = 0; i < tiles.size(); ++i) {
@@ -308,6 +310,11 @@ ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) 
     ScorePass& pass = passFor(tile);
     pass.use(config);
     normalizePixels(request, tile, pass.imageHeight(), pass.imageWidth(), pass.image(0));
+    if (request.featuresOnly) {
+      pass.runBackbone(cancel);
+      gatherEvidence(pass, tile, request, cancel, all, result);
+      continue;
+    }
     pass.setLabel(0, request.label);
     const auto sample = static_cast<uint32_t>(i);
     pass.run(&sample, cancel);
@@ -315,6 +322,7 @@ ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) 
     if (config.evidence) gatherEvidence(pass, tile, request, cancel, all, result);
     if (config.kind == ScoreKind::kPadim) gatherPadim(tile, request, cancel, all);
   }
+  if (request.featuresOnly) return result;
   combine(request, all, result);
   judge(request, all, result);
   result.pixel = statisticsOf(all.pixelScales);

@@ -103,6 +103,12 @@ void ScorePass::run(const uint32_t* samples, const Cancel& cancel, const float* 
   }
 }
 
+void ScorePass::runBackbone(const Cancel& cancel) {
+  pixels_.upload();
+  extractor_->run(pixels_.device(), channels_, target_.data(), cancel);
+  device_.synchronize();
+}
+
 void ScorePass::enqueuePixelScores(const float* noise, const uint32_t* samples) {
   const ImageBatch batch = {scales_, height_ * width_, static_cast<int>(channels_)};
   const PixelMeasure measure = config_->kind == ScoreKind::kRgb ? PixelMeasure::kReconstruction : PixelMeasure::kKl;

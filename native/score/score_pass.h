@@ -38,6 +38,8 @@ class ScorePass {
   /// `samples[i]` is the place of image i in the random stream: the same image and sample give the same map. Where
   /// `noise` is not null it is used instead: [images, scales, height, width, channels], on the device.
   void run(const uint32_t* samples, const Cancel& cancel, const float* noise = nullptr);
+  /// The backbone alone, for a model with features: only what its extractor gives is there afterwards.
+  void runBackbone(const Cancel& cancel);
 
   /// x_0 of image i after run: what the UNet sees of it, [height, width, channels], on the device.
   const float* xStart(int64_t i) const {

@@ -24,6 +24,7 @@ struct ScoreRequest {
   int label = -1;                   // class of a conditional model
   bool residuals = false;           // whether the result carries those of the features
   bool features = false;            // whether it carries what evidence is fitted on
+  bool featuresOnly = false;        // that alone: no network, no maps, no score
   bool shareMaps = false;           // leaves out what is the same as the map (Scorer::mapSource) and has no place
   /// Where the maps of the result go, each of its size; where null, into the result itself.
   float *map = nullptr, *pixelMap = nullptr, *featureMap = nullptr;

@@ -136,6 +136,14 @@ TEST_CASE("a model with evidence judges by it, also from its file, and refuses w
   CHECK(raw.banks.empty());
   REQUIRE(raw.evidenceRows.size() % static_cast<size_t>(raw.evidenceChannels) == 0);
   CHECK(raw.evidenceStatistics.size() % static_cast<size_t>(2 * raw.evidenceChannels) == 0);
+  ScoreRequest alone = asked;
+  alone.featuresOnly = true;
+  const ScoreResult looked = scorer->score(alone, Cancel());
+  CHECK(looked.evidenceRows == raw.evidenceRows);
+  CHECK(looked.evidenceStatistics == raw.evidenceStatistics);
+  CHECK(looked.map.empty());
+  alone.features = false;
+  CHECK(codeOf([&] { scorer->score(alone, Cancel()); }) == "ERR_ARGUMENT");
   asked.features = false;
   CHECK(scorer->score(asked, Cancel()).evidenceRows.empty());
 
