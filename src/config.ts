@@ -381,7 +381,7 @@ export function pixelSize({ input, features }: Pick<StoredConfig, 'input' | 'fea
 }
 
 /** What a backbone is called in a model: its file's name, which tells one from another. */
-export const backboneName = (file: string): string => path.basename(file).replace(/(-backbone)?\.safetensors$/, '');
+export const backboneName = (file: string): string => path.basename(file).replace(/(-backbone)?\.(safetensors|pth)$/, '');
 
 /** The options that lead to this configuration; the inverse of {@link expandConfig}. */
 export function optionsOf(config: ModelConfig): TrainerOptions {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { findBackbone, missingBackbone } from './backbones.js';
 import { DdadError, type DdadErrorCode } from './errors.js';
 import { presetNames } from './presets.js';
 import { didYouMean } from './suggest.js';
@@ -57,7 +58,16 @@ const trainerOptions = z.strictObject({
   normalization: z.enum(['calibration', 'per-image', 'none']).optional(),
   smoothing: z.number().min(0).max(100).optional(),
   topPixels: topPixels.optional(),
-  backbone: z.string().min(1).nullable().optional(),
+  backbone: z
+    .string()
+    .min(1)
+    .transform((given, context) => {
+      const file = findBackbone(given);
+      if (file === undefined) context.addIssue({ code: 'custom', message: missingBackbone(given), input: given });
+      return file ?? z.NEVER;
+    })
+    .nullable()
+    .optional(),
   featureStrides: z
     .array(z.union([z.literal(2), z.literal(4), z.literal(8), z.literal(16)]))
     .min(1)
@@ -136,7 +146,7 @@ export type ScoringOptions = z.infer<typeof scoringOptions>;
  * - `scales`: noise steps that are scored, of the 1000-step chain (`scaleIndexing: 'original'`) or of the chain
  *   respaced to `respacing` (`'respaced'`).
  * - `backbone`: weights file of the pretrained network whose features are predicted (EfficientNet-Lite0 to Lite4, B0 to
- *   B7; docs/backbones.md); the package's Lite0 by default, null for none: then there is no feature-level score.
+ *   B7; docs/backbones.md), or `lite1` or `lite2` of the package ddad-native-backbones; the package's Lite0 by default, null for none: then there is no feature-level score.
  * - `featureStrides`: which of the backbone's taps (2, 4, 8, 16) make the features; `featureWeight`: of their loss;
  *   `featureScale`: how many times finer than the UNet the backbone sees the image (1 to 4).
  * - `focus`: so many of the training samples (`share`) have a time step below `below`, near the scales that are scored;

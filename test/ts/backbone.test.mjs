@@ -1,6 +1,6 @@
 // Another backbone than the package's through the command line: trained with, carried, shown and scored with.
 import assert from 'node:assert/strict';
-import { cp } from 'node:fs/promises';
+import { cp, mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { makeDataset, readSafetensors, root, run, temporaryFolder, tinyFlags } from './helpers.mjs';
@@ -34,4 +34,23 @@ test('such a model scores and is evaluated', async () => {
   assert.ok(Number.isFinite(scored.score));
   const { imageAuroc } = await json('evaluate', model, parts, '--out', path.join(folder, 'report'));
   assert.ok(imageAuroc >= 0 && imageAuroc <= 1);
+});
+
+test('a name finds the package of backbones from the working directory, and says so where it is not installed', async () => {
+  const project = path.join(folder, 'project');
+  const weights = path.join(project, 'node_modules', 'ddad-native-backbones', 'weights');
+  await mkdir(weights, { recursive: true });
+  const flags = ['train', parts, '--out', path.join(folder, 'named.safetensors'), ...tinyFlags, '--steps', '2'];
+  const missing = await run([...flags, '--backbone', 'lite2'], { cwd: project });
+  assert.equal(missing.code, 2);
+  assert.match(missing.stderr, /backbone.*expected the package ddad-native-backbones to be installed.*got "lite2"/);
+  // its package.json is what `npm install` would bring; the weights are other ones of that architecture's family
+  const manifest = path.join(root, 'packages', 'backbones', 'package.json');
+  await cp(manifest, path.join(weights, '..', 'package.json'));
+  await cp(backbone, path.join(weights, 'efficientnet-lite2-backbone.pth'));
+  const found = await run([...flags, '--backbone', 'lite2', '--json'], { cwd: project });
+  assert.equal(found.code, 0, found.stderr);
+  assert.equal((await json('info', path.join(folder, 'named.safetensors'))).features.backbone, 'efficientnet-lite2');
+  const own = await run([...flags, '--backbone', 'lite0', '--json'], { cwd: project });
+  assert.equal(own.code, 0, own.stderr);
 });
