@@ -1,4 +1,3 @@
-import { createRequire } from 'node:module';
 import path from 'node:path';
 
 /** Names of pretrained networks that come with this package or with `ddad-native-backbones`. */
@@ -12,14 +11,12 @@ const optional = 'ddad-native-backbones';
 export function findBackbone(backbone: string): string | undefined {
   if (!(backboneNames as readonly string[]).includes(backbone)) return backbone;
   if (backbone === 'lite0') return path.join(__dirname, '..', 'weights', 'efficientnet-lite0-backbone.safetensors');
-  for (const from of [__filename, path.join(process.cwd(), 'package.json')]) {
-    try {
-      return createRequire(from).resolve(`${optional}/weights/efficientnet-${backbone}-backbone.pth`);
-    } catch {
-      // not installed there
-    }
+  try {
+    const paths = [__dirname, process.cwd()];
+    return require.resolve(`${optional}/weights/efficientnet-${backbone}-backbone.pth`, { paths });
+  } catch {
+    return undefined; // not installed
   }
-  return undefined;
 }
 
 /** What an option says that names a backbone which is not there. */

@@ -256,10 +256,9 @@ export class Trainer {
     config.score.evidence = evidence && banks.length > 0 ? { ...evidence, banks } : null;
     Object.assign(config.training, saved.training, { quantile });
     if (saved.products) config.products = saved.products;
-    if (given.steps !== undefined || given.earlyStopping !== undefined) {
-      config.training.earlyStopping = given.earlyStopping ?? false;
-    }
-    if (given.positions !== undefined) config.training.placesMeasured = false;
+    if (given.earlyStopping) config.training.earlyStopping = true;
+    else if (given.steps !== undefined || given.earlyStopping === false) delete config.training.earlyStopping;
+    if (given.positions !== undefined) delete config.training.placesMeasured;
     if (timeLimitMs !== undefined || given.steps !== undefined) {
       Object.assign(config.training, { steps: given.steps ?? null, timeLimitMs: timeLimitMs ?? null });
     }
