@@ -76,7 +76,7 @@ export async function* chooseShare(
   return good.reduce((a, b) => (Math.abs(b - usualShare) < Math.abs(a - usualShare) ? b : a));
 }
 
-/** By how much good and damaged images must be told better without places than with them. */
+/** Places are left out where AUROC is better without them by more than this. */
 const leastLoss = 0.01;
 
 /**

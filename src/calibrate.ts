@@ -34,6 +34,8 @@ function progressOf(start: number, step: number, steps: number): CalibrateProgre
 
 /** Held-back images are scored with the places of the other parts only, else their scores would look too good. */
 const parts = 4;
+/** Held-back images that tell whether places help: some to learn them from, and others. */
+export const leastForPlaces = 2 * parts;
 
 const tellsPlaces = ({ score }: ModelConfig): boolean =>
   score.positions === true && score.normalization === 'calibration';
@@ -50,9 +52,9 @@ const stepsOf = (config: ModelConfig, { train, heldBack }: Split): number =>
   (config.score.evidence && train.length > 0 ? 2 * damagedCount : 0) +
   (measures(config, heldBack) ? 2 * damagedCount : 0);
 
-/** Whether calibration finds out if places are to be told apart: it takes images to learn them from, and others. */
+/** Whether calibration finds out if places are to be told apart. */
 const measures = (config: ModelConfig, files: readonly string[]): boolean =>
-  config.training.placesMeasured === true && tellsPlaces(config) && files.length >= 2 * parts;
+  config.training.placesMeasured === true && tellsPlaces(config) && files.length >= leastForPlaces;
 
 interface CalibrateOptions extends LookOptions {
   trained?: readonly string[] | undefined;
@@ -66,8 +68,8 @@ interface Scored {
 
 /**
  * Normalisation and threshold from good images that were not trained on: a pass for the statistics of each noise scale,
- * one for those of each place, and one for the scores, since each needs what was found before. Places are told apart no
- * further where `config.training.placesMeasured` asks and the images are not aligned. Fills in
+ * one for those of each place, and one for the scores, since each needs what was found before. With
+ * `config.training.placesMeasured` places are told apart only where {@link comparePlaces} finds that it does no harm. Fills in
  * `config.calibration` and `config.threshold` and leaves the detector with that configuration. `label`: of the images'
  * product in a unified model. `trained`: other good images, for the memory.
  */

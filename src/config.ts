@@ -1,5 +1,5 @@
-import path from 'node:path';
 import { z } from 'zod';
+import { backboneName } from './backbones.js';
 import { defaultEvidenceRows, evidenceBanks } from './evidence.js';
 import { DdadError } from './errors.js';
 import { defined, parse, scoreKinds, topPixels, type TrainerOptions } from './options.js';
@@ -379,9 +379,6 @@ function check({ unet, input, score, features }: ModelConfig): void {
 export function pixelSize({ input, features }: Pick<StoredConfig, 'input' | 'features'>): number {
   return input.size * (features?.scale ?? 1);
 }
-
-/** What a backbone is called in a model: its file's name, which tells one from another. */
-export const backboneName = (file: string): string => path.basename(file).replace(/(-backbone)?\.(safetensors|pth)$/, '');
 
 /** The options that lead to this configuration; the inverse of {@link expandConfig}. */
 export function optionsOf(config: ModelConfig): TrainerOptions {

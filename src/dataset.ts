@@ -4,6 +4,7 @@ import path from 'node:path';
 import { type ModelConfig, pixelSize } from './config.js';
 import { DdadError, kindOf, messageOf, throwIfAborted } from './errors.js';
 import { decodeImage, imageExtensions, isGrayFile, type Pixels, resizePixels } from './image.js';
+import { isPicture, overlayName } from './own-picture.js';
 import { permutation, random, streams } from './random.js';
 import { mapAhead } from './read-ahead.js';
 import { kindOfFile } from './read-file.js';
@@ -24,12 +25,22 @@ export interface ImageSet {
   fingerprint: string;
   /** Folders beside those of products that hold no product. */
   leftOut: string[];
+  /** How many overlays that ddad-native has written were left out. */
+  overlays: number;
 }
 
 const byCodeUnit = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
-/** The images and folders in a folder by name, and how many other files there are; hidden ones left out. */
-export async function listing(folder: string): Promise<{ images: string[]; others: number; folders: string[] }> {
+/** What is in a folder, by name; hidden files left out. */
+interface Listing {
+  images: string[];
+  folders: string[];
+  /** How many other files there are, and how many overlays that ddad-native has written. */
+  others: number;
+  overlays: number;
+}
+
+export async function listing(folder: string): Promise<Listing> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((cause: NodeJS.ErrnoException) => {
     const why =
       cause.code === 'ENOENT' ? 'no such folder' : cause.code === 'ENOTDIR' ? 'expected a folder, got a file' : '';
@@ -37,7 +48,7 @@ export async function listing(folder: string): Promise<{ images: string[]; other
   });
   const images: string[] = [];
   const folders: string[] = [];
-  let others = 0;
+  let [others, overlays] = [0, 0];
   for (const entry of entries) {
     if (entry.name.startsWith('.')) continue;
     const isFolder = entry.isSymbolicLink()
@@ -47,10 +58,11 @@ export async function listing(folder: string): Promise<{ images: string[]; other
         )
       : entry.isDirectory();
     if (isFolder) folders.push(entry.name);
+    else if (overlayName.test(entry.name) && (await isPicture(path.join(folder, entry.name)))) overlays += 1;
     else if (imageExtensions.test(entry.name)) images.push(entry.name);
     else others += 1;
   }
-  return { images: images.sort(byCodeUnit), others, folders: folders.sort(byCodeUnit) };
+  return { images: images.sort(byCodeUnit), others, overlays, folders: folders.sort(byCodeUnit) };
 }
 
 const isFolder = (folder: string): Promise<boolean> =>
@@ -88,13 +100,14 @@ async function goodFolder(root: string): Promise<string> {
 }
 
 /** The good images in a folder or its `train/good`. */
-async function goodImages(root: string): Promise<string[]> {
+async function goodImages(root: string): Promise<{ files: string[]; overlays: number }> {
   const folder = await goodFolder(root);
-  const { images, others, folders } = await listing(folder);
+  const { images, others, overlays, folders } = await listing(folder);
   if (images.length === 0) {
     const shown = folders.length > 5 ? [...folders.slice(0, 5), '…'] : folders;
     const found = [
       others > 0 ? `${others} other files` : '',
+      overlays > 0 ? `${overlays} overlays of ddad-native` : '',
       folders.length > 0 ? `${folders.length} folders (${shown.join(', ')})` : '',
     ].filter(Boolean);
     throw new DdadError(
@@ -103,13 +116,13 @@ async function goodImages(root: string): Promise<string[]> {
         `found ${found.join(' and ') || 'an empty folder'}`,
     );
   }
-  return images.map((name) => path.join(folder, name));
+  return { files: images.map((name) => path.join(folder, name)), overlays };
 }
 
 /** The products of a dataset, and the folders beside them that are none. */
 async function findProducts(
   dataset: string | readonly string[],
-): Promise<{ products: ProductImages[]; others: string[] }> {
+): Promise<{ products: ProductImages[]; others: string[]; overlays: number }> {
   if (typeof dataset !== 'string') {
     const list: unknown = dataset; // callers without types give anything
     const isPath = (file: unknown): boolean => typeof file === 'string';
@@ -118,7 +131,7 @@ async function findProducts(
       throw new DdadError('ERR_ARGUMENT', `fit: expected a folder or a list of image files, got ${got}`);
     }
     if (dataset.length === 0) throw new DdadError('ERR_DATASET', 'expected a list of good images, got an empty one');
-    return { products: [{ name: null, files: [...dataset].sort(byCodeUnit) }], others: [] };
+    return { products: [{ name: null, files: [...dataset].sort(byCodeUnit) }], others: [], overlays: 0 };
   }
   const { products: names, others } = await productFolders(dataset, 'train/good');
   if (names.length === 1) {
@@ -128,10 +141,18 @@ async function findProducts(
       `${dataset}: expected good images, or folders of at least two products; only ${only} has train/good: name that folder`,
     );
   }
-  if (names.length === 0) return { products: [{ name: null, files: await goodImages(dataset) }], others: [] };
+  if (names.length === 0) {
+    const { files, overlays } = await goodImages(dataset);
+    return { products: [{ name: null, files }], others: [], overlays };
+  }
   const products: ProductImages[] = [];
-  for (const name of names) products.push({ name, files: await goodImages(path.join(dataset, name)) });
-  return { products, others };
+  let overlays = 0;
+  for (const name of names) {
+    const good = await goodImages(path.join(dataset, name));
+    products.push({ name, files: good.files });
+    overlays += good.overlays;
+  }
+  return { products, others, overlays };
 }
 
 /**
@@ -140,7 +161,7 @@ async function findProducts(
  * dataset of those. Hidden files and other kinds of files are left out. Throws ERR_DATASET when none is left.
  */
 export async function findImages(dataset: string | readonly string[]): Promise<ImageSet> {
-  const { products, others: leftOut } = await findProducts(dataset);
+  const { products, others: leftOut, overlays } = await findProducts(dataset);
   const hash = createHash('sha256');
   for (const { name, files } of products) {
     if (name !== null) hash.update(`${name}\0\0\n`);
@@ -153,7 +174,8 @@ export async function findImages(dataset: string | readonly string[]): Promise<I
       hash.update(`${typeof dataset === 'string' ? path.basename(file) : file}\0${at.size}\n`);
     }
   }
-  return { files: products.flatMap(({ files }) => files), products, fingerprint: hash.digest('hex'), leftOut };
+  const files = products.flatMap((product) => product.files);
+  return { files, products, fingerprint: hash.digest('hex'), leftOut, overlays };
 }
 
 /** Whether every image is gray by its format. Reads the headers, so it also finds files that are no images. */

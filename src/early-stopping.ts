@@ -16,8 +16,8 @@ const coolDown = 0.25;
 /**
  * Ends a training when more of it does not help: at 128 steps, 256, 512 and so on the averaged weights score samples of
  * held-back images into which a piece was pasted. `separation` is the mean pixel AUROC of the network's own map for those
- * pieces. Once it grows no more, the learning rate falls to 0 within a quarter of the steps so far. Everything depends on
- * steps and seed, nothing on the clock.
+ * pieces. Once it grows no more, the learning rate falls to 0 within a quarter of the steps so far. Without a
+ * time limit everything depends on steps and seed, nothing on the clock.
  */
 export class EarlyStopping {
   readonly #native: NativeTrainer;

@@ -1,3 +1,4 @@
+import { findBackbone } from './backbones.js';
 import { z } from 'zod';
 import { expandConfig, type StoredConfig } from './config.js';
 import { atCaller, DdadError, kindOf, optionError } from './errors.js';
@@ -97,7 +98,7 @@ async function run(checkpoint: string, model: string, options: ImportOptions): P
     const head = config.unet.featureChannels ?? 0;
     const featureHead: ImportResult['featureHead'] = head === 0 ? 'none' : found.head === head ? 'imported' : 'fresh';
     if (config.features) config.features.trained = featureHead === 'imported';
-    const backbone = config.features ? (options.backbone ?? defaultBackbone) : '';
+    const backbone = config.features ? findBackbone(options.backbone ?? defaultBackbone) : '';
     const dropped = await droppedSignature(model);
     await call((token) => native.begin(model, JSON.stringify(config), backbone, token));
     for (let done = 0; done < 1; onProgress?.(done)) done = await call((token) => native.write(token));

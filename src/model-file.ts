@@ -160,6 +160,13 @@ export async function readCheckpoint(file: string): Promise<Checkpoint> {
   // the engine goes on from its own number, the order of the images from this one; what is no number the engine refuses
   const step = textOf(metadata['step']);
   if (/^\d+$/.test(step) && Number(step) !== state.step) refuse(`step: expected ${step}, got ${state.step}`);
+  const looks = state.early?.looks ?? [];
+  if (looks.some((look, i) => look.step <= (looks[i - 1]?.step ?? 0) || look.step > state.step)) {
+    refuse(`early.looks: expected ascending steps up to ${state.step}`);
+  }
+  const total = state.early?.total;
+  const least = Math.max(state.step, (looks.at(-1)?.step ?? Infinity) + 1);
+  if (total !== undefined && !(total >= least)) refuse(`early.total: expected ${least} steps or more, got ${total}`);
   if (state.digests && state.digests.length !== state.images) {
     refuse(`digests: expected ${state.images} of them, got ${state.digests.length}`);
   }

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { findBackbone } from './backbones.js';
 import type { BackboneTap, StoredConfig } from './config.js';
 import { checkSums } from './checksums.js';
 import { abortError, DdadError, messageOf, throwIfAborted, toDdadError } from './errors.js';
@@ -336,6 +337,6 @@ export function packagedBackbone(): Promise<string> {
 /** The taps of a backbone; those of the package's where none is named. */
 export async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {
   if (backbone === null) return [];
-  const file = backbone ?? (await packagedBackbone());
+  const file = backbone === undefined ? await packagedBackbone() : findBackbone(backbone);
   return JSON.parse(await callNative(signal, (token) => addon().backboneTaps(file, token))) as BackboneTap[];
 }

@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import { findBackbone, missingBackbone } from './backbones.js';
 import { DdadError, type DdadErrorCode } from './errors.js';
 import { presetNames } from './presets.js';
 import { didYouMean } from './suggest.js';
@@ -58,16 +57,7 @@ const trainerOptions = z.strictObject({
   normalization: z.enum(['calibration', 'per-image', 'none']).optional(),
   smoothing: z.number().min(0).max(100).optional(),
   topPixels: topPixels.optional(),
-  backbone: z
-    .string()
-    .min(1)
-    .transform((given, context) => {
-      const file = findBackbone(given);
-      if (file === undefined) context.addIssue({ code: 'custom', message: missingBackbone(given), input: given });
-      return file ?? z.NEVER;
-    })
-    .nullable()
-    .optional(),
+  backbone: z.string().min(1).nullable().optional(),
   featureStrides: z
     .array(z.union([z.literal(2), z.literal(4), z.literal(8), z.literal(16)]))
     .min(1)
@@ -151,8 +141,8 @@ export type ScoringOptions = z.infer<typeof scoringOptions>;
  *   `featureScale`: how many times finer than the UNet the backbone sees the image (1 to 4).
  * - `focus`: so many of the training samples (`share`) have a time step below `below`, near the scales that are scored;
  *   null for none, as published.
- * - `positions`: calibration tells the places of the image apart (mode `resize` only). Left out, the held-back images
- *   decide: places are told apart where that makes images more probable that took no part in it (aligned parts).
+ * - `positions`: calibration gives every place of the image statistics of its own (mode `resize` only). Left out, 8
+ *   held-back images or more decide: places are left out where the ensemble tells damage in good images better without.
  * - `memory`: the model keeps the feature residuals of so many patches of good images; in the feature-level score the
  *   distance to the nearest of them has the weight `weight`, the published distance to zero the rest. Null for none.
  * - `evidence`: the model keeps features of good images as well, `rows` a bank (4 000), and the score of an image is made of

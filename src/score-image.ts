@@ -80,7 +80,8 @@ export async function prepareImage(
   options: PrepareOptions,
 ): Promise<NativeImage> {
   const { input } = config;
-  const { label, residuals, features, featuresOnly, signal, limitInputPixels, claim, onFile, onSize, noMaps, view } = options;
+  const { label, residuals, features, featuresOnly, signal, limitInputPixels, claim, onFile, onSize, noMaps, view } =
+    options;
   const before = claim?.held ?? 0;
   /** What the engine holds of it, with its maps. */
   const after = (seen: number, pixels: number): number => {

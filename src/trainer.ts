@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
-import { calibrate, calibrateProducts, type CalibrateProgress } from './calibrate.js';
+import { findBackbone } from './backbones.js';
+import { calibrate, calibrateProducts, type CalibrateProgress, leastForPlaces } from './calibrate.js';
 import { expandConfig, type ModelConfig, resumeOptions } from './config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from './options.js';
 import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from './dataset.js';
@@ -178,16 +179,26 @@ export class Trainer {
     if (images.leftOut.length > 0) {
       this.#warnings.push(`left out, since there is no train/good in it: ${images.leftOut.join(', ')}`);
     }
+    if (images.overlays > 0) {
+      this.#warnings.push(`left out, since ddad-native has written them: ${images.overlays} overlays`);
+    }
     const init = saved ? undefined : await openInit(this.#options.init);
     const config = saved ? this.#goOn(saved, options) : await this.#begin(images, options, init);
     const brought = resume ?? (init && ownFeatures(init, this.#options) ? init.file : undefined);
-    const backbone = config.features ? (brought ?? this.#options.backbone ?? defaultBackbone) : '';
+    const backbone = config.features ? (brought ?? findBackbone(this.#options.backbone ?? defaultBackbone)) : '';
     const engine = JSON.stringify({ device, threads, precision, backbone });
     const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
     const { fingerprint, files } = images;
     const { step, elapsedMs, early } = saved?.state ?? { step: 0, elapsedMs: 0 };
     const state: CheckpointState = { step, elapsedMs, fingerprint, images: files.length, digests };
-    if (early) state.early = early;
+    if (early) {
+      const asked = options.timeLimitMs ?? this.#options.steps ?? this.#options.earlyStopping;
+      const ended = early.total !== undefined && step >= early.total;
+      state.early = ended && asked !== undefined ? { looks: early.looks } : early;
+      if (ended && asked === undefined) {
+        this.#warnings.push(`training had ended by itself at ${step} steps; steps or a time limit would make it go on`);
+      }
+    }
     let log: MetricsLog | undefined;
     try {
       await callNative(signal, (token) => native.open(token)).catch((error: unknown) => {
@@ -283,7 +294,8 @@ export class Trainer {
           state,
         )
       : undefined;
-    const total = (): number | null => early?.total ?? training.steps;
+    const total = (): number | null =>
+      early?.total === undefined ? training.steps : Math.min(early.total, training.steps ?? Infinity);
     const labelsOf = (step: number): Int32Array | null => (config.products ? data.labels(step) : null);
     const earlier = state.elapsedMs;
     const start = performance.now();
@@ -324,10 +336,11 @@ export class Trainer {
         const separation = await early?.look(signal);
         const began = performance.now();
         const pixels = await next;
+        if (done() >= 1) break; // the time was over while it waited
         const labels = labelsOf(state.step);
         next = data.batch(state.step + 1, signal);
         next.catch(() => undefined); // reported when its turn comes
-        const lr = training.lr * (1 - planned()) * (1 - (early?.cooled ?? 0));
+        const lr = training.lr * Math.max(0, 1 - planned()) * (1 - (early?.cooled ?? 0));
         const result = await callNative(signal, (token) => native.step(pixels, labels, lr, token));
         state.step = result.step;
         const rate = (1000 * training.batchSize) / (performance.now() - began);
@@ -371,6 +384,11 @@ export class Trainer {
     const heldBack = splits.map((split) => split.heldBack);
     this.#warn(images, heldBack, config.training.quantile);
     const fewest = Math.min(...heldBack.map(({ length }) => length));
+    if (config.training.placesMeasured && config.score.normalization === 'calibration' && fewest < leastForPlaces) {
+      this.#warnings.push(
+        `the good images are taken as aligned: ${leastForPlaces} held-back images or more would tell, there are ${fewest}`,
+      );
+    }
     if (config.score.evidence && fewest < leastForEvidence) {
       config.score.evidence = null;
       this.#warnings.push(
@@ -450,7 +468,7 @@ export async function trainingMemory(options: TrainerOptions, signal?: AbortSign
   const given = parseTrainerOptions(options);
   const { device = 'auto', threads = 0, precision = 'float32' } = given;
   const config = expandConfig(given, await readTaps(given.backbone, signal));
-  const backbone = config.features ? (given.backbone ?? defaultBackbone) : '';
+  const backbone = config.features ? findBackbone(given.backbone ?? defaultBackbone) : '';
   const engine = JSON.stringify({ device, threads, precision, backbone });
   const report = await callNative(signal, (token) => addon().trainingMemory(JSON.stringify(config), engine, token));
   return JSON.parse(report) as TrainingMemory;

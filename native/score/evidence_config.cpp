@@ -96,7 +96,11 @@ EvidenceConfig EvidenceConfig::fromJson(const json& config, const FeatureConfig&
     throw Error("ERR_CONFIG", "calibration.evidence: expected an object or null, got " + found->dump().substr(0, 80));
   c.mapMean = readNumbers(*found, "mapMean", c.banks.size());
   c.mapStd = readNumbers(*found, "mapStd", c.mapMean.size());
-  c.share = numberField(*found, "share", 0, 1, c.share);
+  const double share = numberField(*found, "share", -HUGE_VAL, HUGE_VAL, c.share);
+  if (!(share >= 0 && share <= 1))
+    throw Error("ERR_CONFIG",
+                "calibration.evidence.share: expected a number from 0 to 1, got " + std::to_string(share));
+  c.share = share;
   c.mean = readNumbers(*found, "mean", names.size());
   c.std = readNumbers(*found, "std", c.mean.size());
   for (const auto& [name, values] : {std::pair{"mapStd", &c.mapStd}, std::pair{"std", &c.std}})

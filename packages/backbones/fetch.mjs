@@ -14,7 +14,9 @@ function arrange(contents) {
     const [found] = fs.readdirSync(models).filter((file) => file.endsWith('.pth'));
     const file = `efficientnet-${name}-backbone.pth`;
     fs.renameSync(path.join(models, found), path.join(contents, file));
-    return `${createHash('sha256').update(fs.readFileSync(path.join(contents, file))).digest('hex')}  ${file}\n`;
+    return `${createHash('sha256')
+      .update(fs.readFileSync(path.join(contents, file)))
+      .digest('hex')}  ${file}\n`;
   });
   for (const entry of fs.readdirSync(contents, { withFileTypes: true }))
     if (entry.isDirectory()) fs.rmSync(path.join(contents, entry.name), { recursive: true });

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { DdadError, messageOf } from '../errors.js';
 import { isFolder } from '../files.js';
 import { imageExtensions } from '../image.js';
-import { isPicture } from './outputs.js';
+import { isPicture, overlayName } from '../own-picture.js';
 import { log } from './output.js';
 
 /** An image to work on, and what its output is called. */
@@ -14,8 +14,6 @@ export interface Entry {
 }
 
 export const overlayOf = (out: string, { name }: Entry): string => path.join(out, `${name}.heatmap.png`);
-
-const overlayName = /\.heatmap\.png$/;
 
 /**
  * Images named on the command line: files as they are, folders with all images below them, in order of their names. Left

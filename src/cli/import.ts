@@ -24,7 +24,11 @@ export const importCommand: Command<ImportArguments> = {
     preset: { choices: presetNames, describe: 'Settings for training from it  [default: paper-256]' },
     mode: { choices: ['resize', 'crop'], describe: 'Whole images or windows  [default: by preset]' },
     size: number('size', 'Input size in pixels', '--image-size'),
-    backbone: text('backbone', 'Pretrained weights whose features are predicted, or none', "the package's Lite0"),
+    backbone: text(
+      'backbone',
+      'Pretrained weights whose features are predicted: a file, lite1, lite2 or none',
+      "the package's Lite0",
+    ),
     scales: text('scales', 'Noise steps to score', '5,50,100'),
     normalization: { choices: ['none', 'per-image'], describe: 'Of the scores before training  [default: none]' },
     ...forceFlag,

@@ -1,33 +1,15 @@
 // What a command may replace: nothing, an empty file, or one of the kind that it writes. Else it takes --force.
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { crc32 } from 'node:zlib';
 import { checkRegular, checkWritable, makeFolder, writeError, writeWhole, writing } from '../files.js';
 import { isOwnFile } from '../model-file.js';
+import { isOwnPicture, pictureChunk, pngStart } from '../own-picture.js';
 import { readStart } from '../read-file.js';
 
 const startsWith =
   (pattern: RegExp) =>
   async (file: string): Promise<boolean> =>
     pattern.test((await readStart(file, 16_384)).toString('latin1'));
-
-/** A PNG's text chunk with the name of the program; stands behind its header. */
-const chunk = ((): Buffer => {
-  const body = Buffer.from('tEXtSoftware\0ddad-native', 'latin1');
-  const [length, sum] = [Buffer.alloc(4), Buffer.alloc(4)];
-  length.writeUInt32BE(body.length - 4);
-  sum.writeUInt32BE(crc32(body));
-  return Buffer.concat([length, body, sum]);
-})();
-/** The signature and the header, which every PNG begins with. */
-const pngStart = 8 + 25;
-
-async function isOwnPicture(file: string): Promise<boolean> {
-  return (await readStart(file, pngStart + chunk.length)).subarray(pngStart).equals(chunk);
-}
-
-/** Whether a file is a picture that {@link writePicture} has written. */
-export const isPicture = (file: string): Promise<boolean> => isOwnPicture(file).catch(() => false);
 
 /** How files of each kind are told from others. */
 const kinds = {
@@ -68,5 +50,5 @@ export async function checkOutput(file: string, kind: keyof typeof kinds, force:
 /** Writes a PNG that {@link checkReplaceable} knows again, in a folder that is made. Throws ERR_FILE_WRITE. */
 export async function writePicture(file: string, png: Uint8Array): Promise<void> {
   await writing(file, () => makeFolder(path.resolve(path.dirname(file))));
-  await writeWhole(file, Buffer.concat([png.subarray(0, pngStart), chunk, png.subarray(pngStart)]));
+  await writeWhole(file, Buffer.concat([png.subarray(0, pngStart), pictureChunk, png.subarray(pngStart)]));
 }

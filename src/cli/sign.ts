@@ -1,6 +1,7 @@
 import { signModel } from '../signature.js';
 import type { Command } from './command.js';
 import { readKey } from './load.js';
+import { readModel } from '../model-file.js';
 import { checkOutput, forceFlag } from './outputs.js';
 import { log, print } from './output.js';
 import { exitCodes, jsonFlag, text } from './usage.js';
@@ -25,6 +26,7 @@ export const signCommand: Command<SignArguments> = {
   },
   example: ['$0 sign part.safetensors --key private.pem', 'Then score it with --trusted-key public.pem'],
   work: async ({ model, key, out = model, force, json }, signal) => {
+    if (out === model) await readModel(model); // says what another file is
     await checkOutput(out, 'model', force);
     const signed = await signModel(model, { key: await readKey(key), out, signal });
     if (json) print(JSON.stringify(signed));

@@ -54,14 +54,19 @@ export const trainCommand: Command<TrainArguments> = {
     },
     size: number('size', 'Input size in pixels', 'by preset'),
     channels: { choices: ['auto', 'gray', 'rgb'], describe: 'auto: gray when all images are  [default: auto]' },
-    steps: number('steps', 'Optimiser steps', 'by preset, or what the time limit allows'),
+    steps: number('steps', 'Optimiser steps', "training ends by itself, with the preset's at the latest"),
     'early-stopping': {
       type: 'boolean',
-      describe: 'End by itself when more training does not help  [default: where no --steps are given]',
+      describe:
+        'End by itself when more training does not help; --no-early-stopping: never  [default: where no --steps are given]',
+    },
+    positions: {
+      type: 'boolean',
+      describe: 'Tell the places of the image apart, as for aligned parts  [default: measured, in mode resize]',
     },
     'time-limit': text('time-limit', 'Time for training, such as 30s, 5m, 1h30m'),
     'batch-size': number('batch-size', 'Samples a step', 'by preset'),
-    lr: number('lr', 'Learning rate at the start; falls linearly to 0', 'by preset'),
+    lr: number('lr', 'Learning rate at the start; falls to 0 at the end', 'by preset'),
     flip: {
       choices: ['none', 'horizontal', 'vertical', 'both'],
       describe: 'Mirror training samples at random  [default: none]',
@@ -70,7 +75,11 @@ export const trainCommand: Command<TrainArguments> = {
     seed: number('seed', 'Decides order, windows and noise', '0'),
     scales: text('scales', 'Noise steps to score', '5,50,100'),
     'top-pixels': text('top-pixels', 'Score: mean of so many of the largest map values, or a share: 50%', '64'),
-    backbone: text('backbone', 'Pretrained weights whose features are predicted, or none', "the package's Lite0"),
+    backbone: text(
+      'backbone',
+      'Pretrained weights whose features are predicted: a file, lite1, lite2 or none',
+      "the package's Lite0",
+    ),
     memory: number('memory', 'Patches of good images that the model remembers; 0: none', '20000 in mode resize'),
     evidence: number(
       'evidence',
@@ -99,6 +108,7 @@ interface TrainArguments extends Pick<
   | 'channels'
   | 'steps'
   | 'earlyStopping'
+  | 'positions'
   | 'batchSize'
   | 'lr'
   | 'flip'
@@ -133,10 +143,10 @@ const mostKept = 1_000_000;
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
   for (const name of ['memory', 'evidence'] as const) checkWhole(name, argv[name], 0, mostKept);
   const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, init } = argv;
-  const { device, precision, threads, earlyStopping } = argv;
+  const { device, precision, threads, earlyStopping, positions } = argv;
   const trainer = new Trainer({
     ...{ preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha },
-    ...{ init, device, precision, threads, earlyStopping },
+    ...{ init, device, precision, threads, earlyStopping, positions },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
     ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
     ...(argv.memory === undefined
@@ -165,6 +175,12 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
   }
 }
 
+/** What early stopping has seen at a step. */
+interface Look {
+  step: number;
+  separation: number;
+}
+
 /** What to say of a run that has ended early. */
 async function adviceOf(checkpoint: string): Promise<string> {
   if (await isOwnFile(checkpoint)) return `interrupted; go on with --resume ${checkpoint}`;
@@ -182,6 +198,7 @@ async function trainLocked(
   let last: Progress | undefined;
   let loss = Number.NaN;
   let done = 0;
+  const looks: Look[] = [];
   try {
     const { dataset, resume, metrics } = argv;
     // where no step is left, those before are all; what cannot be read is refused below
@@ -193,7 +210,11 @@ async function trainLocked(
     const options = { ...given, resume, metrics };
     for await (const progress of trainer.fit(dataset, options)) {
       last = progress;
-      if (progress.phase === 'train') [loss, done] = [progress.loss, progress.step];
+      if (progress.phase === 'train') {
+        [loss, done] = [progress.loss, progress.step];
+        const { separation } = progress;
+        if (separation !== undefined) looks.push({ step: done - 1, separation });
+      }
       show(line, progress);
     }
   } catch (error) {
@@ -207,21 +228,29 @@ async function trainLocked(
   const { fallback } = JSON.parse(addon().info()) as { fallback: string | null };
   if (fallback !== null) log(`device: auto was the CPU: ${fallback}`);
   log(memoryLine(trainer.memory));
-  const aligned = trainer.config?.calibration?.aligned;
-  if (aligned !== undefined) {
-    const found = aligned ? 'aligned: each place' : 'not aligned: no place';
-    log(`the good images are ${found} of the image has statistics of its own`);
-  }
   const { threshold = null, calibration = null, perProduct } = trainer.config ?? {};
   const products = Object.entries(perProduct ?? {}).map(([product, own]) => {
-    return { product, threshold: own.threshold, calibrationImages: own.calibration?.images ?? 0 };
+    const aligned = own.calibration?.aligned;
+    return { product, threshold: own.threshold, calibrationImages: own.calibration?.images ?? 0, aligned };
   });
+  for (const { product, aligned } of [{ product: '', aligned: calibration?.aligned }, ...products]) {
+    if (aligned === undefined) continue;
+    const found = aligned ? 'aligned: each place' : 'not aligned: no place';
+    log(`${product && `${product}: `}the good images are ${found} of the image has statistics of its own`);
+  }
+  const [before, decided] = looks.slice(-2);
+  if (before && decided && done > decided.step && done < decided.step * 2) {
+    const at = ({ step, separation }: Look): string => `${short(separation)} at ${step} steps`;
+    log(`ended by itself: AUROC of damage in held-back images was ${at(before)} and ${at(decided)}`);
+  }
   if (argv.json) {
     const result = {
       model: argv.out,
       checkpoint,
       steps: done,
       loss: Number.isNaN(loss) ? null : loss,
+      looks,
+      aligned: calibration?.aligned ?? null,
       threshold,
       calibrationImages: products.reduce((sum, one) => sum + one.calibrationImages, calibration?.images ?? 0),
       ...(perProduct && { products }),

@@ -231,10 +231,10 @@ async function figuresOf(
   onShare?.(1);
 
   // Every image of a product has the same.
-  const threshold = scores[0]?.threshold ?? null;
+  const { calibration, threshold: calibrated } = productOf(detector.config, options.product);
+  const threshold = scores[0] ? scores[0].threshold : (options.threshold ?? calibrated);
   const good = scores.filter(({ defect }) => defect === goodName);
   const alarms = good.filter(({ outcome }) => outcome === 'false-alarm').length;
-  const { calibration, threshold: calibrated } = productOf(detector.config, options.product);
   const expected = threshold !== null && threshold === calibrated && calibration ? 1 - calibration.quantile : null;
   return {
     threshold,

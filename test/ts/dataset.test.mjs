@@ -3,6 +3,7 @@ import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import config from '../../dist/config.js';
+import outputs from '../../dist/cli/outputs.js';
 import dataset from '../../dist/dataset.js';
 import randomness from '../../dist/random.js';
 import sample from '../../dist/sample.js';
@@ -198,4 +199,16 @@ test('images smaller than the window, down to 1 x 1, are filled by reflection', 
     const batch = await new TrainingData([files], expand({ mode })).batch(0);
     assert.ok(batch.every((v) => v >= -1 && v <= 1));
   }
+});
+
+test('overlays that ddad-native has written are no good images', async () => {
+  const mixed = await makeDataset(path.join(folder, 'mixed'), 4);
+  const good = path.join(mixed, 'train', 'good');
+  const before = await findImages(mixed);
+  const overlay = await png(pattern(32, 32)).toBuffer();
+  await outputs.writePicture(path.join(good, '00.heatmap.png'), overlay);
+  await writeFile(path.join(good, 'photo.heatmap.png'), overlay); // by that name, of somebody else
+  const { files, overlays } = await findImages(mixed);
+  assert.deepEqual(files, [...before.files, path.join(good, 'photo.heatmap.png')].sort());
+  assert.deepEqual([before.overlays, overlays], [0, 1]);
 });

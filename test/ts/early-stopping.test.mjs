@@ -5,7 +5,16 @@ import { test } from 'node:test';
 import damage from '../../dist/damage.js';
 import { Trainer } from '../../dist/index.js';
 import random from '../../dist/random.js';
-import { makeDataset, readSafetensors, run, temporaryFolder, tiny, tinyFlags, trainTiny } from './helpers.mjs';
+import {
+  makeDataset,
+  readSafetensors,
+  run,
+  temporaryFolder,
+  tiny,
+  tinyFlags,
+  trainTiny,
+  writeSafetensors,
+} from './helpers.mjs';
 
 const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
@@ -99,4 +108,66 @@ test('steps that are asked for are done; both can be asked for', async () => {
   assert.equal(JSON.parse(stdout).steps, 130, 'one look says nothing yet');
   const { header } = await readSafetensors(at('cli.safetensors'));
   assert.equal(JSON.parse(header.__metadata__.config).training.earlyStopping, true);
+});
+
+test('a run that ended by itself goes on where that is asked for, else it says so', async () => {
+  const checkpoint = at('ended.ckpt.safetensors');
+  const { last } = await watch(new Trainer(quick), { checkpoint });
+  const again = new Trainer({ threads: 1 });
+  const { last: none } = await watch(again, { resume: checkpoint });
+  assert.equal(none, undefined);
+  assert.ok(again.warnings.some((text) => new RegExp(`had ended by itself at ${last.step} steps`).test(text)));
+  again.dispose();
+  for (const [options, fit] of [
+    [{ steps: last.step + 5, earlyStopping: true }, {}],
+    [{}, { timeLimitMs: 60_000 }],
+  ]) {
+    const { last: more } = await watch(
+      new Trainer({ threads: 1, ...options }),
+      { resume: checkpoint, ...fit },
+      ({ step }) => step > last.step + 4,
+    );
+    assert.equal(more.step, last.step + 5);
+    assert.ok(more.lr >= 0);
+  }
+});
+
+test('a time limit that passes while damage is looked for ends training in order', async () => {
+  const { earlyStopping: _, ...options } = quick;
+  const timed = new Trainer(options);
+  let steps = 0;
+  const start = performance.now();
+  for await (const { phase } of timed.fit(parts, { timeLimitMs: 1e9 })) if (phase === 'train' && ++steps === 120) break;
+  const limit = (performance.now() - start) * (128 / 120);
+  for (const timeLimitMs of [limit, limit + 40, limit + 80]) {
+    const { last } = await watch(timed, { timeLimitMs });
+    assert.ok(last.lr >= 0 && timed.config.threshold !== null);
+  }
+  timed.dispose();
+});
+
+test('a checkpoint whose looks contradict it is refused', async () => {
+  const checkpoint = at('sane.ckpt.safetensors');
+  await watch(new Trainer(quick), { checkpoint }, ({ step }) => step === 140);
+  const { header, data } = await readSafetensors(checkpoint);
+  const config = JSON.parse(header.__metadata__.config);
+  assert.equal(config.checkpoint.early.looks.length, 1);
+  const look = (step) => ({ step, separation: 0.9 });
+  for (const early of [
+    { looks: [look(160)] },
+    { looks: [look(128), look(64)] },
+    { looks: [look(128)], total: 10 },
+    { looks: [], total: 400 },
+    { looks: [{ step: 128, separation: 2 }] },
+  ]) {
+    const { digest: _, digestAlgorithm: __, ...rest } = header.__metadata__;
+    const changed = { ...config, checkpoint: { ...config.checkpoint, early } };
+    const file = at('odd.ckpt.safetensors');
+    const metadata = { ...rest, config: JSON.stringify(changed) };
+    await writeSafetensors(file, { header: { ...header, __metadata__: metadata }, data });
+    await assert.rejects(watch(new Trainer({ threads: 1 }), { resume: file }), {
+      code: 'ERR_MODEL_FORMAT',
+      message: /early/,
+    });
+  }
 });
