@@ -276,6 +276,8 @@ export const options = {
     'options: expected <what>, got <value>': () => Detector.load(model, 7),
     'option "size": expected a multiple of <n>, the <network\'s or features\'> coarsest stride, got <n>': () =>
       trainer({ size: 18 }),
+    'option "backbone": expected the package ddad-native-backbones to be installed, which has "<name>", or a weights file':
+      () => trainer({ backbone: 'lite2' }).fit(parts).next(),
     'option "positions": goes with mode "resize" only': () => trainer({ positions: true }),
     'option "memory": goes with features only, which need a backbone': () =>
       trainer({ backbone: null, memory: { patches: 9, weight: 0.5 } }),
