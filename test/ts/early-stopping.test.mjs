@@ -20,7 +20,7 @@ const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
 const parts = await makeDataset(at('parts'), 10);
 const { steps: _, ...free } = tiny;
-/** Gains no more after 128 steps. */
+/** Gains little after some hundred steps. */
 const quick = { ...free, size: 32, batchSize: 1, lr: 2e-3 };
 
 test('a piece of the image is pasted within the box that is told, and nowhere else', () => {
@@ -74,9 +74,9 @@ test('training ends a quarter after the look that shows no gain, with the rate a
   );
   assert.ok(looks.length >= 2 && looks.every(([, separation]) => separation > 0.4 && separation <= 1));
   const [before, now] = looks.slice(-2);
-  assert.ok(now[1] >= 0.75 && now[1] - before[1] < 0.02, JSON.stringify(looks));
+  assert.ok(now[1] >= 0.75 && now[1] - before[1] < 0.01, JSON.stringify(looks));
   for (let i = 1; i < looks.length - 1; i++)
-    assert.ok(looks[i][1] < 0.75 || looks[i][1] - looks[i - 1][1] >= 0.02, JSON.stringify(looks));
+    assert.ok(looks[i][1] < 0.75 || looks[i][1] - looks[i - 1][1] >= 0.01, JSON.stringify(looks));
   assert.deepEqual([last.step, last.steps], [1.25 * now[0], 1.25 * now[0]]);
   assert.ok(last.lr < 0.02 * quick.lr, `the last rate is ${last.lr}`);
 
