@@ -43,7 +43,10 @@ test('a name finds the package of backbones from the working directory, and says
   const flags = ['train', parts, '--out', path.join(folder, 'named.safetensors'), ...tinyFlags, '--steps', '2'];
   const missing = await run([...flags, '--backbone', 'lite2'], { cwd: project });
   assert.equal(missing.code, 2);
-  assert.match(missing.stderr, /"backbone": expected the package ddad-native-backbones to be installed, which has "lite2"/);
+  assert.match(
+    missing.stderr,
+    /"backbone": expected the package ddad-native-backbones to be installed, which has "lite2"/,
+  );
   // its package.json is what `npm install` would bring; the weights are other ones of that architecture's family
   const manifest = path.join(root, 'packages', 'backbones', 'package.json');
   await cp(manifest, path.join(weights, '..', 'package.json'));
