@@ -1,6 +1,9 @@
 import path from 'node:path';
 import { DdadError } from './errors.js';
 
+/** The pretrained weights that features come from unless others are given. */
+export const defaultBackbone = path.join(__dirname, '..', 'weights', 'efficientnet-lite0-backbone.safetensors');
+
 /** Names of pretrained networks that come with this package or with `ddad-native-backbones`. */
 const names = ['lite0', 'lite1', 'lite2'];
 const optional = 'ddad-native-backbones';
@@ -11,7 +14,7 @@ const optional = 'ddad-native-backbones';
  */
 export function findBackbone(backbone: string): string {
   if (!names.includes(backbone)) return backbone;
-  if (backbone === 'lite0') return path.join(__dirname, '..', 'weights', 'efficientnet-lite0-backbone.safetensors');
+  if (backbone === 'lite0') return defaultBackbone;
   try {
     const paths = [__dirname, process.cwd()];
     return require.resolve(`${optional}/weights/efficientnet-${backbone}-backbone.pth`, { paths });

@@ -32,6 +32,16 @@ function progressOf(start: number, step: number, steps: number): CalibrateProgre
   return { phase: 'calibrate', step, steps, done, elapsedMs, remainingMs: elapsedMs * (1 / done - 1) };
 }
 
+/** Yields the progress after each sample that a choice has looked at; returns the choice. */
+async function* counted<T>(
+  choice: AsyncGenerator<void, T, undefined>,
+  progress: () => CalibrateProgress,
+): AsyncGenerator<CalibrateProgress, T, undefined> {
+  let next = await choice.next();
+  for (; next.done !== true; next = await choice.next()) yield progress();
+  return next.value;
+}
+
 /** Held-back images are scored with the places of the other parts only, else their scores would look too good. */
 const parts = 4;
 /** Held-back images that tell whether places help: some to learn them from, and others. */
@@ -134,10 +144,9 @@ export async function* calibrate(
 
   if (measures(config, files)) {
     const told = comparePlaces(detector, config, use, files, grids, { signal, label });
-    let next = await told.next();
-    for (; next.done !== true; next = await told.next()) yield progress();
-    config.calibration.aligned = next.value;
-    config.score.positions = places = next.value;
+    const aligned = yield* counted(told, progress);
+    config.calibration.aligned = aligned;
+    config.score.positions = places = aligned;
   }
 
   const { evidence } = config.calibration;
@@ -151,9 +160,7 @@ export async function* calibrate(
       files,
       { signal, label },
     );
-    let next = await share.next();
-    for (; next.done !== true; next = await share.next()) yield progress();
-    evidence.share = next.value;
+    evidence.share = yield* counted(share, progress);
   }
 
   const scored: Scored[] = [];

@@ -5,7 +5,7 @@ import { callNative, type NativeTrainer } from './native.js';
 import { scoreImage } from './score-image.js';
 
 /** The first look at what training has given; each later one is at twice as many steps. */
-export const firstCheck = 128;
+const firstCheck = 128;
 /** The separation must grow by this much from one look to the next, or training ends. */
 const leastGain = 0.01;
 /** Below this the network has not begun to see damage, whatever the gain. */

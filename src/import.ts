@@ -1,9 +1,9 @@
-import { findBackbone } from './backbones.js';
+import { defaultBackbone, findBackbone } from './backbones.js';
 import { z } from 'zod';
 import { expandConfig, type StoredConfig } from './config.js';
 import { atCaller, DdadError, kindOf, optionError } from './errors.js';
 import { isSameFile } from './files.js';
-import { addon, callNative, defaultBackbone, type NativeInspection, readTaps } from './native.js';
+import { addon, callNative, type NativeInspection, readTaps } from './native.js';
 import { defined, importSettings, parseOptions } from './options.js';
 import { droppedSignature } from './signature.js';
 

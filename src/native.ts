@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { findBackbone } from './backbones.js';
+import { defaultBackbone, findBackbone } from './backbones.js';
 import type { BackboneTap, StoredConfig } from './config.js';
 import { checkSums } from './checksums.js';
 import { abortError, DdadError, messageOf, throwIfAborted, toDdadError } from './errors.js';
@@ -256,9 +256,6 @@ export interface Addon {
 /** The folder that holds package.json. */
 export const packageRoot = path.join(__dirname, '..');
 
-/** The pretrained weights that features come from unless others are given. */
-export const defaultBackbone = path.join(packageRoot, 'weights', 'efficientnet-lite0-backbone.safetensors');
-
 /** Where the build of a package puts its addon. */
 export const builtAddon = (root: string): string => path.join(root, 'build', 'Release', 'ddad.node');
 
@@ -337,6 +334,7 @@ export function packagedBackbone(): Promise<string> {
 /** The taps of a backbone; those of the package's where none is named. */
 export async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {
   if (backbone === null) return [];
-  const file = backbone === undefined ? await packagedBackbone() : findBackbone(backbone);
+  const found = findBackbone(backbone ?? defaultBackbone);
+  const file = found === defaultBackbone ? await packagedBackbone() : found;
   return JSON.parse(await callNative(signal, (token) => addon().backboneTaps(file, token))) as BackboneTap[];
 }

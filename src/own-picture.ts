@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib';
 import { readStart } from './read-file.js';
 
-/** A PNG's text pictureChunk with the name of the program; stands behind its header. */
+/** A PNG's text chunk with the name of the program; stands behind its header. */
 export const pictureChunk = ((): Buffer => {
   const body = Buffer.from('tEXtSoftware\0ddad-native', 'latin1');
   const [length, sum] = [Buffer.alloc(4), Buffer.alloc(4)];

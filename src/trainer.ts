@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
-import { findBackbone } from './backbones.js';
+import { defaultBackbone, findBackbone } from './backbones.js';
 import { calibrate, calibrateProducts, type CalibrateProgress, leastForPlaces } from './calibrate.js';
 import { expandConfig, type ModelConfig, resumeOptions } from './config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from './options.js';
@@ -13,7 +13,7 @@ import { evidenceBanks } from './evidence.js';
 import { EarlyStopping } from './early-stopping.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
 import { type Checkpoint, type CheckpointState, readCheckpoint } from './model-file.js';
-import { addon, callNative, defaultBackbone, type NativeDetector, type NativeTrainer, readTaps } from './native.js';
+import { addon, callNative, type NativeDetector, type NativeTrainer, readTaps } from './native.js';
 import { droppedSignature } from './signature.js';
 
 const fitOptions = z.strictObject({

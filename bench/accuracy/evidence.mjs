@@ -8,6 +8,7 @@ import testSet from '../../dist/evaluation/test-set.js';
 import { Detector } from '../../dist/index.js';
 import modelFile from '../../dist/model-file.js';
 import { groupOf } from './suite/halves.mjs';
+import { sampleGrid } from './sample-grid.mjs';
 
 const { sweepScores } = sweep;
 const { findTestImages, readMask } = testSet;
@@ -28,13 +29,7 @@ const engineShare = calibration?.evidence?.share ?? 0.4;
 if (!(engineShare > 0)) throw new Error(`${model}: expected a model whose map has a share of evidence`);
 
 /** Values of a map or mask at the centres of a grid. */
-function sampled({ data, width, height }) {
-  return Float32Array.from({ length: cells * cells }, (_, i) => {
-    const x = Math.floor((((i % cells) + 0.5) * width) / cells);
-    const y = Math.floor(((Math.floor(i / cells) + 0.5) * height) / cells);
-    return data[y * width + x];
-  });
-}
+const sampled = (map) => sampleGrid(map, cells);
 
 const { groups } = await findTestImages(dataset);
 const files = groups.flatMap(({ images }) => images);

@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import auc from '../../dist/evaluation/auroc.js';
 import testSet from '../../dist/evaluation/test-set.js';
 import { Detector } from '../../dist/index.js';
+import { sampleGrid } from './sample-grid.mjs';
 
 const { findTestImages, readMask } = testSet;
 const { values, positionals } = parseArgs({
@@ -19,12 +20,7 @@ if (!dataset) {
 const cells = Number(values.cells);
 
 /** Values of a map or mask at the centres of a grid. */
-function sampled({ data, width, height }) {
-  return Float32Array.from({ length: cells * cells }, (_, i) => {
-    const x = Math.floor((((i % cells) + 0.5) * width) / cells);
-    return data[Math.floor(((Math.floor(i / cells) + 0.5) * height) / cells) * width + x];
-  });
-}
+const sampled = (map) => sampleGrid(map, cells);
 
 const { groups } = await findTestImages(dataset);
 const files = groups.flatMap(({ images }) => images).filter((_, i) => i % Number(values.every) === 0);

@@ -1,5 +1,6 @@
 import { pixelSize } from '../../config.js';
-import { addon, callNative, defaultBackbone, type NativeTrainer } from '../../native.js';
+import { defaultBackbone } from '../../backbones.js';
+import { addon, callNative, type NativeTrainer } from '../../native.js';
 import { syntheticPixels } from '../synthetic.js';
 import type { Task } from '../types.js';
 import { budget, configOf, engineOptions, type Suite, timeFigure, timesOf, trainingBatch } from './common.js';
