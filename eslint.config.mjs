@@ -33,7 +33,6 @@ export default defineConfig(
       '@typescript-eslint/only-throw-error': 'error',
     },
   },
-  { files: ['examples/service/page/**'], languageOptions: { globals: globals.browser } },
   { files: ['bin/**/*.js'], languageOptions: { sourceType: 'commonjs' } },
   prettier,
 );

@@ -1,5 +1,5 @@
 // Compiles src/ to CommonJS in dist/, and writes the ES module entry: a wrapper that names every export of the
-// CommonJS one, so that both see the same classes. Templates, style sheets and the script of the report's page follow.
+// CommonJS one, so that both see the same classes. Templates, style sheets and the scripts of pages follow.
 import fs from 'node:fs';
 import path from 'node:path';
 import ts from 'typescript';
@@ -8,7 +8,7 @@ import { fail, root, run } from './lib/run.mjs';
 const source = path.join(root, 'src');
 const dist = path.join(root, 'dist');
 const entry = path.join(source, 'index.ts');
-const copied = /\.(css|eta)$/;
+const copied = /\.(css|eta|html)$/;
 
 /** Removes what a source that is gone has left behind. */
 function removeStale() {
@@ -54,7 +54,8 @@ const wrapper = path.join(dist, 'index.mjs');
 // With its record of the last run but without the output, tsc would write nothing.
 if (!fs.existsSync(path.join(dist, 'index.js'))) fs.rmSync(record, { force: true });
 compile(root);
-compile(path.join(source, 'report', 'client')); // runs in a browser, with other types
+// What runs in a browser has other types.
+for (const page of ['report/client', 'service/page']) compile(path.join(source, page));
 copyTexts();
 
 if (!fs.existsSync(wrapper) || fs.statSync(wrapper).mtimeMs < fs.statSync(record).mtimeMs) {

@@ -139,7 +139,7 @@ function checkLoads() {
 function checkMessage() {
   const script =
     "const { addon } = require(process.argv[1]); const info = JSON.parse(addon().info()); process.stdout.write(info.devices.find(({ name }) => name === 'cuda').reason ?? 'a GPU');";
-  const native = path.join(root, 'dist', 'native.js');
+  const native = path.join(root, 'dist', 'engine', 'native.js');
   const said = output(process.execPath, ['-e', script, native]);
   say(`device cuda: ${said}`);
   if (fs.existsSync('/dev/nvidiactl')) return;

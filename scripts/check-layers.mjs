@@ -38,6 +38,47 @@ export const nativeLayers = (() => {
   };
 })();
 
+/** The folders of src/, each with those that it may import from beside itself, be it only types. */
+export const sourceRooms = (() => {
+  const base = [];
+  const numeric = ['base'];
+  const files = ['base'];
+  const config = ['base'];
+  const engine = ['config', 'files', 'base'];
+  const image = ['engine', ...engine];
+  const data = ['image', 'numeric', ...image];
+  const model = data;
+  const scoring = ['model', 'data', ...data];
+  const training = ['scoring', ...scoring];
+  const evaluation = ['scoring', ...scoring];
+  const report = ['evaluation', ...evaluation];
+  const service = ['scoring', ...scoring];
+  const bench = ['report', 'training', ...report];
+  const cli = ['bench', 'service', ...bench];
+  return {
+    base,
+    numeric,
+    files,
+    config,
+    engine,
+    image,
+    data,
+    model,
+    scoring,
+    training,
+    evaluation,
+    report,
+    service,
+    bench,
+    cli,
+  };
+})();
+
+/** The only file of src/ that loads the addon. */
+const addonLoader = 'src/engine/native.ts';
+/** More files side by side than this are not seen at a glance. */
+const mostFiles = 25;
+
 /** What a *_simd.cpp may include of the system: nothing that brings functions the linker could share with other code. */
 const simdHeaders = ['cstdint', 'cstddef', 'cfloat', 'climits', 'immintrin.h'];
 /** Files of the CUDA device's library, which nothing else includes: the engine is compiled without a toolkit. */
@@ -104,23 +145,43 @@ function importsOf(text) {
   return found;
 }
 
+/** The folder below src/ that a file lies in; undefined for a file of src/ itself. */
+const roomOf = (file) => (file.split('/').length > 2 ? file.split('/')[1] : undefined);
+
+/** One problem for each folder with more files than are seen at a glance. */
+function crowdedFolders(files) {
+  const counts = new Map();
+  for (const file of files) counts.set(path.posix.dirname(file), (counts.get(path.posix.dirname(file)) ?? 0) + 1);
+  return [...counts]
+    .filter(([, count]) => count > mostFiles)
+    .map(([folder, count]) => `${folder}: ${count} files, more than ${mostFiles}`);
+}
+
 function checkSourceFile(file, text, dependencies) {
   const problems = [];
   if (file === 'src/index.ts') {
     const rest = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '').replace(/export\s[^;]*?\sfrom\s+'[^']+';/g, '');
     if (rest.trim()) problems.push(`${file}: only re-exports belong here`);
   }
-  if (file !== 'src/native.ts' && /\.node['"`]|process\.dlopen|createRequire/.test(text)) {
-    problems.push(`${file}: only src/native.ts loads the addon`);
+  if (file !== addonLoader && /\.node['"`]|process\.dlopen|createRequire/.test(text)) {
+    problems.push(`${file}: only ${addonLoader} loads the addon`);
+  }
+  const room = roomOf(file);
+  if (room && !sourceRooms[room]) {
+    problems.push(`${file}: src/${room} is not a room; scripts/check-layers.mjs lists them`);
+  } else if (!room && file !== 'src/index.ts') {
+    problems.push(`${file}: only index.ts stands in src/ itself`);
   }
   for (const { from } of importsOf(text)) {
     if (from.startsWith('.')) {
       const target = path.posix.join(path.posix.dirname(file), from);
-      if (!file.startsWith('src/cli/') && target.startsWith('src/cli/')) {
-        problems.push(`${file}: only the command line may import ${target}`);
-      }
-      if (!target.startsWith('src/') && target !== 'package.json')
+      if (!target.startsWith('src/')) {
         problems.push(`${file}: imports ${from}, outside src/`);
+      } else if (room && roomOf(target) !== room && !sourceRooms[room]?.includes(roomOf(target))) {
+        problems.push(`${file}: src/${room} may not import ${target}`);
+      } else if (!room && roomOf(target) === 'cli') {
+        problems.push(`${file}: the command line is for bin/ alone, not ${target}`);
+      }
     } else if (!from.startsWith('node:')) {
       const name = from.split('/', from.startsWith('@') ? 2 : 1).join('/');
       if (!dependencies.includes(name)) problems.push(`${file}: ${name} is not among the dependencies in package.json`);
@@ -165,6 +226,7 @@ export function checkLayers(root) {
   return [
     ...native.flatMap((file) => checkNativeFile(root, file, read(file))),
     ...source.flatMap((file) => checkSourceFile(file, read(file), Object.keys(dependencies))),
+    ...crowdedFolders(source),
     ...importCycles(new Map(source.map((file) => [file, read(file)]))),
     ...[...native, ...source, ...others].flatMap((file) => {
       const lines = read(file).split('\n').length - 1;

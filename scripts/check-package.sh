@@ -11,5 +11,6 @@ npm init --yes > /dev/null
 npm install --no-audit --no-fund ./ddad-native-*.tgz
 node -e "const { Detector } = require('ddad-native'); if (typeof Detector.load !== 'function') process.exit(1);"
 node --input-type=module -e "import { Trainer } from 'ddad-native'; if (typeof Trainer !== 'function') process.exit(1);"
-node -e "import('./node_modules/ddad-native/examples/service/start.mjs').catch(() => process.exit(1))"
+node -e "const { startService } = require('ddad-native/service'); if (typeof startService !== 'function') process.exit(1);"
+node --input-type=module -e "import { createApp } from 'ddad-native/service'; if (typeof createApp !== 'function') process.exit(1);"
 npx --no-install ddad-native info --json

@@ -72,7 +72,7 @@ async function main() {
   const { bootstrap } = await import('./bootstrap.mjs');
   await bootstrap();
   const { Detector, Trainer } = await import('../dist/index.mjs');
-  const { auroc } = (await import('../dist/evaluation/auroc.js')).default;
+  const { auroc } = (await import('../dist/numeric/auroc.js')).default;
 
   await mkdir(output, { recursive: true });
   const data = await downloadCells(output, say);

@@ -1,17 +1,23 @@
-export { DdadError, type DdadErrorCode } from './errors.js';
-export { Detector, type LoadOptions, type ScoreOptions, type ScoreResult } from './detector.js';
-export { type CalibrateProgress, type FitOptions, type Progress, Trainer, type TrainProgress } from './trainer.js';
-export { importModel, type ImportOptions, type ImportResult } from './import.js';
-export type { FitPadimOptions, FitPadimProgress } from './padim.js';
+export { DdadError, type DdadErrorCode } from './base/errors.js';
+export { Detector, type LoadOptions, type ScoreOptions, type ScoreResult } from './scoring/detector.js';
+export {
+  type CalibrateProgress,
+  type FitOptions,
+  type Progress,
+  Trainer,
+  type TrainProgress,
+} from './training/trainer.js';
+export { importModel, type ImportOptions, type ImportResult } from './model/import.js';
+export type { FitPadimOptions, FitPadimProgress } from './scoring/padim.js';
 export type {
   ReconstructedImage,
   Reconstruction,
   ReconstructOptions,
   ReconstructProgress,
   SampleOptions,
-} from './reconstruct.js';
-export type { ModelConfig, StoredConfig } from './config.js';
-export type { DeviceOptions, ScoringOptions, TopPixels, TrainerOptions } from './options.js';
+} from './scoring/reconstruct.js';
+export type { ModelConfig, StoredConfig } from './config/config.js';
+export type { DeviceOptions, ScoringOptions, TopPixels, TrainerOptions } from './config/options.js';
 export {
   evaluate,
   type EvaluatedDetector,
@@ -32,7 +38,7 @@ export type {
   ProductEvaluation,
   SkippedImage,
 } from './evaluation/types.js';
-export type { HeatmapOptions, ScoreMap } from './heatmap.js';
+export type { HeatmapOptions, ScoreMap } from './image/heatmap.js';
 export {
   exportOnnx,
   type OnnxExport,
@@ -42,7 +48,7 @@ export {
   type SafetensorsExport,
   type SafetensorsExportOptions,
   type WrittenFile,
-} from './export.js';
+} from './model/export.js';
 export {
   checkModel,
   type CheckedModel,
@@ -50,7 +56,7 @@ export {
   type SignedModel,
   signModel,
   type SignOptions,
-} from './signature.js';
-export type { DetectorStats } from './score-queue.js';
-export type { ImageInput, RawImage } from './image.js';
-export { type Preset, type PresetName, presets } from './presets.js';
+} from './model/signature.js';
+export type { DetectorStats } from './scoring/queue.js';
+export type { ImageInput, RawImage } from './image/decode.js';
+export { type Preset, type PresetName, presets } from './config/presets.js';

@@ -6,10 +6,10 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { pixelSize } from '../../dist/config.js';
-import { findImages, splitHeldBack } from '../../dist/dataset.js';
+import { pixelSize } from '../../dist/config/config.js';
+import { findImages, splitHeldBack } from '../../dist/data/dataset.js';
 import { readMask } from '../../dist/evaluation/test-set.js';
-import { decodeImage, resizePixels } from '../../dist/image.js';
+import { decodeImage, resizePixels } from '../../dist/image/decode.js';
 import { Detector } from '../../dist/index.js';
 
 const { values, positionals } = parseArgs({

@@ -3,10 +3,10 @@
 //   node bench/accuracy/evidence.mjs MODEL DATASET [--halves] [--cells 64]
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import sweep from '../../dist/evaluation/sweep.js';
+import sweep from '../../dist/numeric/threshold-sweep.js';
 import testSet from '../../dist/evaluation/test-set.js';
 import { Detector } from '../../dist/index.js';
-import modelFile from '../../dist/model-file.js';
+import modelFile from '../../dist/model/model-file.js';
 import { groupOf } from './suite/halves.mjs';
 import { sampleGrid } from './sample-grid.mjs';
 

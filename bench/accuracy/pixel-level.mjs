@@ -2,7 +2,7 @@
 // dataset in MVTec layout, as a table of Markdown. Nothing is trained: the model scores in other ways.
 //   node bench/accuracy/pixel-level.mjs MODEL DATASET [--every 2] [--cells 64]
 import { parseArgs } from 'node:util';
-import auc from '../../dist/evaluation/auroc.js';
+import auc from '../../dist/numeric/auroc.js';
 import testSet from '../../dist/evaluation/test-set.js';
 import { Detector } from '../../dist/index.js';
 import { sampleGrid } from './sample-grid.mjs';

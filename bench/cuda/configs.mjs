@@ -4,7 +4,7 @@
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 
-const { expandConfig } = createRequire(import.meta.url)('../../dist/config.js');
+const { expandConfig } = createRequire(import.meta.url)('../../dist/config/config.js');
 for (const preset of ['lite', 'base', 'paper-256']) {
   const config = expandConfig({ preset, backbone: null, channels: 'rgb', seed: 1 });
   fs.writeFileSync(new URL(`${preset}.json`, import.meta.url), `${JSON.stringify(config)}\n`);

@@ -1,8 +1,9 @@
-// node server.mjs model.safetensors [folder of images]
+// A service of your own around a detector, with a route of its own:
+//   node server.mjs model.safetensors [folder of images]
 // HOST, PORT, TOKEN_FILE and ALLOW_HOSTS (with commas) say where it listens, and to whom.
 import path from 'node:path';
 import { Detector } from 'ddad-native';
-import { startService } from './start.mjs';
+import { startService } from 'ddad-native/service';
 
 const [model, images] = process.argv.slice(2);
 if (model === undefined) throw new Error('expected a model file');

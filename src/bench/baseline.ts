@@ -1,6 +1,6 @@
-import { DdadError } from '../errors.js';
-import { parse } from '../options.js';
-import { readTextFile } from '../read-file.js';
+import { DdadError } from '../base/errors.js';
+import { parse } from '../config/options.js';
+import { readTextFile } from '../files/read.js';
 import { benchDocument, type BenchDocument, type Environment } from './types.js';
 
 /** A document that `bench --json` wrote. Throws ERR_FILE_READ, ERR_BASELINE. */

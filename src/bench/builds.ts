@@ -3,8 +3,9 @@ import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { DdadError } from '../errors.js';
-import { builtAddon, packageRoot } from '../native.js';
+import { packageRoot } from '../base/package.js';
+import { DdadError } from '../base/errors.js';
+import { builtAddon } from '../engine/native.js';
 
 /** What is measured: a package, or this package with another addon. */
 export interface Build {

@@ -1,5 +1,5 @@
 import { fork } from 'node:child_process';
-import { abortError, DdadError, type DdadErrorCode, throwIfAborted } from '../errors.js';
+import { abortError, DdadError, type DdadErrorCode, throwIfAborted } from '../base/errors.js';
 import type { Build } from './builds.js';
 import { protocol, type Reply, type Task } from './types.js';
 

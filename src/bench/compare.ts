@@ -1,4 +1,4 @@
-import { DdadError } from '../errors.js';
+import { DdadError } from '../base/errors.js';
 import { quantileOf, roundsFor, shiftBetween, undisturbed } from './statistics.js';
 import { type BenchDocument, type Measurement, moreIsBetter, type Unit } from './types.js';
 

@@ -1,6 +1,6 @@
-import { DdadError } from '../errors.js';
-import { parse } from '../options.js';
-import { readTextFile } from '../read-file.js';
+import { DdadError } from '../base/errors.js';
+import { parse } from '../config/options.js';
+import { readTextFile } from '../files/read.js';
 import { medianInterval, medianOf } from './statistics.js';
 import { benchDocument, type BenchDocument, type Measurement } from './types.js';
 

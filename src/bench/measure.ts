@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { folderPrefix, removeLeftovers } from '../leftovers.js';
+import { folderPrefix, removeLeftovers } from '../files/leftovers.js';
 import { type Build, commitOf } from './builds.js';
 import { runTask } from './children.js';
 import { medianInterval, medianOf } from './statistics.js';

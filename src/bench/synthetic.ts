@@ -1,6 +1,6 @@
 import path from 'node:path';
 import sharp from 'sharp';
-import { makeFolder } from '../files.js';
+import { makeFolder } from '../files/write.js';
 import type { BenchPreset } from './types.js';
 
 /** An RGB image of waves and a little noise, another for each number; it compresses much as a photograph does. */

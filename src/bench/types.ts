@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { presets } from '../presets.js';
+import type { presets } from '../config/presets.js';
 
 export const suiteNames = ['ops', 'unet', 'train', 'score', 'io', 'memory'] as const;
 export type SuiteName = (typeof suiteNames)[number];

@@ -1,10 +1,10 @@
 // The process that measures: gets one task from its parent, answers once, and ends.
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { toDdadError } from '../errors.js';
-import { addon } from '../native.js';
-import { Trainer } from '../trainer.js';
-import { packageVersion } from '../version.js';
+import { toDdadError } from '../base/errors.js';
+import { addon } from '../engine/native.js';
+import { Trainer } from '../training/trainer.js';
+import { packageVersion } from '../base/package.js';
 import { machineFigures, type Suite } from './suites/common.js';
 import { ioSuite } from './suites/io.js';
 import { memorySuite } from './suites/memory.js';

@@ -1,13 +1,13 @@
 import path from 'node:path';
-import type { DeviceOptions } from '../options.js';
-import type { Detector } from '../detector.js';
+import type { DeviceOptions } from '../config/options.js';
+import type { Detector } from '../scoring/detector.js';
 import { evaluate, type EvaluateProgress, type ScoredImage } from '../evaluation/evaluate.js';
 import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation, Metrics, ProductEvaluation } from '../evaluation/types.js';
-import type { Reconstruction } from '../reconstruct.js';
+import type { Reconstruction } from '../scoring/reconstruct.js';
 import { ReportWriter } from '../report/report.js';
 import type { Command } from './command.js';
-import { writeWhole } from '../files.js';
+import { writeWhole } from '../files/write.js';
 import { checkOutput, forceFlag } from './outputs.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { duration, images, log, memoryLine, print, ProgressLine, short } from './output.js';

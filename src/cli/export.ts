@@ -6,7 +6,7 @@ import {
   type OnnxExport,
   exportSafetensors,
   type SafetensorsExport,
-} from '../export.js';
+} from '../model/export.js';
 import type { Command } from './command.js';
 import { checkOutput, checkReplaceable, forceFlag } from './outputs.js';
 import { log, megabytes, peakMemory, print } from './output.js';

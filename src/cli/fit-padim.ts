@@ -1,4 +1,4 @@
-import type { DeviceOptions } from '../options.js';
+import type { DeviceOptions } from '../config/options.js';
 import type { Command } from './command.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkOutput, forceFlag } from './outputs.js';

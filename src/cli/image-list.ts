@@ -1,9 +1,9 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { DdadError, messageOf } from '../errors.js';
-import { isFolder } from '../files.js';
-import { imageExtensions } from '../image.js';
-import { isPicture, overlayName } from '../own-picture.js';
+import { DdadError, messageOf } from '../base/errors.js';
+import { isFolder } from '../files/write.js';
+import { imageExtensions } from '../image/decode.js';
+import { isPicture, overlayName } from '../image/overlay-file.js';
 import { log } from './output.js';
 
 /** An image to work on, and what its output is called. */

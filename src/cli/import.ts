@@ -1,6 +1,6 @@
-import { importModel, type ImportOptions, type ImportResult } from '../import.js';
-import { defined } from '../options.js';
-import { presetNames } from '../presets.js';
+import { importModel, type ImportOptions, type ImportResult } from '../model/import.js';
+import { defined } from '../config/options.js';
+import { presetNames } from '../config/presets.js';
 import type { Command } from './command.js';
 import { checkOutput, forceFlag } from './outputs.js';
 import { log, megabytes, peakMemory, print, ProgressLine } from './output.js';

@@ -1,7 +1,7 @@
 import yargs from 'yargs';
-import { toDdadError } from '../errors.js';
-import { didYouMean } from '../suggest.js';
-import { packageVersion } from '../version.js';
+import { toDdadError } from '../base/errors.js';
+import { didYouMean } from '../base/suggest.js';
+import { packageVersion } from '../base/package.js';
 import { benchCommand } from './bench.js';
 import { type Command, type Context, toModule } from './command.js';
 import { evaluateCommand } from './evaluate.js';

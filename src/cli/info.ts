@@ -1,11 +1,11 @@
 import os from 'node:os';
 import sharp from 'sharp';
-import { addon, addonPath } from '../native.js';
-import { checkModel } from '../signature.js';
-import type { DeviceOptions } from '../options.js';
-import { type PresetName, presetNames, presets } from '../presets.js';
-import { trainingMemory } from '../trainer.js';
-import { packageVersion } from '../version.js';
+import { addon, addonPath } from '../engine/native.js';
+import { checkModel } from '../model/signature.js';
+import type { DeviceOptions } from '../config/options.js';
+import { type PresetName, presetNames, presets } from '../config/presets.js';
+import { trainingMemory } from '../training/trainer.js';
+import { packageVersion } from '../base/package.js';
 import type { Command } from './command.js';
 import { loadModel, readKey, trustFlag, type TrustArguments } from './load.js';
 import { megabytes, peakMemory, print } from './output.js';

@@ -1,6 +1,6 @@
 import type { Options } from 'yargs';
-import { Detector, type LoadOptions } from '../detector.js';
-import { readTextFile } from '../read-file.js';
+import { Detector, type LoadOptions } from '../scoring/detector.js';
+import { readTextFile } from '../files/read.js';
 import { log } from './output.js';
 import { text } from './usage.js';
 

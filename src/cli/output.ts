@@ -1,5 +1,5 @@
 import { SingleBar } from 'cli-progress';
-import { printable } from '../printable.js';
+import { printable } from '../base/printable.js';
 import { stderr, stdout } from './streams.js';
 
 /**

@@ -1,10 +1,10 @@
 // What a command may replace: nothing, an empty file, or one of the kind that it writes. Else it takes --force.
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { checkRegular, checkWritable, makeFolder, writeError, writeWhole, writing } from '../files.js';
-import { isOwnFile } from '../model-file.js';
-import { isOwnPicture, pictureChunk, pngStart } from '../own-picture.js';
-import { readStart } from '../read-file.js';
+import { checkRegular, checkWritable, makeFolder, writeError, writeWhole, writing } from '../files/write.js';
+import { isOwnFile } from '../model/model-file.js';
+import { isOwnPicture, pictureChunk, pngStart } from '../image/overlay-file.js';
+import { readStart } from '../files/read.js';
 
 const startsWith =
   (pattern: RegExp) =>

@@ -1,10 +1,10 @@
 import path from 'node:path';
-import type { DeviceOptions } from '../options.js';
-import type { DdadError } from '../errors.js';
-import { toDdadError } from '../errors.js';
-import { makeFolder, writing } from '../files.js';
-import { removeLeftovers } from '../leftovers.js';
-import { type Reconstruction, reconstructMethods, type ReconstructProgress } from '../reconstruct.js';
+import type { DeviceOptions } from '../config/options.js';
+import type { DdadError } from '../base/errors.js';
+import { toDdadError } from '../base/errors.js';
+import { makeFolder, writing } from '../files/write.js';
+import { removeLeftovers } from '../files/leftovers.js';
+import { type Reconstruction, reconstructMethods, type ReconstructProgress } from '../scoring/reconstruct.js';
 import type { Command } from './command.js';
 import { type Entry, listImages } from './image-list.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';

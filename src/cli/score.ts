@@ -1,11 +1,11 @@
 import path from 'node:path';
-import type { DeviceOptions } from '../options.js';
-import type { ScoreResult } from '../detector.js';
-import { type DdadError, toDdadError } from '../errors.js';
-import { mapAhead } from '../read-ahead.js';
+import type { DeviceOptions } from '../config/options.js';
+import type { ScoreResult } from '../scoring/detector.js';
+import { type DdadError, toDdadError } from '../base/errors.js';
+import { mapAhead } from '../base/read-ahead.js';
 import type { Command } from './command.js';
-import { makeFolder, WholeFile, writing } from '../files.js';
-import { removeLeftovers } from '../leftovers.js';
+import { makeFolder, WholeFile, writing } from '../files/write.js';
+import { removeLeftovers } from '../files/leftovers.js';
 import { type Entry, listImages, overlayOf } from './image-list.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { checkReplaceable, forceFlag, writePicture } from './outputs.js';

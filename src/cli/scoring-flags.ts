@@ -1,5 +1,5 @@
 import type { Options } from 'yargs';
-import { scoreKinds, type ScoringOptions } from '../options.js';
+import { scoreKinds, type ScoringOptions } from '../config/options.js';
 import { number, parseNumbers, parseTopPixels, text } from './usage.js';
 
 export interface ScoringArguments {

@@ -1,9 +1,8 @@
 import path from 'node:path';
-import { pathToFileURL } from 'node:url';
-import type { DeviceOptions } from '../options.js';
-import type { Detector } from '../detector.js';
-import { isFolder } from '../files.js';
-import { addon, packageRoot } from '../native.js';
+import type { DeviceOptions } from '../config/options.js';
+import type { GivenLimits } from '../service/app.js';
+import { isFolder } from '../files/write.js';
+import { addon } from '../engine/native.js';
 import type { Command } from './command.js';
 import { loadModel, trustFlag, type TrustArguments } from './load.js';
 import { log, print } from './output.js';
@@ -44,11 +43,6 @@ interface ServeArguments extends DeviceOptions, MemoryArguments, TrustArguments 
   uploadMemory?: string;
   uploadTimeout?: string;
   requestTimeout?: string;
-}
-
-/** What examples/service/start.mjs exports. */
-interface Service {
-  startService(detector: Detector, options: Record<string, unknown>): Promise<string>;
 }
 
 /** What the service throws where it does not start: a system's error, or one of an option of its own. */
@@ -97,7 +91,7 @@ function parseTimeout(name: string, given: string | undefined): number | undefin
 }
 
 /** The limits that the service has beside those of its detector; undefined where its own hold. */
-function limitsOf(argv: ServeArguments): Record<string, number | undefined> {
+function limitsOf(argv: ServeArguments): GivenLimits {
   const { maxConnections, maxClientConnections, maxRequests, maxClientRequests, maxPixels } = argv;
   checkWhole('max-pixels', maxPixels, 1, 10_000_000_000);
   checkWhole('max-connections', maxConnections, 1, 65_536);
@@ -170,9 +164,8 @@ async function serve(argv: ServeArguments, signal: AbortSignal): Promise<number>
     ...batching,
     signal,
   });
-  // The same that one copies: what this command does can be read and changed there.
-  const file = path.join(packageRoot, 'examples', 'service', 'start.mjs');
-  const { startService } = (await import(pathToFileURL(file).href)) as Service;
+  // Only now: the server takes a while to load, which no other command has to wait for.
+  const { startService } = await import('../service/start.js');
   const model = path.basename(argv.model);
   const address = await startService(detector, {
     model,

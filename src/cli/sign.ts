@@ -1,7 +1,7 @@
-import { signModel } from '../signature.js';
+import { signModel } from '../model/signature.js';
 import type { Command } from './command.js';
 import { readKey } from './load.js';
-import { readModel } from '../model-file.js';
+import { readModel } from '../model/model-file.js';
 import { checkOutput, forceFlag } from './outputs.js';
 import { log, print } from './output.js';
 import { exitCodes, jsonFlag, text } from './usage.js';

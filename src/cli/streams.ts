@@ -1,8 +1,8 @@
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { isatty } from 'node:tty';
-import { messageOf } from '../errors.js';
-import { writeError } from '../files.js';
+import { messageOf } from '../base/errors.js';
+import { writeError } from '../files/write.js';
 
 /** The reader of stdout has left, as `head` or a terminal does: the command ends without a word. */
 export class ReaderGone extends Error {}

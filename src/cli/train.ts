@@ -1,14 +1,14 @@
 import path from 'node:path';
-import { defaultMemory } from '../config.js';
-import { defaultEvidenceRows } from '../evidence.js';
-import { type TrainerOptions } from '../options.js';
-import { defaultPreset, presetNames } from '../presets.js';
-import { isOwnFile, readCheckpoint } from '../model-file.js';
-import { type FitOptions, type Progress, Trainer } from '../trainer.js';
+import { defaultMemory } from '../config/config.js';
+import { defaultEvidenceRows } from '../config/evidence.js';
+import { type TrainerOptions } from '../config/options.js';
+import { defaultPreset, presetNames } from '../config/presets.js';
+import { isOwnFile, readCheckpoint } from '../model/model-file.js';
+import { type FitOptions, type Progress, Trainer } from '../training/trainer.js';
 import type { Command } from './command.js';
-import { makeFolder, writing } from '../files.js';
-import { FileLock } from '../lock.js';
-import { addon } from '../native.js';
+import { makeFolder, writing } from '../files/write.js';
+import { FileLock } from '../files/lock.js';
+import { addon } from '../engine/native.js';
 import { checkOutput, forceFlag } from './outputs.js';
 import { duration, images, log, memoryLine, peakMemory, print, ProgressLine, short } from './output.js';
 import {

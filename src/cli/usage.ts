@@ -1,5 +1,5 @@
 import type { Options } from 'yargs';
-import { toDdadError } from '../errors.js';
+import { toDdadError } from '../base/errors.js';
 
 /** A command line that cannot be run as it stands: exit status 2. */
 export class UsageError extends Error {

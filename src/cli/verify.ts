@@ -1,6 +1,6 @@
-import type { DeviceOptions } from '../options.js';
-import { toDdadError } from '../errors.js';
-import { addon, callNative, packagedBackbone } from '../native.js';
+import type { DeviceOptions } from '../config/options.js';
+import { toDdadError } from '../base/errors.js';
+import { addon, callNative, packagedBackbone } from '../engine/native.js';
 import type { Command } from './command.js';
 import { log, print } from './output.js';
 import { deviceFlags, exitCodes, text } from './usage.js';

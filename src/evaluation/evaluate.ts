@@ -1,9 +1,9 @@
 import { z } from 'zod';
-import { parseOptions } from '../options.js';
-import type { Detector, ScoreResult } from '../detector.js';
-import { atCaller, DdadError, kindOf, throwIfAborted, toDdadError } from '../errors.js';
-import { productOf } from '../products.js';
-import { mapAhead } from '../read-ahead.js';
+import { parseOptions } from '../config/options.js';
+import type { Detector, ScoreResult } from '../scoring/detector.js';
+import { atCaller, DdadError, kindOf, throwIfAborted, toDdadError } from '../base/errors.js';
+import { productOf } from '../model/products.js';
+import { mapAhead } from '../base/read-ahead.js';
 import { goodName, MetricsAccumulator } from './metrics.js';
 import { ofProducts } from './products.js';
 import { findTestImages, type Mask, readMask, type TestGroup, type TestImage } from './test-set.js';

@@ -1,6 +1,6 @@
-import { DdadError } from '../errors.js';
+import { DdadError } from '../base/errors.js';
 import { goodOwner, type OnShare, PixelFigures, type PixelOptions } from './pixels.js';
-import { type Figures, sweepScores } from './sweep.js';
+import { type Figures, sweepScores } from '../numeric/threshold-sweep.js';
 import type { Curves, Metrics } from './types.js';
 
 /** The folder of good images below `test/`. */

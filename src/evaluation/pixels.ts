@@ -1,11 +1,11 @@
 import { setImmediate } from 'node:timers/promises';
-import { DdadError, throwIfAborted } from '../errors.js';
-import { inSlices } from '../slices.js';
+import { DdadError, throwIfAborted } from '../base/errors.js';
+import { inSlices } from '../base/slices.js';
 import { isNotFinite, keyOfBits, valueOfKey } from './keys.js';
 import { regionAreas } from './regions.js';
 import { RunMerge, RunWriter, type SortSpace } from './runs.js';
 import { Spool } from './spool.js';
-import { type Figures, Sweep } from './sweep.js';
+import { type Figures, Sweep } from '../numeric/threshold-sweep.js';
 
 /** Memory that pixels may take, whatever the number of images. */
 export const defaultMemoryBytes = 64 * 2 ** 20;

@@ -1,8 +1,8 @@
 import path from 'node:path';
-import { listing, productFolders } from '../dataset.js';
-import { DdadError } from '../errors.js';
-import { decodeImage, type DecodeOptions } from '../image.js';
-import { inSlices } from '../slices.js';
+import { listing, productFolders } from '../data/dataset.js';
+import { DdadError } from '../base/errors.js';
+import { decodeImage, type DecodeOptions } from '../image/decode.js';
+import { inSlices } from '../base/slices.js';
 import { goodName } from './metrics.js';
 
 /** An image below `test/`. */

@@ -1,6 +1,10 @@
 // What an evaluation found; the contents of metrics.json. A figure is null where it has no meaning: no good images, no
 // anomalous ones, no masks.
 
+import type { BestF1, Curve } from '../numeric/threshold-sweep.js';
+
+export type { BestF1, Curve };
+
 /** Image-level figures over the good images and those of one defect, or of all. */
 export interface ImageMetrics {
   images: number;
@@ -24,14 +28,6 @@ export interface PixelMetrics {
   aupro05: number | null;
 }
 
-export interface BestF1 {
-  f1: number;
-  /** The smallest value called anomalous; of several with the same F1 the highest. */
-  threshold: number;
-  precision: number;
-  recall: number;
-}
-
 export type Metrics = ImageMetrics & PixelMetrics;
 
 export type Outcome = 'caught' | 'missed' | 'false-alarm' | 'passed';
@@ -53,12 +49,6 @@ export interface EvaluatedImage {
 /** A test image that could not be read, or whose mask could not. */
 export interface SkippedImage extends Pick<EvaluatedImage, 'image' | 'product' | 'defect'> {
   error: { code: string; message: string };
-}
-
-/** Points of a curve, thinned for drawing; the figures are computed from all of them. */
-export interface Curve {
-  x: number[];
-  y: number[];
 }
 
 export interface Curves {

@@ -1,7 +1,7 @@
-import type { ScoreResult } from '../detector.js';
+import type { ScoreResult } from '../scoring/detector.js';
 import type { EvaluatedImage } from '../evaluation/types.js';
-import type { ScoreMap } from '../heatmap.js';
-import type { ImageInput } from '../image.js';
+import type { ScoreMap } from '../image/heatmap.js';
+import type { ImageInput } from '../image/decode.js';
 import {
   encodedThumbnail,
   mapThumbnail,

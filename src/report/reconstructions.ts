@@ -1,6 +1,6 @@
 import sharp from 'sharp';
-import { decodeImage, type ImageInput, resizePixelsTo } from '../image.js';
-import type { ReconstructedImage, Reconstruction } from '../reconstruct.js';
+import { decodeImage, type ImageInput, resizePixelsTo } from '../image/decode.js';
+import type { ReconstructedImage, Reconstruction } from '../scoring/reconstruct.js';
 import { encode, mapThumbnail, packMap, palette, type Thumbnail } from './thumbnails.js';
 
 /** What a report shows of a reconstruction. */

@@ -1,14 +1,14 @@
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
-import { typicalRange } from '../calibration.js';
-import { parseOptions } from '../options.js';
-import { DdadError } from '../errors.js';
+import { typicalRange } from '../model/calibration.js';
+import { parseOptions } from '../config/options.js';
+import { DdadError } from '../base/errors.js';
 import { goodName } from '../evaluation/metrics.js';
 import type { EvaluatedImage, Evaluation } from '../evaluation/types.js';
-import { readError, writing } from '../files.js';
-import { mapRange } from '../heatmap.js';
-import { temporaryBeside } from '../leftovers.js';
+import { readError, writing } from '../files/write.js';
+import { mapRange } from '../image/heatmap.js';
+import { temporaryBeside } from '../files/leftovers.js';
 import {
   fromLine,
   type MapKind,

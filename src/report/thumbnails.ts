@@ -1,7 +1,7 @@
 import sharp from 'sharp';
 import { readMask } from '../evaluation/test-set.js';
-import type { ScoreMap } from '../heatmap.js';
-import { decodeImage, type ImageInput, toBytes } from '../image.js';
+import type { ScoreMap } from '../image/heatmap.js';
+import { decodeImage, type ImageInput, toBytes } from '../image/decode.js';
 
 /** A small picture as a data URI. */
 export interface Thumbnail {

@@ -56,7 +56,7 @@ async function findAttacks(folder) {
 /** A tiny model, a folder of good images and one with a defect. */
 async function prepare(folder) {
   const { Trainer } = await import('../../dist/index.js').catch((error) => fail(`build first: ${error.message}`));
-  const { makeDataset, trainTiny } = await import('../ts/helpers.mjs');
+  const { makeDataset, trainTiny } = await import('../helpers/common.mjs');
   const parts = await makeDataset(path.join(folder, 'parts'));
   const images = path.join(folder, 'images');
   const good = path.join(parts, 'train', 'good');

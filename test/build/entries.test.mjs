@@ -14,6 +14,15 @@ test('import and require give the same names and the same classes', async () => 
   for (const name of Object.keys(commonJs)) assert.equal(module[name], commonJs[name], name);
 });
 
+test('the service is an entry of its own', async () => {
+  const { createApp, startService, StartError } = await import('ddad-native/service');
+  assert.equal(require('ddad-native/service').createApp, createApp);
+  assert.equal(typeof startService, 'function');
+  const error = await startService({ products: null }, { port: 0, allowHosts: ['a b'] }).catch((found) => found);
+  assert.ok(error instanceof StartError, String(error));
+  assert.equal(error.option, 'allowHosts');
+});
+
 test('requiring the package does not load the addon', () => {
   const code = `require('ddad-native');
     const libraries = process.report.getReport().sharedObjects;
@@ -28,6 +37,9 @@ test('types hold for ES modules and for CommonJS', (t) => {
   const folder = fs.mkdtempSync(path.join(root, 'build', 'types-'));
   t.after(() => fs.rmSync(folder, { recursive: true, force: true }));
   const text = `
+    import { createApp, type AppOptions } from 'ddad-native/service';
+    export const options: AppOptions = { maxUpload: 1, logger: false };
+    void createApp;
     import { DdadError, Detector, Trainer, presets, type ScoreMap } from 'ddad-native';
     export async function use(file: string): Promise<ScoreMap> {
       using detector = await Detector.load(file, { device: 'cpu', threads: 2 });

@@ -5,7 +5,7 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import test from 'node:test';
 import { missingHardening } from '../../scripts/check-hardening.mjs';
-import { root, temporaryFolder } from '../ts/helpers.mjs';
+import { root, temporaryFolder } from '../helpers/common.mjs';
 
 const there = (program) => spawnSync(program, ['--version'], { stdio: 'ignore' }).status === 0;
 

@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { root } from '../../scripts/lib/run.mjs';
-import { checkLayers } from '../../scripts/check-layers.mjs';
+import { checkLayers, sourceRooms } from '../../scripts/check-layers.mjs';
 
 /** A package with these files, one problem a line. */
 function problemsOf(t, files) {
@@ -93,32 +93,72 @@ test('native: CUDA stays in the files of its library', (t) => {
   ]);
 });
 
-test('TypeScript: the command line is a leaf, the addon has one door, index.ts only re-exports', (t) => {
+test('TypeScript: the addon has one door, index.ts only re-exports, imports stay within', (t) => {
   const problems = problemsOf(t, {
-    'src/index.ts': "export { a } from './a.js';\n/** Not here. */\nexport const b = 1;\n",
-    'src/a.ts': "import { run } from './cli/run.js';\nimport yargs from 'yargs';\nimport sharp from 'sharp';\n",
-    'src/cli/run.ts': "import { a } from '../a.js';\nimport x from '../../test/x.js';\n",
-    'src/load.ts': "const addon = require('../build/Release/ddad.node');\n",
-    'src/native.ts': "const addon = require('../build/Release/ddad.node');\n",
+    'src/index.ts': "export { a } from './image/a.js';\n/** Not here. */\nexport const b = 1;\n",
+    'src/image/a.ts': "import yargs from 'yargs';\nimport sharp from 'sharp';\n",
+    'src/cli/run.ts': "import { a } from '../image/a.js';\nimport x from '../../test/x.js';\n",
+    'src/model/load.ts': "const addon = require(built + '/ddad.node');\n",
+    'src/engine/native.ts': "const addon = require(built + '/ddad.node');\n",
   });
-  assert.ok(problems.some((line) => /index\.ts: only re-exports/.test(line)));
-  assert.ok(problems.some((line) => /a\.ts: only the command line may import src\/cli\/run\.js/.test(line)));
-  assert.ok(problems.some((line) => /a\.ts: yargs is not among the dependencies/.test(line)));
-  assert.ok(problems.some((line) => /run\.ts: imports \.\.\/\.\.\/test/.test(line)));
-  assert.ok(problems.some((line) => /load\.ts: only src\/native\.ts loads the addon/.test(line)));
-  assert.ok(!problems.some((line) => /^src\/native\.ts: only/.test(line)));
+  assert.deepEqual(problems, [
+    'src/cli/run.ts: imports ../../test/x.js, outside src/',
+    'src/image/a.ts: yargs is not among the dependencies in package.json',
+    'src/index.ts: only re-exports belong here',
+    'src/model/load.ts: only src/engine/native.ts loads the addon',
+  ]);
+});
+
+test('TypeScript: rooms import from those below them, types too', (t) => {
+  const problems = problemsOf(t, {
+    'src/index.ts': "export { run } from './cli/run.js';\n",
+    'src/loose.ts': '',
+    'src/attic/a.ts': '',
+    'src/cli/run.ts': "import { a } from '../scoring/a.js';\nimport { b } from './b.js';\n",
+    'src/cli/b.ts': '',
+    'src/scoring/a.ts': "import { b } from '../image/b.js';\nexport * from '../training/c.js';\n",
+    'src/image/b.ts': "import type { A } from '../scoring/a.js';\nconst c = await import('../data/c.js');\n",
+    'src/training/c.ts': "import { run } from '../cli/run.js';\n",
+    'src/data/c.ts': '',
+  });
+  assert.deepEqual(problems, [
+    'src/attic/a.ts: src/attic is not a room; scripts/check-layers.mjs lists them',
+    'src/image/b.ts: src/image may not import src/scoring/a.js',
+    'src/image/b.ts: src/image may not import src/data/c.js',
+    'src/index.ts: the command line is for bin/ alone, not src/cli/run.js',
+    'src/loose.ts: only index.ts stands in src/ itself',
+    'src/scoring/a.ts: src/scoring may not import src/training/c.js',
+    'src/training/c.ts: src/training may not import src/cli/run.js',
+    'import cycle: src/cli/run.ts -> src/scoring/a.ts -> src/training/c.ts -> src/cli/run.ts',
+  ]);
+});
+
+test('TypeScript: the rooms stand one above the other', () => {
+  for (const [room, below] of Object.entries(sourceRooms)) {
+    for (const lower of below) {
+      assert.ok(sourceRooms[lower], `${room} names ${lower}, which is no room`);
+      assert.ok(!sourceRooms[lower].includes(room), `${room} and ${lower} may import each other`);
+      for (const lowest of sourceRooms[lower]) assert.ok(below.includes(lowest), `${room} -> ${lower} -> ${lowest}`);
+    }
+  }
+});
+
+test('TypeScript: a folder with too many files is found', (t) => {
+  const names = Array.from({ length: 26 }, (_, i) => [`src/image/a${i}.ts`, '']);
+  assert.deepEqual(problemsOf(t, Object.fromEntries(names)), ['src/image: 26 files, more than 25']);
+  assert.deepEqual(problemsOf(t, Object.fromEntries(names.slice(1))), []);
 });
 
 test('TypeScript: cycles of values are found, cycles of types are not', (t) => {
   const cycle = problemsOf(t, {
-    'src/a.ts': "import { b } from './b.js';\n",
-    'src/b.ts': "import {\n  c,\n  type C,\n} from './c.js';\n",
-    'src/c.ts': "export * from './a.js';\n",
+    'src/image/a.ts': "import { b } from './b.js';\n",
+    'src/image/b.ts': "import {\n  c,\n  type C,\n} from './c.js';\n",
+    'src/image/c.ts': "export * from './a.js';\n",
   });
-  assert.deepEqual(cycle, ['import cycle: src/a.ts -> src/b.ts -> src/c.ts -> src/a.ts']);
+  assert.deepEqual(cycle, ['import cycle: src/image/a.ts -> src/image/b.ts -> src/image/c.ts -> src/image/a.ts']);
   const types = problemsOf(t, {
-    'src/a.ts': "import { b } from './b.js';\n",
-    'src/b.ts': "import type { A } from './a.js';\nimport { type A as B } from './a.js';\n",
+    'src/image/a.ts': "import { b } from './b.js';\n",
+    'src/image/b.ts': "import type { A } from './a.js';\nimport { type A as B } from './a.js';\n",
   });
   assert.deepEqual(types, []);
 });

@@ -8,8 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { deflateSync, crc32 } from 'node:zlib';
 import fc from 'fast-check';
 import sharp from 'sharp';
-import image from '../../dist/image.js';
-import modelFile from '../../dist/model-file.js';
+import image from '../../dist/image/decode.js';
+import modelFile from '../../dist/model/model-file.js';
 import { flags } from './flags.mjs';
 import { safetensors } from './models.mjs';
 

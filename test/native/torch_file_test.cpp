@@ -1,4 +1,4 @@
-// Checkpoints as torch.save of PyTorch 2.15 writes them (test/ts/fixtures/checkpoints.py), and damaged ones.
+// Checkpoints as torch.save of PyTorch 2.15 writes them (test/fixtures/checkpoints.py), and damaged ones.
 #include "file/torch_file.h"
 
 #include <map>
@@ -22,9 +22,9 @@ namespace {
 
 std::string fixture(const std::string& name) {
 #if defined(DDAD_SOURCE_DIR)
-  return std::string(DDAD_SOURCE_DIR) + "/test/ts/fixtures/checkpoints/" + name;
+  return std::string(DDAD_SOURCE_DIR) + "/test/fixtures/checkpoints/" + name;
 #else
-  return "test/ts/fixtures/checkpoints/" + name;
+  return "test/fixtures/checkpoints/" + name;
 #endif
 }
 

@@ -1,7 +1,7 @@
 // A worker or a process that scores or trains without end, until rounds.mjs or itself ends it.
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { Detector, Trainer } from '../../dist/index.js';
-import { pattern } from '../ts/helpers.mjs';
+import { pattern } from '../helpers/common.mjs';
 
 const task = isMainThread ? JSON.parse(process.argv[2]) : workerData;
 const say = (word) => (isMainThread ? console.log(word) : parentPort.postMessage(word));

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { gzipSync } from 'node:zlib';
 import sharp from 'sharp';
 import { Trainer } from '../../dist/index.js';
-import { makeDataset, pattern, png, random, trainTiny } from '../ts/helpers.mjs';
+import { makeDataset, pattern, png, random, trainTiny } from '../helpers/common.mjs';
 
 /** Trains a model in a new folder, which `remove` deletes. */
 export async function makeModel() {

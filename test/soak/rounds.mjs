@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { Detector, Trainer } from '../../dist/index.js';
-import { random, tiny } from '../ts/helpers.mjs';
+import { random, tiny } from '../helpers/common.mjs';
 import { makeImages, makeModel } from './images.mjs';
 
 const { values } = parseArgs({

@@ -10,7 +10,7 @@ import { writeFile } from 'node:fs/promises';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { Detector } from '../../dist/index.js';
-import { random } from '../ts/helpers.mjs';
+import { random } from '../helpers/common.mjs';
 import { makeBadImages, makeFrames, makeHostile, makeImages, makeModel } from './images.mjs';
 
 const { values } = parseArgs({

@@ -1,5 +1,5 @@
 // Which images of a set a run takes: all, or for a short run some of each folder.
-import { findImages, splitHeldBack } from '../../../dist/dataset.js';
+import { findImages, splitHeldBack } from '../../../dist/data/dataset.js';
 import { findTestImages, readMask } from '../../../dist/evaluation/test-set.js';
 import { groupOf } from './halves.mjs';
 

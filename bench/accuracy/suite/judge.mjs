@@ -1,7 +1,7 @@
 // The figures of a method on a set, for each half of the kinds of defects. A method gives one map an image and one or
 // more scores; each score is a row of the table.
-import { thresholdOf } from '../../../dist/calibration.js';
-import { auroc } from '../../../dist/evaluation/auroc.js';
+import { thresholdOf } from '../../../dist/model/calibration.js';
+import { auroc } from '../../../dist/numeric/auroc.js';
 import { MetricsAccumulator } from '../../../dist/evaluation/metrics.js';
 import { grouped, maskFor } from './images.mjs';
 import { wilson } from './interval.mjs';

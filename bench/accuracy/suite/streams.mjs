@@ -1,6 +1,6 @@
 // Streams of random numbers by name: what is made depends on the seed and on what it is called, not on what else is made.
 import { createHash } from 'node:crypto';
-import { permutation as order, random } from '../../../dist/random.js';
+import { permutation as order, random } from '../../../dist/numeric/random.js';
 
 /** Uniform numbers in [0, 1) for a seed and a name. */
 export function stream(seed, name, counter = 0) {

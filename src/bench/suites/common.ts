@@ -1,6 +1,6 @@
-import { expandConfig, type ModelConfig } from '../../config.js';
-import { DdadError } from '../../errors.js';
-import { addon, addonPath, callNative, type ProfileKind } from '../../native.js';
+import { expandConfig, type ModelConfig } from '../../config/config.js';
+import { DdadError } from '../../base/errors.js';
+import { addon, addonPath, callNative, type ProfileKind } from '../../engine/native.js';
 import { medianOf, undisturbed } from '../statistics.js';
 import type { Figure, Task } from '../types.js';
 

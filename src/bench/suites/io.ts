@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
 import { unlink } from 'node:fs/promises';
 import path from 'node:path';
-import { pixelSize } from '../../config.js';
-import { decodeImage, resizePixels } from '../../image.js';
-import { addon, callNative, packageRoot } from '../../native.js';
-import { cropInto } from '../../sample.js';
+import { packageRoot } from '../../base/package.js';
+import { pixelSize } from '../../config/config.js';
+import { decodeImage, resizePixels } from '../../image/decode.js';
+import { addon, callNative } from '../../engine/native.js';
+import { cropInto } from '../../data/crop.js';
 import { imageFile, modelFile, syntheticJpeg } from '../synthetic.js';
 import type { Figure, Task } from '../types.js';
 import { budget, configOf, engineOptions, type Suite, timeFigure, timesOf } from './common.js';

@@ -1,4 +1,4 @@
-import type { OpProfile } from '../../native.js';
+import type { OpProfile } from '../../engine/native.js';
 import type { Figure } from '../types.js';
 import { budget, configOf, profile, type Suite, timeFigure, trainingBatch } from './common.js';
 

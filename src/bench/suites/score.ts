@@ -1,4 +1,4 @@
-import { Detector } from '../../detector.js';
+import { Detector } from '../../scoring/detector.js';
 import { quantileOf } from '../statistics.js';
 import { imageSizes, modelFile, syntheticPng } from '../synthetic.js';
 import type { Task } from '../types.js';

@@ -1,6 +1,6 @@
-import { pixelSize } from '../../config.js';
-import { defaultBackbone } from '../../backbones.js';
-import { addon, callNative, type NativeTrainer } from '../../native.js';
+import { pixelSize } from '../../config/config.js';
+import { defaultBackbone } from '../../config/backbones.js';
+import { addon, callNative, type NativeTrainer } from '../../engine/native.js';
 import { syntheticPixels } from '../synthetic.js';
 import type { Task } from '../types.js';
 import { budget, configOf, engineOptions, type Suite, timeFigure, timesOf, trainingBatch } from './common.js';

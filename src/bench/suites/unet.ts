@@ -1,4 +1,4 @@
-import type { PassProfile } from '../../native.js';
+import type { PassProfile } from '../../engine/native.js';
 import type { Figure } from '../types.js';
 import { budget, configOf, profile, type Suite, timeFigure } from './common.js';
 
