@@ -18,6 +18,8 @@ namespace {
 
 constexpr int64_t kMaxDims = 4096;  // far more than any backbone has; keeps sizes within 64 bits
 constexpr int64_t kPositions = 16;  // that one thread takes at once
+// Where nothing varies: far below what features of photographs do, and large enough for the inverse's floats.
+constexpr double kLeastVariance = 1e-12, kLeastSpread = 1e-6;
 
 int64_t triangle(int64_t d) { return d * (d + 1) / 2; }
 
@@ -185,7 +187,25 @@ void GaussianFit::add(const Device& device, const float* features, int64_t posit
               [&](int64_t p) { addPosition(features + p * shape_.size(), p, static_cast<double>(count_)); });
 }
 
-std::shared_ptr<FeatureGaussian> GaussianFit::finish(const Device& device) const {
+/// Of each channel over all places and images: the mean variance within a place, and that of the places' means.
+std::vector<double> GaussianFit::channelVariances(double divisor) const {
+  const int64_t d = shape_.size(), groups = shape_.groups();
+  std::vector<double> variances(static_cast<size_t>(d));
+  for (int64_t c = 0; c < d; ++c) {
+    double within = 0, sum = 0, squares = 0;
+    for (int64_t g = 0; g < groups; ++g) {
+      const double mean = mean_[static_cast<size_t>(g * d + c)];
+      within += moments_[static_cast<size_t>(g * triangle(d) + triangle(c) + c)] / divisor;
+      sum += mean;
+      squares += mean * mean;
+    }
+    const double n = static_cast<double>(groups), between = squares / n - (sum / n) * (sum / n);
+    variances[static_cast<size_t>(c)] = std::max(within / n + std::max(between, 0.0), kLeastVariance);
+  }
+  return variances;
+}
+
+std::shared_ptr<FeatureGaussian> GaussianFit::finish(const Device& device, CovarianceFloor floor) const {
   if (count_ < 2) throw Error("ERR_NUMERIC", "a Gaussian needs at least 2 good images, got " + std::to_string(count_));
   auto gaussian = std::make_shared<FeatureGaussian>(shape_);
   const int64_t d = shape_.size();
@@ -193,12 +213,21 @@ std::shared_ptr<FeatureGaussian> GaussianFit::finish(const Device& device) const
   std::transform(mean_.begin(), mean_.end(), gaussian->mean.data(), [](double m) { return static_cast<float>(m); });
   std::vector<double> scratch(static_cast<size_t>(device.threads() * 2 * d * d));
   std::atomic<bool> failed{false};
+  const bool relative = floor == CovarianceFloor::kRelative;
+  const std::vector<double> variances = relative ? channelVariances(divisor) : std::vector<double>();
   parallelForWorker(device.threads(), shape_.groups(), [&](int64_t group, int worker) {
     double* matrix = scratch.data() + worker * 2 * d * d;
     const double* moments = moments_.data() + group * triangle(d);
+    double spread = 0;  // of this place, in units of the channels' variances
+    for (int64_t i = 0; relative && i < d; ++i)
+      spread += moments[triangle(i) + i] / divisor / variances[static_cast<size_t>(i)] / static_cast<double>(d);
+    const auto added = [&](int64_t i) {
+      return relative ? kCovarianceFloor * std::max(spread, kLeastSpread) * variances[static_cast<size_t>(i)]
+                      : kCovarianceFloor;
+    };
     for (int64_t i = 0; i < d; ++i)
       for (int64_t j = 0; j <= i; ++j)
-        matrix[i * d + j] = matrix[j * d + i] = moments[triangle(i) + j] / divisor + (i == j ? kCovarianceFloor : 0.0);
+        matrix[i * d + j] = matrix[j * d + i] = moments[triangle(i) + j] / divisor + (i == j ? added(i) : 0.0);
     try {
       invertSymmetric(matrix, d, matrix + d * d);
     } catch (const Error&) {

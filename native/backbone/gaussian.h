@@ -13,6 +13,12 @@ namespace ddad {
 /// Added to the diagonal of each covariance.
 constexpr double kCovarianceFloor = 0.01;
 
+/// What is added to the diagonal of a covariance, so that it has an inverse after few images.
+enum class CovarianceFloor {
+  kAbsolute,  // kCovarianceFloor, as PaDiM was published
+  kRelative,  // kCovarianceFloor of the channels' variance over all places: the same for features of any unit
+};
+
 /// What a Gaussian is over: some of the concatenated channels of f(x_0), on a grid of positions.
 struct GaussianShape {
   std::vector<int32_t> dims;              // channels of f(x_0), ascending
@@ -69,9 +75,10 @@ class GaussianFit {
   void add(const Device& device, const float* features, int64_t positions);
   /// Images added, or for a pooled Gaussian positions.
   int64_t count() const { return count_; }
-  /// The Gaussian of what was added, its covariance with n - 1 and kCovarianceFloor on the diagonal. Throws
+  /// The Gaussian of what was added, its covariance with n - 1 and `floor` on the diagonal. Throws
   /// ERR_NUMERIC after fewer than two additions.
-  std::shared_ptr<FeatureGaussian> finish(const Device& device) const;
+  std::shared_ptr<FeatureGaussian> finish(const Device& device,
+                                          CovarianceFloor floor = CovarianceFloor::kAbsolute) const;
 
   const GaussianShape& shape() const { return shape_; }
   /// Bytes of the state: groups * (d + d (d + 1) / 2) * 8.
@@ -80,6 +87,7 @@ class GaussianFit {
  private:
   void addPosition(const float* features, int64_t group, double count);
   void addPooled(const Device& device, const float* features, int64_t positions);
+  std::vector<double> channelVariances(double divisor) const;
 
   GaussianShape shape_;
   int64_t count_ = 0;

@@ -102,6 +102,7 @@ Napi::Value toObject(Napi::Env env, const ScoreResult& result, const Maps& maps)
   object.Set("evidenceRows", toFloats(env, result.evidenceRows));
   object.Set("evidenceChannels", static_cast<double>(result.evidenceChannels));
   object.Set("evidenceStatistics", toFloats(env, result.evidenceStatistics));
+  object.Set("evidencePlaces", toFloats(env, result.evidencePlaces));
   return object;
 }
 
@@ -161,6 +162,7 @@ Napi::Function NativeDetector::define(Napi::Env env) {
       env, "NativeDetector",
       {InstanceMethod<&NativeDetector::config>("config"), InstanceMethod<&NativeDetector::setConfig>("setConfig"),
        InstanceMethod<&NativeDetector::setMemory>("setMemory"),
+       InstanceMethod<&NativeDetector::observePlaces>("observePlaces"),
        InstanceMethod<&NativeDetector::setEvidence>("setEvidence"), InstanceMethod<&NativeDetector::score>("score"),
        InstanceMethod<&NativeDetector::scoreBatch>("scoreBatch"), InstanceMethod<&NativeDetector::save>("save"),
        InstanceMethod<&NativeDetector::beginGaussian>("beginGaussian"),
@@ -247,6 +249,20 @@ Napi::Value NativeDetector::setMemory(const Napi::CallbackInfo& info) {
                 [self = resource_, label, count, residuals = std::move(residuals)](const Cancel&) -> ToValue {
                   self->scorer->setMemory(label, residuals, count);
                   self->publish();
+                  return toUndefined;
+                });
+  });
+}
+
+Napi::Value NativeDetector::observePlaces(const Napi::CallbackInfo& info) {
+  return callAsync(info.Env(), [&](napi_deferred deferred) {
+    std::vector<float> features =
+        expectTypedArray(info[0], "observePlaces: features", {napi_float32_array}).copy<float>();
+    const bool first = expectInteger(info[1], "observePlaces: first", 0, 1) == 1;
+    EnvData::of(info.Env())
+        .submit(deferred, resource_, nullptr,
+                [self = resource_, first, features = std::move(features)](const Cancel&) -> ToValue {
+                  self->scorer->observePlaces(features, first);
                   return toUndefined;
                 });
   });

@@ -52,6 +52,7 @@ class NativeDetector : public Napi::ObjectWrap<NativeDetector> {
   Napi::Value config(const Napi::CallbackInfo& info);
   Napi::Value setConfig(const Napi::CallbackInfo& info);
   Napi::Value setMemory(const Napi::CallbackInfo& info);
+  Napi::Value observePlaces(const Napi::CallbackInfo& info);
   Napi::Value setEvidence(const Napi::CallbackInfo& info);
   Napi::Value score(const Napi::CallbackInfo& info);
   Napi::Value scoreBatch(const Napi::CallbackInfo& info);

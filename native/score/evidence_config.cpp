@@ -32,6 +32,20 @@ std::vector<int64_t> readStrides(const json& list, const FeatureConfig& features
   return strides;
 }
 
+/// The stride of the tap that has a Gaussian for each place, 0 where the field is missing.
+int64_t readPlaceStride(const json& evidence, const FeatureConfig& features, bool image) {
+  const auto it = evidence.find("placeStride");
+  if (it == evidence.end() || it->is_null()) return 0;
+  const int64_t stride = it->is_number_integer() ? it->get<int64_t>() : 0;
+  if (!(stride >= 4 && stride <= features.depth && (stride & (stride - 1)) == 0))
+    throw Error("ERR_CONFIG", "score.evidence.placeStride: expected null or the stride of a tap from 4 to " +
+                                  std::to_string(features.depth) + ", got " + it->dump().substr(0, 80));
+  if (!image)
+    throw Error("ERR_CONFIG", "score.evidence.placeStride: expected null where no whole images are compared, got " +
+                                  std::to_string(stride));
+  return stride;
+}
+
 /// `count` numbers, or none where the field is missing.
 std::vector<double> readNumbers(const json& object, const char* name, size_t count) {
   std::vector<double> values;
@@ -63,6 +77,7 @@ std::vector<std::string> EvidenceConfig::names() const {
   }
   if (!judges().empty()) names.emplace_back("regional");
   if (image) names.emplace_back("global");
+  if (placeStride > 0) names.emplace_back("place");
   return names;
 }
 
@@ -79,6 +94,13 @@ EvidenceConfig EvidenceConfig::fromJson(const json& config, const FeatureConfig&
     throw Error("ERR_CONFIG", "score.evidence.banks: expected 1 to " + std::to_string(kMaxBanks) + " lists of strides");
   for (const json& list : *banks) c.banks.push_back(readStrides(list, features));
   c.image = booleanField(*evidence, "image", false);
+  c.placeStride = readPlaceStride(*evidence, features, c.image);
+  const auto calibration = config.find("calibration");
+  const bool calibrated = calibration != config.end() && calibration->is_object();
+  const json found = calibrated ? calibration->value("evidence", json()) : json();
+  if (!found.is_null() && !found.is_object())
+    throw Error("ERR_CONFIG", "calibration.evidence: expected an object or null, got " + found.dump().substr(0, 80));
+  if (found.is_object() && !booleanField(found, "places", true)) c.placeStride = 0;
   const std::vector<std::string> names = c.names();
   for (size_t i = 1; i < names.size(); ++i)
     if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
@@ -88,21 +110,16 @@ EvidenceConfig EvidenceConfig::fromJson(const json& config, const FeatureConfig&
           "score.evidence.banks: expected at most one with its deepest tap at stride 16, one at stride 32, and, "
           "where no whole images are compared, one before those");
 
-  const auto calibration = config.find("calibration");
-  if (calibration == config.end() || !calibration->is_object()) return c;
-  const auto found = calibration->find("evidence");
-  if (found == calibration->end() || found->is_null()) return c;
-  if (!found->is_object())
-    throw Error("ERR_CONFIG", "calibration.evidence: expected an object or null, got " + found->dump().substr(0, 80));
-  c.mapMean = readNumbers(*found, "mapMean", c.banks.size());
-  c.mapStd = readNumbers(*found, "mapStd", c.mapMean.size());
-  const double share = numberField(*found, "share", -HUGE_VAL, HUGE_VAL, c.share);
+  if (found.is_null()) return c;
+  c.mapMean = readNumbers(found, "mapMean", c.maps());
+  c.mapStd = readNumbers(found, "mapStd", c.mapMean.size());
+  const double share = numberField(found, "share", -HUGE_VAL, HUGE_VAL, c.share);
   if (!(share >= 0 && share <= 1))
     throw Error("ERR_CONFIG",
                 "calibration.evidence.share: expected a number from 0 to 1, got " + std::to_string(share));
   c.share = share;
-  c.mean = readNumbers(*found, "mean", names.size());
-  c.std = readNumbers(*found, "std", c.mean.size());
+  c.mean = readNumbers(found, "mean", names.size());
+  c.std = readNumbers(found, "std", c.mean.size());
   for (const auto& [name, values] : {std::pair{"mapStd", &c.mapStd}, std::pair{"std", &c.std}})
     for (const double s : *values)
       if (!(s > 0))

@@ -13,17 +13,21 @@ namespace ddad {
 struct EvidenceConfig {
   std::vector<std::vector<int64_t>> banks;  // strides of the taps of each bank's features, neighbours, fine to coarse
   bool image = false;                       // whether statistics over the whole image are compared as well
-  std::vector<double> mapMean, mapStd;      // of each bank's distances on good images; empty before they are known
+  int64_t placeStride = 0;                  // of the tap that has a Gaussian for each place; 0: none
+  std::vector<double> mapMean, mapStd;      // of each map's distances on good images; empty before they are known
   double share = 0.4;                       // of the map, the ensemble has the rest
   std::vector<double> mean, std;            // of each value of `names` on good images, likewise
 
+  /// Maps of distances: to each bank, and where places have Gaussians to those.
+  size_t maps() const { return banks.size() + (placeStride > 0 ? 1 : 0); }
   explicit operator bool() const { return !banks.empty(); }
   /// Banks whose largest distance takes part in the score. Where whole images are compared, those without a tap at
   /// stride 16 or 32 draw the map alone: fine features of a resized part differ on good images, too. In tiles of native
   /// resolution they are what shows a small defect (bench/accuracy).
   std::vector<size_t> judges() const;
   /// What the score is made of: "ensemble", "local" for each bank that judges ("localFine" without a tap at
-  /// stride 16, "localDeep" with one at stride 32), "regional", and "global" where whole images are compared.
+  /// stride 16, "localDeep" with one at stride 32), "regional", "global" where whole images are compared, and
+  /// "place" where places have Gaussians.
   std::vector<std::string> names() const;
 
   /// Throws ERR_CONFIG naming the field, what was expected and what came.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "device/device_buffer.h"
 #include "device/parallel.h"
@@ -88,7 +89,8 @@ std::pair<int64_t, int64_t> EvidenceLayout::range(const std::vector<int64_t>& st
   return {first, count};
 }
 
-EvidenceTile::EvidenceTile(const Device& device, FeatureExtractor& extractor, const EvidenceLayout& layout) {
+EvidenceTile::EvidenceTile(const Device& device, FeatureExtractor& extractor, const EvidenceLayout& layout,
+                           int64_t placeStride) {
   Plan& plan = extractor.plan();
   const Shape& image = plan.shape(extractor.source().backbone.input);
   rows = image.h / kGridStride;
@@ -115,6 +117,11 @@ EvidenceTile::EvidenceTile(const Device& device, FeatureExtractor& extractor, co
     }
     means.resize(static_cast<size_t>(h * w * c));
     meansOf3x3(device, values, h, w, c, means.data());
+    if (part.stride == placeStride) {
+      places = means;
+      placeRows = h;
+      placeColumns = w;
+    }
     float* to = features.data() + part.offset;
     if (part.stride <= kGridStride)
       reduceCells(means.data(), w, c, kGridStride / part.stride, rows, columns, layout.channels, to);
@@ -127,7 +134,32 @@ int64_t FeatureEvidence::bytes() const {
   int64_t bytes =
       static_cast<int64_t>((mean.size() + std.size() + 2 * image.mean.size() + image.whitening.size()) * sizeof(float));
   for (const ResidualMemory& bank : banks) bytes += bank.bytes();
-  return bytes;
+  return bytes + (places ? places->bytes() : 0);
+}
+
+GaussianShape placeShape(int64_t cells, int64_t channels) {
+  GaussianShape shape;
+  shape.dims.resize(static_cast<size_t>(channels));
+  std::iota(shape.dims.begin(), shape.dims.end(), 0);
+  shape.gridHeight = cells;
+  shape.gridWidth = 1;
+  return shape;
+}
+
+std::vector<float> placeDistances(const Device& device, const FeatureGaussian& places,
+                                  const std::vector<float>& features) {
+  const int64_t cells = places.shape.groups();
+  if (static_cast<int64_t>(features.size()) != cells * places.shape.size())
+    throw Error("ERR_MODEL_FORMAT", "evidence: expected Gaussians of " +
+                                        std::to_string(static_cast<int64_t>(features.size()) / places.shape.size()) +
+                                        " places, got " + std::to_string(cells));
+  Mirrored<float> from(device, static_cast<int64_t>(features.size())), to(device, cells);
+  std::copy(features.begin(), features.end(), from.host());
+  from.upload();
+  mahalanobis(device, places, from.device(), 1, cells, to.device(), nullptr, nullptr);
+  to.download();
+  device.synchronize();
+  return {to.host(), to.host() + cells};
 }
 
 }  // namespace ddad

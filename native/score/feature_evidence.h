@@ -3,10 +3,12 @@
 // patch (PatchCore, Roth et al. 2022), and of their statistics over the whole image from a Gaussian of those of good
 // images. It sees what the diffusion predicts well although no good image has it.
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "backbone/features.h"
+#include "backbone/gaussian.h"
 #include "score/evidence_config.h"
 #include "score/residual_memory.h"
 
@@ -45,6 +47,8 @@ struct FeatureEvidence {
   std::vector<float> mean, std;       // of each channel of the layout
   std::vector<ResidualMemory> banks;  // of features over their deviations; the channels of a bank's taps
   WholeGaussian image;                // empty where whole images are not compared
+  /// Of the tap at EvidenceConfig::placeStride, one for each cell of its grid (PaDiM, Defard et al. 2021); null for none.
+  std::shared_ptr<const FeatureGaussian> places;
 
   int64_t bytes() const;
 };
@@ -55,6 +59,13 @@ FeatureEvidence fitEvidence(const Device& device, const EvidenceConfig& config, 
                             const std::vector<float>& rows, const std::vector<float>& images, int64_t keep,
                             const Cancel& cancel);
 
+/// Gaussians for each of `cells` places, over all of `channels` features.
+GaussianShape placeShape(int64_t cells, int64_t channels);
+/// The Mahalanobis distance of each place's features [cells, channels] from its Gaussian. Throws ERR_MODEL_FORMAT where
+/// the Gaussians are of another grid.
+std::vector<float> placeDistances(const Device& device, const FeatureGaussian& places,
+                                  const std::vector<float>& features);
+
 /// Indices of `keep` of rows [count, size], ascending, such that no row is far from its nearest: greedy k-center, over
 /// a random projection (of 48 values, the same for every call). The same for any number of threads.
 std::vector<int64_t> coverage(const Device& device, const float* rows, int64_t count, int64_t size, int64_t keep,
@@ -63,11 +74,14 @@ std::vector<int64_t> coverage(const Device& device, const float* rows, int64_t c
 /// The features of a tile on a grid of stride 8 of the image that the backbone sees.
 class EvidenceTile {
  public:
-  EvidenceTile(const Device& device, FeatureExtractor& extractor, const EvidenceLayout& layout);
+  /// `placeStride`: of the tap whose own grid is wanted as well, 0 for none.
+  EvidenceTile(const Device& device, FeatureExtractor& extractor, const EvidenceLayout& layout, int64_t placeStride);
 
   int64_t rows = 0, columns = 0;
   std::vector<float> features;    // [rows, columns, channels], means of 3x3 cells of a tap, zeros beyond the border
   std::vector<float> statistics;  // mean and standard deviation of each channel over the tile, [2 channels]
+  std::vector<float> places;      // means of 3x3 cells of the tap at `placeStride`, [placeRows, placeColumns, channels]
+  int64_t placeRows = 0, placeColumns = 0;
 };
 
 }  // namespace ddad

@@ -15,8 +15,9 @@ nlohmann::json readModelConfig(const SafetensorsFile& file, std::initializer_lis
   const auto refuse = [&](const std::string& why) { throw Error("ERR_MODEL_FORMAT", file.path() + ": " + why); };
   if (text("format") != "ddad-native")
     refuse("expected a ddad-native model, got a safetensors file without that format in its metadata");
-  if (text("formatVersion") != "1" && text("formatVersion") != "2")
-    refuse("expected format version 1 or 2, got \"" + text("formatVersion").substr(0, 20) + "\"");
+  const std::string version = text("formatVersion");
+  if (version != "1" && version != "2" && version != "3")
+    refuse("expected format version 1 to 3, got \"" + text("formatVersion").substr(0, 20) + "\"");
   const std::string kind = text("kind");
   if (std::none_of(kinds.begin(), kinds.end(), [&](const char* wanted) { return kind == wanted; }))
     refuse("expected a model, got a " + kind.substr(0, 20));
@@ -29,7 +30,10 @@ const char* formatVersion(const nlohmann::json& config) {
   const auto score = config.find("score");
   const bool evidence =
       score != config.end() && score->is_object() && score->contains("evidence") && !score->at("evidence").is_null();
-  return evidence ? "2" : "1";
+  if (!evidence) return "1";
+  const nlohmann::json& given = score->at("evidence");
+  const bool places = given.is_object() && given.contains("placeStride") && !given.at("placeStride").is_null();
+  return places ? "3" : "2";
 }
 
 std::vector<ScoreConfig> readScoreConfigs(const nlohmann::json& json) {

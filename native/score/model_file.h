@@ -16,8 +16,8 @@ constexpr int64_t kMaxResiduals = int64_t{1} << 22;
 /// The configuration in the metadata of a file of one of these kinds ("model", say). Throws ERR_MODEL_FORMAT.
 nlohmann::json readModelConfig(const SafetensorsFile& file, std::initializer_list<const char*> kinds);
 
-/// The format version of a model of this configuration: 2 where its score has evidence, which builds that know version
-/// 1 alone would leave out, else 1.
+/// The format version of a model of this configuration: 3 where places have Gaussians, 2 where its score has other
+/// evidence, else 1. Builds that do not know a version would judge by less.
 const char* formatVersion(const nlohmann::json& config);
 
 /// How a model scores: one configuration, or one for each product where these have calibrations of their own. Throws

@@ -62,13 +62,13 @@ struct ScoreLane::Gathered {
         distance(config.remembers ? request.width : 0, request.height, config.overlap),
         padim(config.kind == ScoreKind::kPadim ? request.width : 0, request.height, config.overlap),
         evidence(config.evidence.mapMean.empty() ? 0 : request.width, request.height, config.overlap),
-        banks(config.evidence.banks.size()),
-        largest(config.evidence.banks.size(), 0.0f) {}
+        distanceMaps(config.evidence.maps()),
+        largest(config.evidence.maps(), 0.0f) {}
 
   std::vector<Pooled> pixelScales, rgbScales, featureScales;
   Pooled distances;
   Mosaic pixel, feature, distance, padim, evidence;
-  std::vector<Pooled> banks;   // distances to each bank of the evidence
+  std::vector<Pooled> distanceMaps;  // of the evidence: to each bank, then to the Gaussians of places
   std::vector<float> largest;  // of them
   double image = 0;            // distance of the whole image
 };
@@ -175,7 +175,7 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
   const FeatureEvidence* known = model_.evidence(request.label);
   if (!config || (!known && !request.features)) return;
   const EvidenceLayout layout(*model_.features());
-  const EvidenceTile own(*device_, pass.extractor(), layout);
+  const EvidenceTile own(*device_, pass.extractor(), layout, config.placeStride);
   const int64_t rows = std::min(own.rows, (tile.height + 7) / 8), columns = std::min(own.columns, (tile.width + 7) / 8);
   const int64_t channels = layout.channels;
   if (request.features) {
@@ -188,10 +188,27 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
         result.evidenceRows.insert(result.evidenceRows.end(), row, row + channels);
       }
     result.evidenceStatistics.insert(result.evidenceStatistics.end(), own.statistics.begin(), own.statistics.end());
+    result.evidencePlaces = own.places;
   }
   if (!known || request.featuresOnly) return;
   const int64_t cells = own.rows * own.columns;
   std::vector<float> distances(static_cast<size_t>(cells)), sum(static_cast<size_t>(cells), 0.0f), query;
+  // the statistics and the largest of `distances`, which lie on a grid of `width`
+  const auto keep = [&](size_t map, int64_t height, int64_t across, int64_t width) {
+    all.distanceMaps[map].add(distances.data(), height, across, width);
+    for (int64_t y = 0; y < height; ++y)
+      for (int64_t x = 0; x < across; ++x) {
+        const float distance = distances[static_cast<size_t>(y * width + x)];
+        // what is not a number stays so
+        if (!(distance <= all.largest[map]) && !std::isnan(all.largest[map])) all.largest[map] = distance;
+      }
+  };
+  const auto draw = [&](size_t map, const std::vector<float>& values) {
+    if (config.mapMean.empty()) return;
+    const double share = 1.0 / (config.mapStd[map] * static_cast<double>(config.maps()));
+    for (size_t p = 0; p < sum.size(); ++p)
+      sum[p] += static_cast<float>((static_cast<double>(values[p]) - config.mapMean[map]) * share);
+  };
   for (size_t bank = 0; bank < config.banks.size(); ++bank) {
     const auto [first, size] = layout.range(config.banks[bank]);
     query.resize(static_cast<size_t>(cells * size));
@@ -202,21 +219,21 @@ void ScoreLane::gatherEvidence(ScorePass& pass, const Tile& tile, const ScoreReq
             (own.features[static_cast<size_t>(p * channels) + at] - known->mean[at]) / known->std[at];
       }
     known->banks[bank].nearest(*device_, query.data(), cells, distances.data(), cancel);
-    all.banks[bank].add(distances.data(), rows, columns, own.columns);
-    for (int64_t y = 0; y < rows; ++y)
-      for (int64_t x = 0; x < columns; ++x) {
-        const float distance = distances[static_cast<size_t>(y * own.columns + x)];
-        // what is not a number stays so
-        if (!(distance <= all.largest[bank]) && !std::isnan(all.largest[bank])) all.largest[bank] = distance;
-      }
-    if (config.mapMean.empty()) continue;
-    const auto share = 1.0 / (config.mapStd[bank] * static_cast<double>(config.banks.size()));
-    for (size_t p = 0; p < sum.size(); ++p)
-      sum[p] += static_cast<float>((static_cast<double>(distances[p]) - config.mapMean[bank]) * share);
+    keep(bank, rows, columns, own.columns);
+    draw(bank, distances);
   }
   if (config.image) {
     const double distance = known->image.distance(own.statistics);  // of tiles the farthest counts
     if (!(distance <= all.image) && !std::isnan(all.image)) all.image = distance;
+  }
+  if (config.placeStride > 0) {
+    if (!known->places) throw Error("ERR_CONFIG", "score.evidence.placeStride: the model has no Gaussians of places");
+    distances = placeDistances(*device_, *known->places, own.places);
+    keep(config.banks.size(), own.placeRows, own.placeColumns, own.placeColumns);
+    std::vector<float> spread(static_cast<size_t>(cells));
+    resizeBilinear(device_->threads(), distances.data(), own.placeColumns, own.placeRows, spread.data(), own.columns,
+                   own.rows);
+    draw(config.banks.size(), spread);
   }
   if (config.mapMean.empty()) return;
   std::vector<float> map(static_cast<size_t>(pass.imageHeight() * pass.imageWidth()));
@@ -237,8 +254,9 @@ void ScoreLane::judge(const ScoreRequest& request, Gathered& all, ScoreResult& r
   result.evidence.push_back(result.score);
   for (const size_t bank : evidence.judges())
     result.evidence.push_back(logarithm(static_cast<double>(all.largest[bank])));
-  if (!evidence.judges().empty()) result.evidence.push_back(logarithm(all.banks[evidence.judges().back()].mean));
+  if (!evidence.judges().empty()) result.evidence.push_back(logarithm(all.distanceMaps[evidence.judges().back()].mean));
   if (evidence.image) result.evidence.push_back(logarithm(all.image));
+  if (evidence.placeStride > 0) result.evidence.push_back(logarithm(static_cast<double>(all.largest.back())));
   if (!evidence.mean.empty()) result.score = combineEvidence(evidence, result.evidence);
   if (!std::isfinite(result.score)) throw Error("ERR_NUMERIC", "the score of an image is not finite");
   if (evidence.mapMean.empty()) return;
@@ -330,7 +348,7 @@ ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) 
   result.feature = statisticsOf(all.featureScales);
   if (memory) result.memory = statisticsOf({all.distances});
   if (model_.evidence(request.label))
-    for (const Pooled& bank : all.banks) result.banks.push_back(statisticsOf({bank}));
+    for (const Pooled& map : all.distanceMaps) result.banks.push_back(statisticsOf({map}));
   result.width = request.outWidth > 0 ? request.outWidth : request.width;
   result.height = request.outHeight > 0 ? request.outHeight : request.height;
   deliver(request, result.map, request.map, result);

@@ -1,6 +1,7 @@
 #include "score/score_model.h"
 
 #include <algorithm>
+#include <list>
 
 #include "backbone/stored_features.h"
 #include "file/digest.h"
@@ -27,6 +28,37 @@ std::vector<float> readMatrix(const SafetensorsFile& file, const std::string& na
   std::vector<float> values(static_cast<size_t>(entry->count()));
   file.readFloats(name, entry->shape, values.data());
   return values;
+}
+
+/// The lower halves of the precisions, row by row: they are symmetric.
+std::vector<float> lowerHalves(const FeatureGaussian& gaussian) {
+  const int64_t d = gaussian.shape.size();
+  std::vector<float> halves;
+  halves.reserve(static_cast<size_t>(gaussian.shape.groups() * d * (d + 1) / 2));
+  for (int64_t g = 0; g < gaussian.shape.groups(); ++g)
+    for (int64_t i = 0; i < d; ++i) {
+      const float* row = gaussian.precision.data() + (g * d + i) * d;
+      halves.insert(halves.end(), row, row + i + 1);
+    }
+  return halves;
+}
+
+/// The Gaussians of places over `channels` features, as `save` writes them.
+template <class Name>
+std::shared_ptr<const FeatureGaussian> readPlaces(const SafetensorsFile& file, const Name& name, int64_t channels) {
+  const std::vector<float> mean = readMatrix(file, name("place_mean"), 0, channels);
+  const int64_t places = static_cast<int64_t>(mean.size()) / channels;
+  const std::vector<float> halves = readMatrix(file, name("place_precision"), places, channels * (channels + 1) / 2);
+  auto gaussian = std::make_shared<FeatureGaussian>(placeShape(places, channels));
+  std::copy(mean.begin(), mean.end(), gaussian->mean.data());
+  const float* from = halves.data();
+  for (int64_t g = 0; g < places; ++g)
+    for (int64_t i = 0; i < channels; ++i)
+      for (int64_t j = 0; j <= i; ++j, ++from) {
+        float* matrix = gaussian->precision.data() + g * channels * channels;
+        matrix[i * channels + j] = matrix[j * channels + i] = *from;
+      }
+  return gaussian;
 }
 
 std::string text(const SafetensorsFile& file, const char* key) {
@@ -129,6 +161,7 @@ void ScoreModel::save(const std::string& path, const nlohmann::json& config) con
     if (m.count() > 0)
       tensors.push_back({memoryName(static_cast<int>(label)), DType::kF32, {m.count(), m.channels()}, m.rows()});
   }
+  std::list<std::vector<float>> halves;  // lives until the tensors are written
   for (size_t label = 0; label < evidence_.size(); ++label) {
     const FeatureEvidence& e = evidence_[label];
     if (e.banks.empty()) continue;
@@ -140,10 +173,16 @@ void ScoreModel::save(const std::string& path, const nlohmann::json& config) con
     add("std", 1, channels, e.std.data());
     for (size_t bank = 0; bank < e.banks.size(); ++bank)
       add("bank" + std::to_string(bank), e.banks[bank].count(), e.banks[bank].channels(), e.banks[bank].rows());
-    if (image == 0) continue;
-    add("image_mean", 1, image, e.image.mean.data());
-    add("image_std", 1, image, e.image.std.data());
-    add("image_whitening", image, image, e.image.whitening.data());
+    if (image > 0) {
+      add("image_mean", 1, image, e.image.mean.data());
+      add("image_std", 1, image, e.image.std.data());
+      add("image_whitening", image, image, e.image.whitening.data());
+    }
+    if (!e.places || this->config(static_cast<int>(label)).evidence.placeStride == 0) continue;
+    const int64_t places = e.places->shape.groups(), d = e.places->shape.size();
+    halves.push_back(lowerHalves(*e.places));
+    add("place_mean", places, d, e.places->mean.data());
+    add("place_precision", places, d * (d + 1) / 2, halves.back().data());
   }
   for (size_t label = 0; label < gaussians_.size(); ++label) {
     if (!gaussians_[label]) continue;
@@ -220,6 +259,7 @@ void ScoreModel::readEvidence(const SafetensorsFile& file) {
       evidence.image.std = readMatrix(file, name("image_std"), 1, size);
       evidence.image.whitening = readMatrix(file, name("image_whitening"), size, size);
     }
+    if (config.placeStride > 0) evidence.places = readPlaces(file, name, layout.range({config.placeStride}).second);
     for (const std::vector<float>* stds : {&evidence.std, &evidence.image.std})
       for (const float s : *stds)
         if (!(s > 0)) throw Error("ERR_MODEL_FORMAT", file.path() + ": evidence: expected positive deviations");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <optional>
 
 #include "device/parallel.h"
 #include "score/gaussian_fitter.h"
@@ -26,6 +27,7 @@ class ScorerImpl {
 
   const std::shared_ptr<Device> device_;
   const std::unique_ptr<ScoreModel> model_;
+  std::optional<GaussianFit> places_;  // of the label whose evidence is fitted next
   ScoreLane whole_;              // all threads on one image
   std::deque<ScoreLane> lanes_;  // one thread each, made when first needed
 
@@ -117,6 +119,20 @@ void Scorer::setMemory(int label, const std::vector<float>& residuals, int64_t c
                                     " channels, got " + std::to_string(residuals.size()) + " values");
   impl_->model_->setMemory(label, ResidualMemory(residuals.data(), count, channels));
 }
+void Scorer::observePlaces(const std::vector<float>& features, bool first) {
+  const ScoreModel& model = *impl_->model_;
+  const int64_t stride = model.config().evidence.placeStride;
+  if (stride == 0) throw Error("ERR_CONFIG", "score.evidence.placeStride: expected the stride of a tap, got none");
+  const int64_t channels = EvidenceLayout(*model.features()).range({stride}).second;
+  const auto count = static_cast<int64_t>(features.size());
+  if (count == 0 || count % channels != 0)
+    throw Error("ERR_ARGUMENT", "places: expected " + std::to_string(channels) + " features for each, got " +
+                                    std::to_string(count) + " values");
+  if (!std::all_of(features.begin(), features.end(), [](float v) { return std::isfinite(v); }))
+    throw Error("ERR_NUMERIC", "places: a feature of a good image is not finite");
+  if (first || !impl_->places_) impl_->places_.emplace(placeShape(count / channels, channels));
+  impl_->places_->add(*impl_->device_, features.data(), count / channels);
+}
 void Scorer::setEvidence(int label, const std::vector<float>& rows, const std::vector<float>& images, int64_t keep,
                          const Cancel& cancel) {
   ScoreModel& model = *impl_->model_;
@@ -124,8 +140,14 @@ void Scorer::setEvidence(int label, const std::vector<float>& rows, const std::v
   if (!config) throw Error("ERR_CONFIG", "score.evidence: expected a configuration with evidence, got none");
   if (label < 0 || label >= model.labels())
     throw Error("ERR_ARGUMENT", "label: expected one of the model's classes, got " + std::to_string(label));
-  model.setEvidence(
-      label, fitEvidence(*impl_->device_, config, EvidenceLayout(*model.features()), rows, images, keep, cancel));
+  FeatureEvidence evidence =
+      fitEvidence(*impl_->device_, config, EvidenceLayout(*model.features()), rows, images, keep, cancel);
+  const std::optional<GaussianFit> places = std::exchange(impl_->places_, std::nullopt);
+  if (config.placeStride > 0) {
+    if (!places) throw Error("ERR_NUMERIC", "Gaussians of places need at least 2 good images, got 0");
+    evidence.places = places->finish(*impl_->device_, CovarianceFloor::kRelative);
+  }
+  model.setEvidence(label, std::move(evidence));
 }
 std::unique_ptr<GaussianFitter> Scorer::fitGaussian(const nlohmann::json& options) {
   return std::make_unique<GaussianFitter>(impl_->device_, *impl_->model_, options);

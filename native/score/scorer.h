@@ -54,6 +54,7 @@ struct ScoreResult {
   /// Where features are asked for and the configuration has evidence: rows, of a large image some of them, and
   /// statistics as setEvidence takes them.
   std::vector<float> evidenceRows, evidenceStatistics;
+  std::vector<float> evidencePlaces;  // as observePlaces takes them
   int64_t evidenceChannels = 0;
 };
 
@@ -91,7 +92,11 @@ class Scorer {
   /// Residuals of good images [count, channels] for images of `label` (0 where the model has no classes), copied; the
   /// distance to the nearest of them then takes part in the feature-level score. Throws ERR_CONFIG, ERR_ARGUMENT.
   void setMemory(int label, const std::vector<float>& residuals, int64_t count);
-  /// Fits the evidence of images of `label` on features of good ones; see fitEvidence. Throws ERR_CONFIG, ERR_ARGUMENT.
+  /// Adds the features of a good image, ScoreResult::evidencePlaces, to what setEvidence fits the Gaussians of places on;
+  /// `first` begins anew. Throws ERR_CONFIG, ERR_ARGUMENT, ERR_MEMORY.
+  void observePlaces(const std::vector<float>& features, bool first);
+  /// Fits the evidence of images of `label` on features of good ones; see fitEvidence. Throws ERR_CONFIG, ERR_ARGUMENT,
+  /// and ERR_NUMERIC where places are to have Gaussians and fewer than two images were observed.
   void setEvidence(int label, const std::vector<float>& rows, const std::vector<float>& images, int64_t keep,
                    const Cancel& cancel);
   /// Begins to fit a Gaussian of good features, see GaussianFitter; the scorer must outlive it.

@@ -172,7 +172,7 @@ class TrainerImpl {
       return it == file.metadata().end() ? std::string() : it->second;
     };
     const auto refuse = [&](const std::string& why) { throw Error("ERR_MODEL_FORMAT", path + ": " + why); };
-    const bool known = text("formatVersion") == "1" || text("formatVersion") == "2";
+    const bool known = text("formatVersion") == "1" || text("formatVersion") == "2" || text("formatVersion") == "3";
     if (text("format") != "ddad-native" || !known || text("kind") != "checkpoint")
       refuse("expected a ddad-native checkpoint of format version 1 or 2, got " +
              (text("kind").empty() ? "another file" : "a " + text("kind")));

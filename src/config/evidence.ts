@@ -2,6 +2,7 @@
 interface Evidence {
   banks: readonly (readonly number[])[];
   image: boolean;
+  placeStride?: number | null | undefined;
 }
 
 /** Rows of good features that a bank keeps; bench/accuracy has what other numbers gave. */
@@ -21,18 +22,38 @@ export function evidenceBanks(depth: number, whole: boolean): number[][] {
   return depth < 16 ? [] : banks.filter((strides) => strides.every((stride) => stride <= deepest));
 }
 
+/** Of the tap that has a Gaussian for each place of aligned images. */
+const placeStride = 16;
+
+/**
+ * The evidence of a model whose backbone has taps down to stride `depth`; null where it has none. `whole`: it sees whole
+ * images; `aligned`: they may be aligned.
+ */
+export function evidenceOf(
+  depth: number,
+  { whole, aligned, rows = defaultEvidenceRows }: { whole: boolean; aligned: boolean; rows?: number | undefined },
+): { banks: number[][]; rows: number; image: boolean; placeStride?: number } | null {
+  const banks = evidenceBanks(depth, whole);
+  if (banks.length === 0) return null;
+  return { banks, rows, image: whole, ...(whole && aligned ? { placeStride } : {}) };
+}
+
 /**
  * What the score of an image is made of: the paper's `ensemble` (11); the largest distance of a patch's features to good
  * ones, of strides 8 and 16 (`local`), down to 32 (`localDeep`) and, in mode `crop`, of 4 and 8 (`localFine`); their mean
- * over the image (`regional`); the distance of the features' statistics over the whole image (`global`).
+ * over the image (`regional`); the distance of the features' statistics over the whole image (`global`); the largest
+ * distance of a place's features from their Gaussian, of stride 16 (`place`).
  */
-export type EvidenceName = 'ensemble' | 'localFine' | 'local' | 'localDeep' | 'regional' | 'global';
+export type EvidenceName = 'ensemble' | 'localFine' | 'local' | 'localDeep' | 'regional' | 'global' | 'place';
 
 const localName = (deepest: number): EvidenceName =>
   deepest >= 32 ? 'localDeep' : deepest >= 16 ? 'local' : 'localFine';
 
 /** The names of the values, in the engine's order; none without evidence. */
-export function evidenceNames({ evidence }: { evidence?: Evidence | null | undefined }): EvidenceName[] {
+export function evidenceNames(
+  { evidence }: { evidence?: Evidence | null | undefined },
+  calibration?: { evidence?: { places?: boolean | undefined } | null | undefined } | null,
+): EvidenceName[] {
   if (!evidence) return [];
   const deepest = evidence.banks.map((strides) => Math.max(...strides));
   const judges = deepest.filter((stride) => stride >= 16 || !evidence.image);
@@ -41,5 +62,6 @@ export function evidenceNames({ evidence }: { evidence?: Evidence | null | undef
     ...judges.map(localName),
     ...(judges.length > 0 ? ['regional' as const] : []),
     ...(evidence.image ? ['global' as const] : []),
+    ...(evidence.placeStride && calibration?.evidence?.places !== false ? ['place' as const] : []),
   ];
 }

@@ -72,6 +72,8 @@ export interface NativeScore {
   evidenceRows: Float32Array | null;
   evidenceChannels: number;
   evidenceStatistics: Float32Array | null;
+  /** [places, channels] of the tap that has a Gaussian for each place. */
+  evidencePlaces: Float32Array | null;
 }
 
 export interface NativeStep {
@@ -106,6 +108,8 @@ export interface NativeDetector {
   setConfig(config: string): Promise<void>;
   /** What residuals good images of a label have: [count, channels]. */
   setMemory(label: number, residuals: Float32Array, count: number): Promise<void>;
+  /** Adds an image's `evidencePlaces` to what `setEvidence` fits Gaussians on; `first` (1) begins anew. */
+  observePlaces(features: Float32Array, first: 0 | 1): Promise<void>;
   /**
    * Fits the evidence of images of a label: features of good ones [count, channels], statistics of their tiles, and how
    * many rows each bank keeps.

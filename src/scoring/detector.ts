@@ -482,7 +482,7 @@ function scoresOf({ score }: StoredConfig, { calibration }: ProductConfig, found
   const { mean, std } = calibration?.evidence ?? {};
   if (!found.evidence || !mean || !std) return null;
   const z = standardised({ mean, std }, found.evidence);
-  return Object.fromEntries(evidenceNames(score).map((name, i) => [name, z[i] as number]));
+  return Object.fromEntries(evidenceNames(score, calibration).map((name, i) => [name, z[i] as number]));
 }
 
 /** A path or an encoded image can be iterated too, but nobody means its letters or bytes. */

@@ -44,6 +44,8 @@ async function* counted<T>(
 
 /** Held-back images are scored with the places of the other parts only, else their scores would look too good. */
 const parts = 4;
+/** Good images of a product that Gaussians of places are fitted on. */
+const leastForGaussians = 16;
 /** Held-back images that tell whether places help: some to learn them from, and others. */
 export const leastForPlaces = 2 * parts;
 
@@ -65,6 +67,11 @@ const stepsOf = (config: ModelConfig, { train, heldBack }: Split): number =>
 /** Whether calibration finds out if places are to be told apart. */
 const measures = (config: ModelConfig, files: readonly string[]): boolean =>
   config.training.placesMeasured === true && tellsPlaces(config) && files.length >= leastForPlaces;
+
+/** The evidence judges without Gaussians of places. */
+function leaveOutPlaces({ score }: ModelConfig): void {
+  if (score.evidence) score.evidence = { ...score.evidence, placeStride: null };
+}
 
 interface CalibrateOptions extends LookOptions {
   trained?: readonly string[] | undefined;
@@ -91,10 +98,11 @@ export async function* calibrate(
 ): AsyncGenerator<CalibrateProgress, void, undefined> {
   const start = performance.now();
   const known = remembered(config, trained, label);
+  const wanted = config.score.evidence?.placeStride;
   if (known.length === 0) {
     config.score.memory = null;
     config.score.evidence = null;
-  }
+  } else if (known.length < leastForGaussians) leaveOutPlaces(config);
   let places = tellsPlaces(config);
   const steps = stepsOf(config, { train: trained, heldBack: files });
   let step = 0;
@@ -147,10 +155,15 @@ export async function* calibrate(
     const aligned = yield* counted(told, progress);
     config.calibration.aligned = aligned;
     config.score.positions = places = aligned;
+    if (!aligned) leaveOutPlaces(config);
   }
 
   const { evidence } = config.calibration;
   if (evidence && config.score.evidence) {
+    if (wanted && !config.score.evidence.placeStride) {
+      evidence.places = false; // of this product
+      for (const maps of [evidence.mapMean, evidence.mapStd]) maps.splice(config.score.evidence.banks.length);
+    }
     if (places) setPlaces(config, grids);
     const { calibration } = config;
     const share = chooseShare(

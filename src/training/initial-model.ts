@@ -1,5 +1,5 @@
 import { type ModelConfig, pixelSize, type StoredConfig } from '../config/config.js';
-import { defaultEvidenceRows, evidenceBanks } from '../config/evidence.js';
+import { evidenceOf } from '../config/evidence.js';
 import { DdadError } from '../base/errors.js';
 import { readModel } from '../model/model-file.js';
 import type { TrainerOptions } from '../config/options.js';
@@ -77,10 +77,9 @@ export function takeFeatures(config: ModelConfig, { config: { unet, features } }
   let depth = features.depth ?? Math.max(...features.strides);
   while (pixelSize(config) % depth !== 0 && depth > Math.max(...features.strides)) depth /= 2;
   config.features.depth = depth;
-  const image = config.input.mode === 'resize';
+  const whole = config.input.mode === 'resize';
+  const aligned = given.positions !== false && !given.rotation;
   const none = given.evidence === null || config.score.normalization !== 'calibration';
-  const banks = none ? [] : evidenceBanks(depth, image);
-  const rows = given.evidence?.rows ?? defaultEvidenceRows;
-  config.score.evidence = banks.length > 0 ? { banks, rows, image } : null;
+  config.score.evidence = none ? null : evidenceOf(depth, { whole, aligned, rows: given.evidence?.rows });
   config.unet.featureChannels = unet.featureChannels;
 }

@@ -109,8 +109,8 @@ export async function* remember(
     const options = { signal: inner, networkSize: true, label: given, view: transform };
     const wanted = { residuals: Boolean(memory), features: Boolean(evidence), featuresOnly: !memory };
     const found = await scoreImage(detector, config, file, { ...options, ...wanted });
-    const { evidenceRows: rows, evidenceStatistics, evidenceChannels: channels } = found;
-    return { residuals: found.residuals, rows, statistics: evidenceStatistics, channels };
+    const { evidenceRows: rows, evidenceStatistics, evidenceChannels: channels, evidencePlaces: places } = found;
+    return { residuals: found.residuals, rows, statistics: evidenceStatistics, channels, places };
   };
   let image = 0;
   const numbered = views.map((view, n) => ({ view, n }));
@@ -120,6 +120,9 @@ export async function* remember(
     if (evidence && found.rows && found.statistics) {
       features.draw(found.rows, found.channels, image, views.length);
       statistics.push(found.statistics);
+      const { places } = found;
+      const first = image === 0 ? 1 : 0;
+      if (evidence.placeStride && places) await callNative(signal, () => detector.observePlaces(places, first));
     }
     image += 1;
     yield;

@@ -17,7 +17,7 @@ import {
   takeFeatures,
 } from './initial-model.js';
 import { FileLock } from '../files/lock.js';
-import { evidenceBanks } from '../config/evidence.js';
+import { evidenceOf } from '../config/evidence.js';
 import { EarlyStopping } from './early-stopping.js';
 import { MetricsLog, type StepMetrics } from './metrics-log.js';
 import { type Checkpoint, type CheckpointState, readCheckpoint } from '../model/model-file.js';
@@ -270,9 +270,11 @@ export class Trainer {
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
-    const banks = evidenceBanks(saved.features?.depth ?? 0, config.input.mode === 'resize'); // of the backbone that the checkpoint has
-    const { evidence } = config.score;
-    config.score.evidence = evidence && banks.length > 0 ? { ...evidence, banks } : null;
+    const { rows } = config.score.evidence ?? {};
+    const whole = config.input.mode === 'resize';
+    const aligned = config.score.positions === true && !saved.training.rotation;
+    const depth = saved.features?.depth ?? 0; // of the backbone that the checkpoint has
+    config.score.evidence = rows === undefined ? null : evidenceOf(depth, { whole, aligned, rows });
     Object.assign(config.training, saved.training, { quantile });
     if (saved.products) config.products = saved.products;
     if (given.earlyStopping) config.training.earlyStopping = true;

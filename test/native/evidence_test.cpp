@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <random>
 #include <vector>
 
 #include "doctest.h"
@@ -122,6 +123,120 @@ TEST_CASE("the score of the evidence is near the largest value and gains from ot
   CHECK(combineEvidence(config, {21, 12, 8}) == doctest::Approx(10.0));
   CHECK(combineEvidence(config, {1, 2002, 3}) == doctest::Approx(2000.0 - 2 * std::log(3.0)));
   CHECK(std::isnan(combineEvidence(config, {1, std::numeric_limits<double>::quiet_NaN(), 3})));
+}
+
+TEST_CASE("places have Gaussians, from few images too, and a model keeps them") {
+  auto config = evidenceModel();
+  config["score"]["evidence"]["placeStride"] = 16;
+  auto scorer = featureScorer(config);
+  const auto features = [&](uint32_t seed) {
+    auto image = picture(48, 48);
+    std::mt19937 random(seed);
+    for (uint8_t& v : image) v = static_cast<uint8_t>(std::clamp(int{v} + static_cast<int>(random() % 41) - 20, 0, 255));
+    return image;
+  };
+  const auto look = [&](Scorer& by, const std::vector<uint8_t>& image, bool wanted) {
+    ScoreRequest asked = request(image, 48, 48);
+    asked.features = wanted;
+    return by.score(asked, Cancel());
+  };
+  constexpr int64_t kChannels = 112;
+  std::vector<std::vector<float>> seen;
+  ScoreResult raw;
+  for (uint32_t i = 0; i < 12; ++i) {
+    raw = look(*scorer, features(i), true);
+    seen.push_back(raw.evidencePlaces);
+  }
+  REQUIRE(seen[0].size() % kChannels == 0);
+  const size_t places = seen[0].size() / kChannels;
+
+  CHECK(codeOf([&] { scorer->setEvidence(0, raw.evidenceRows, raw.evidenceStatistics, 40, Cancel()); }) == "ERR_NUMERIC");
+  CHECK(codeOf([&] { scorer->observePlaces({1, 2, 3}, true); }) == "ERR_ARGUMENT");
+  auto broken = seen[0];
+  broken[3] = std::numeric_limits<float>::quiet_NaN();
+  CHECK(codeOf([&] { scorer->observePlaces(broken, true); }) == "ERR_NUMERIC");
+  scorer->observePlaces(seen[3], true);  // is forgotten: the next begins anew
+  for (size_t i = 0; i < seen.size(); ++i) scorer->observePlaces(seen[i], i == 0);
+  scorer->setEvidence(0, raw.evidenceRows, raw.evidenceStatistics, 40, Cancel());
+
+  // the reference: by elimination in float64, of the covariance over the channels' variances plus a hundredth
+  const auto n = static_cast<double>(seen.size());
+  const auto value = [&](size_t image, size_t p, size_t c) { return static_cast<double>(seen[image][p * kChannels + c]); };
+  std::vector<double> mean(places * kChannels, 0.0), variance(kChannels, 0.0);
+  for (size_t i = 0; i < mean.size(); ++i)
+    for (const auto& image : seen) mean[i] += static_cast<double>(image[i]) / n;
+  for (size_t c = 0; c < kChannels; ++c) {
+    double sum = 0, squares = 0, within = 0;
+    for (size_t p = 0; p < places; ++p) {
+      const double m = mean[p * kChannels + c];
+      sum += m / static_cast<double>(places);
+      squares += m * m / static_cast<double>(places);
+      for (size_t i = 0; i < seen.size(); ++i)
+        within += (value(i, p, c) - m) * (value(i, p, c) - m) / (n - 1) / static_cast<double>(places);
+    }
+    variance[c] = within + squares - sum * sum;
+  }
+  const ScoreResult tested = look(*scorer, features(99), true);
+  double largest = 0;
+  for (size_t p = 0; p < places; ++p) {
+    std::vector<double> a(kChannels * kChannels), d(kChannels), x(kChannels);
+    double spread = 0;
+    for (size_t i = 0; i < kChannels; ++i)
+      for (size_t j = 0; j < kChannels; ++j) {
+        for (size_t k = 0; k < seen.size(); ++k)
+          a[i * kChannels + j] +=
+              (value(k, p, i) - mean[p * kChannels + i]) * (value(k, p, j) - mean[p * kChannels + j]) / (n - 1);
+        if (i == j) spread += a[i * kChannels + i] / variance[i] / kChannels;
+      }
+    for (size_t i = 0; i < kChannels; ++i) {
+      a[i * kChannels + i] += 0.01 * spread * variance[i];
+      x[i] = d[i] = static_cast<double>(tested.evidencePlaces[p * kChannels + i]) - mean[p * kChannels + i];
+    }
+    for (size_t k = 0; k < kChannels; ++k)
+      for (size_t i = k + 1; i < kChannels; ++i) {
+        const double factor = a[i * kChannels + k] / a[k * kChannels + k];
+        for (size_t j = k; j < kChannels; ++j) a[i * kChannels + j] -= factor * a[k * kChannels + j];
+        x[i] -= factor * x[k];
+      }
+    for (size_t i = kChannels; i-- > 0;) {
+      for (size_t j = i + 1; j < kChannels; ++j) x[i] -= a[i * kChannels + j] * x[j];
+      x[i] /= a[i * kChannels + i];
+    }
+    double squared = 0;
+    for (size_t i = 0; i < kChannels; ++i) squared += d[i] * x[i];
+    largest = std::max(largest, std::sqrt(squared));
+  }
+  REQUIRE(tested.evidence.size() == 5);  // ensemble, local, regional, global, place
+  CHECK(std::abs(std::exp(tested.evidence[4]) - largest) <= 1e-3 * largest);  // precisions are floats of condition 1e4
+  CHECK(tested.banks.size() == 3);
+
+  const TemporaryFolder folder;
+  const std::string path = folder / "model.safetensors";
+  scorer->save(path, config);
+  CHECK(SafetensorsFile(path).metadata().at("formatVersion") == "3");
+  const auto loaded = Scorer::load(openDevice("cpu", 2), path);
+  CHECK(look(*loaded, features(99), false).evidence == tested.evidence);
+
+  config["calibration"] = {{"pixelMean", raw.pixel.mean},
+                           {"pixelStd", raw.pixel.std},
+                           {"featureMean", raw.feature.mean},
+                           {"featureStd", raw.feature.std},
+                           {"evidence", {{"mapMean", {0.5, 0.25}}, {"mapStd", {2.0, 1.0}}}}};
+  CHECK(codeOf([&] { scorer->setConfig(config); }) == "ERR_CONFIG");  // none of the places' map
+  config["calibration"]["evidence"]["places"] = false;
+  scorer->setConfig(config);
+  CHECK(look(*scorer, features(99), false).evidence.size() == 4);
+  scorer->save(path, config);
+  CHECK(!SafetensorsFile(path).find("evidence.0.place_mean"));
+  for (const nlohmann::json& stride : {nlohmann::json(2), nlohmann::json(32), nlohmann::json(12), nlohmann::json("16")}) {
+    auto wrong = config;
+    wrong["score"]["evidence"]["placeStride"] = stride;
+    CHECK(codeOf([&] { scorer->setConfig(wrong); }) == "ERR_CONFIG");
+  }
+  auto texture = config;
+  texture["score"]["evidence"]["image"] = false;
+  CHECK(codeOf([&] { scorer->setConfig(texture); }) == "ERR_CONFIG");
+  CHECK(codeOf([&] { featureScorer(evidenceModel())->observePlaces(seen[0], true); }) == "ERR_CONFIG");
 }
 
 TEST_CASE("a model with evidence judges by it, also from its file, and refuses what does not fit") {
