@@ -1,6 +1,7 @@
 export { DdadError, type DdadErrorCode } from './errors.js';
 export { Detector, type LoadOptions, type ScoreOptions, type ScoreResult } from './detector.js';
 export { type CalibrateProgress, type FitOptions, type Progress, Trainer, type TrainProgress } from './trainer.js';
+export type { EvidenceName } from './evidence.js';
 export { importModel, type ImportOptions, type ImportResult } from './import.js';
 export type { FitPadimOptions, FitPadimProgress } from './padim.js';
 export type {
