@@ -5,7 +5,7 @@ import globals from 'globals';
 import ts from 'typescript-eslint';
 
 export default defineConfig(
-  { ignores: ['build/', 'build-*/', 'dist/', 'third_party/', '.deps/', 'coverage/'] },
+  { ignores: ['build/', 'build-*/', 'dist/', 'third_party/', '.deps/', 'coverage/', 'api-reference/'] },
   js.configs.recommended,
   {
     languageOptions: { globals: globals.node },

@@ -46,9 +46,12 @@ function cppcheck() {
 const script = (name, file) => path.join(root, 'node_modules', name, 'bin', file);
 const eslint = [script('eslint', 'eslint.js'), '--max-warnings', '0', ...(fix ? ['--fix'] : []), '.'];
 const prettier = [script('prettier', 'prettier.cjs'), '--log-level', 'warn', fix ? '--write' : '--check', '.'];
+// The reference of the API is not kept in the repository; that its doc comments have no dead link is checked here.
+const typedoc = [script('typedoc', 'typedoc'), '--emit', 'none', '--logLevel', 'Warn'];
 const steps = {
   layers: () => status(process.execPath, [path.join(root, 'scripts', 'check-layers.mjs')]),
   eslint: () => status(process.execPath, eslint),
+  reference: () => status(process.execPath, typedoc),
   prettier: () => status(process.execPath, prettier),
   'clang-format': clangFormat,
   cppcheck,

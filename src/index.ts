@@ -7,6 +7,7 @@ export {
   Trainer,
   type TrainProgress,
 } from './training/trainer.js';
+export type { EvidenceName } from './config/evidence.js';
 export { importModel, type ImportOptions, type ImportResult } from './model/import.js';
 export type { FitPadimOptions, FitPadimProgress } from './scoring/padim.js';
 export type {

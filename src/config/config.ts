@@ -112,7 +112,7 @@ const commonConfig = z.looseObject({
         })
         .nullable()
         .optional(),
-      /** Of the distances to each bank, and of each value that the score is made of ({@link evidenceNames}). */
+      /** Of the distances to each bank, and of each value that the score is made of ({@link EvidenceName}). */
       evidence: z
         .looseObject({
           ...{ mapMean: perScale, mapStd: perScale, mean: perScale.optional(), std: perScale.optional() },

@@ -88,7 +88,7 @@ export async function withMetadata(metadata) {
   return name;
 }
 
-/** The status that a code ends with, as README.md has it. */
+/** The status that a code ends with, as docs/command-line.md has it. */
 const statusOf = (code) => ({ ERR_USAGE: 2, ERR_OPTION: 2, ERR_ABORTED: 130 })[code] ?? 1;
 
 /** Rejects with the error that the command line reports. */

@@ -11,7 +11,7 @@ import { startApp } from '../helpers/service.mjs';
 
 const folder = await temporaryFolder();
 const at = (...names) => path.join(folder, ...names);
-const guide = await readFile(path.join(root, 'examples', 'service', 'README.md'), 'utf8');
+const guide = await readFile(path.join(root, 'docs', 'service.md'), 'utf8');
 const recipe = (language) => new RegExp(`\`\`\`${language}\n([^]*?)\`\`\``).exec(guide)[1];
 const has = (program, flag) => spawnSync(program, [flag]).status === 0;
 const token = 'a-token-of-more-than-16';

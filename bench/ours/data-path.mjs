@@ -1,14 +1,14 @@
 // Whether the data keep up with the network in training: the time of a batch of samples beside that of a training step,
 // for photographs of 1024 x 1024 pixels, whole and in tiles, turned and not, for the first pass over them and the next.
-//   node bench/data-path.mjs [--images 48] [--preset lite]
+//   node bench/ours/data-path.mjs [--images 48] [--preset lite]
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import sharp from 'sharp';
-import { expandConfig } from '../dist/config.js';
-import { TrainingData } from '../dist/dataset.js';
-import { Trainer } from '../dist/index.js';
+import { expandConfig } from '../../dist/config/config.js';
+import { TrainingData } from '../../dist/data/dataset.js';
+import { Trainer } from '../../dist/index.js';
 
 const { values } = parseArgs({
   options: { images: { type: 'string', default: '48' }, preset: { type: 'string', default: 'lite' } },
