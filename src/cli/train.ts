@@ -93,6 +93,11 @@ export const trainCommand: Command<TrainArguments> = {
     metrics: text('metrics', 'File that gets a line of JSON a step: loss, gradient, learning rate, speed'),
     init: text('init', 'Model to start from, such as import makes; its network and input are the default'),
     resume: text('resume', 'Checkpoint to go on from'),
+    'strict-images': {
+      type: 'boolean',
+      default: false,
+      describe: 'Stop where an image cannot be read, instead of leaving it out with a warning',
+    },
     ...forceFlag,
     ...deviceFlags,
   },
@@ -135,6 +140,7 @@ interface TrainArguments extends Pick<
   checkpointEvery?: string;
   resume?: string;
   metrics?: string;
+  strictImages: boolean;
 }
 
 /** Rows and patches that a model may keep. */
@@ -200,14 +206,14 @@ async function trainLocked(
   let done = 0;
   const looks: Look[] = [];
   try {
-    const { dataset, resume, metrics } = argv;
+    const { dataset, resume, metrics, strictImages } = argv;
     // where no step is left, those before are all; what cannot be read is refused below
     if (resume !== undefined)
       done = await readCheckpoint(resume).then(
         ({ state }) => state.step,
         () => 0,
       );
-    const options = { ...given, resume, metrics };
+    const options = { ...given, resume, metrics, strictImages };
     for await (const progress of trainer.fit(dataset, options)) {
       last = progress;
       if (progress.phase === 'train') {

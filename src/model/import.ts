@@ -5,6 +5,7 @@ import { atCaller, DdadError, kindOf, optionError } from '../base/errors.js';
 import { isSameFile } from '../files/write.js';
 import { addon, callNative, type NativeInspection, readTaps } from '../engine/native.js';
 import { defined, importSettings, parseOptions } from '../config/options.js';
+import { isOwnFile, readStoredConfig } from './model-file.js';
 import { droppedSignature } from './signature.js';
 
 const importOptions = importSettings.extend({
@@ -104,12 +105,22 @@ async function run(checkpoint: string, model: string, options: ImportOptions): P
     for (let done = 0; done < 1; onProgress?.(done)) done = await call((token) => native.write(token));
     const { format, prefix: taken, tensors, parameters, dtypes, assumed, leftOut } = found;
     const facts = { format, prefix: taken, tensors, parameters, dtypes, config, assumed, leftOut, featureHead };
-    const warnings = dropped === undefined ? [] : [dropped];
+    const warnings = [...(dropped === undefined ? [] : [dropped]), ...(await lostCalibration(checkpoint))];
     return { checkpoint, model, ...facts, warnings, elapsedMs: Math.round(performance.now() - start) };
   } finally {
     // waits: the process may end next, and must not leave a half-written file
     await native.close().finally(() => native.dispose());
   }
+}
+
+/** What a finished model loses when it is imported as if it were a bare network. */
+async function lostCalibration(file: string): Promise<string[]> {
+  const config = (await isOwnFile(file, 'model')) ? await readStoredConfig(file) : undefined;
+  if (!config || !(config.calibration ?? config.perProduct)) return [];
+  return [
+    `${file}: is a model of ddad-native already; its calibration and threshold are left out. Use it as it is, or ` +
+      `train from it with init`,
+  ];
 }
 
 /** The configuration of a model that was never calibrated: it has its raw pixel-level score and no threshold. */

@@ -154,6 +154,8 @@ export class Detector {
   #config: StoredConfig;
   /** As the model's file has it, without another way to score. */
   #stored: StoredConfig;
+  /** Whether it scores in another way than its file says. */
+  readonly #rescored: boolean;
   readonly #options: Pick<LoadOptions, 'threshold' | 'limitInputPixels'>;
   readonly #budget: MemoryBudget;
   readonly #queue: ScoreQueue;
@@ -176,6 +178,7 @@ export class Detector {
     this.#warnings = warnings;
     this.#config = config;
     this.#stored = stored;
+    this.#rescored = config !== stored;
     this.#options = options;
     this.#threads = threads || availableParallelism();
     const maxBatch = options.maxBatch ?? Math.max(8, this.#threads);
@@ -352,8 +355,9 @@ export class Detector {
   }
 
   /**
-   * Writes the model as it was loaded, with what was fitted since and a digest of its own; a signature is dropped, with
-   * one of the {@link warnings}. Throws ERR_FILE_WRITE, ERR_DISPOSED.
+   * Writes the model as it was loaded, with the threshold that was given then, what was fitted since and a digest of its
+   * own. A threshold given for another way to score is left out, since the file scores in its own. A signature is dropped,
+   * with one of the {@link warnings}. Throws ERR_FILE_WRITE, ERR_DISPOSED.
    */
   save(path: string): Promise<void> {
     return atCaller(async () => {
@@ -361,7 +365,9 @@ export class Detector {
       if (typeof path !== 'string')
         throw new DdadError('ERR_ARGUMENT', `save: expected a model's path, got ${kindOf(path)}`);
       const dropped = this.#signed ? unsignedNow(path) : await droppedSignature(path);
-      await callNative(undefined, (token) => this.#native.save(path, JSON.stringify(this.#stored), token));
+      await callNative(undefined, (token) =>
+        this.#native.save(path, JSON.stringify(this.#withThreshold(this.#stored)), token),
+      );
       if (dropped !== undefined) this.#warnings.push(dropped);
     });
   }
@@ -382,6 +388,16 @@ export class Detector {
   async [Symbol.asyncDispose](): Promise<void> {
     this.dispose();
     await this.#queue.idle();
+  }
+
+  /** The configuration with the threshold that was given to `load`. */
+  #withThreshold(stored: StoredConfig): StoredConfig {
+    const { threshold } = this.#options;
+    if (threshold === undefined || this.#rescored) return stored;
+    const perProduct =
+      stored.perProduct &&
+      Object.fromEntries(Object.entries(stored.perProduct).map(([name, own]) => [name, { ...own, threshold }]));
+    return perProduct ? { ...stored, perProduct } : { ...stored, threshold };
   }
 
   #checkAlive(): void {

@@ -55,7 +55,7 @@ export const sampleOptions = z.strictObject({
 /**
  * How an image is taken back to what the model knows of good ones.
  *
- * - `method`: `gradient`, the paper's Algorithm 1, rounds of steps down the gradient of the distance from good features,
+ * - `method`, `gradient` where the model can and else `ddim`: `gradient`, the paper's Algorithm 1, rounds of steps down the gradient of the distance from good features,
  *   each followed by one denoising step (needs a model with a Gaussian, see {@link Detector.fitPadim}); `ddpm` or `ddim`,
  *   the reverse process from the image noised to `step`.
  * - `respacing`: of the chain: how many steps are kept of the model's (`"250"`), of each part (`"10,15,20"`), or a fixed
@@ -120,9 +120,12 @@ type Common = Pick<ReconstructOptions, 'previews' | 'onProgress' | 'signal'>;
 /** Of a model without diffusion steps enough for the published chain, all of them. */
 const usualRespacing = ({ diffusion }: StoredConfig): string | null => (diffusion.steps >= 250 ? '250' : null);
 
+/** Gradient steps where the model has the Gaussian that they need. */
+const defaultMethod = ({ padim }: StoredConfig): (typeof reconstructMethods)[number] => (padim ? 'gradient' : 'ddim');
+
 /** The engine's options, as JSON. Throws ERR_OPTION. */
 function engineOptions(config: StoredConfig, given: ReconstructOptions, usualStep: number | null): string {
-  const { method = 'gradient', eta, rounds, gradientSteps, stepSize, seed } = given;
+  const { method = defaultMethod(config), eta, rounds, gradientSteps, stepSize, seed } = given;
   const refuse = (name: string, message: string): never => {
     throw new DdadError('ERR_OPTION', `option "${name}": ${message}`);
   };
@@ -166,7 +169,7 @@ export function reconstructImages(
   images: NativeImage[],
   given: ReconstructOptions,
 ): Promise<Reconstruction[]> {
-  const engine = engineOptions(config, given, (given.method ?? 'gradient') === 'gradient' ? 8 : 50);
+  const engine = engineOptions(config, given, (given.method ?? defaultMethod(config)) === 'gradient' ? 8 : 50);
   const sizes = images.map(({ width, height, outWidth = width, outHeight = height }) => ({
     width: outWidth,
     height: outHeight,

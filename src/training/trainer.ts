@@ -4,7 +4,7 @@ import { defaultBackbone, findBackbone } from '../config/backbones.js';
 import { calibrate, calibrateProducts, type CalibrateProgress, leastForPlaces } from './calibrate.js';
 import { expandConfig, type ModelConfig, resumeOptions } from '../config/config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from '../config/options.js';
-import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from '../data/dataset.js';
+import { allGray, findImages, type ImageSet, readableImages, splitHeldBack, TrainingData } from '../data/dataset.js';
 import { checkImages, digestFiles } from './image-digests.js';
 import { atCaller, callSite, DdadError, modelError, optionError, throwIfAborted } from '../base/errors.js';
 import {
@@ -31,6 +31,7 @@ const fitOptions = z.strictObject({
   checkpointEverySeconds: z.number().positive().optional(),
   resume: z.string().min(1).optional(),
   metrics: z.string().min(1).optional(),
+  strictImages: z.boolean().optional(),
 });
 
 /**
@@ -41,6 +42,7 @@ const fitOptions = z.strictObject({
  *   stopped.
  * - `metrics`: a file that gets a line of JSON a step (loss and its terms, norm of the gradient, learning rate, speed),
  *   within a second. A resumed run goes on in it, after its checkpoint's step; a new one begins it anew.
+ * - `strictImages`: an image that cannot be read ends the run; else it is left out, with one of the warnings.
  */
 export type FitOptions = z.infer<typeof fitOptions>;
 
@@ -173,8 +175,11 @@ export class Trainer {
     const { signal, resume } = options;
     throwIfAborted(signal);
     const { device = 'auto', threads = 0, precision = 'float32' } = this.#options;
-    const images = await findImages(dataset);
+    const all = await findImages(dataset);
     const saved = resume === undefined ? undefined : await readCheckpoint(resume);
+    // Images that a checkpoint was trained on could be read then; whether they are the same is seen below.
+    const known = options.strictImages === true || saved?.state.fingerprint === all.fingerprint;
+    const { images, unreadable } = known ? { images: all, unreadable: [] } : await readableImages(all, signal);
     const digests = await digestFiles(images.files, signal);
     if (saved) checkImages(resume as string, saved.state, images, digests);
     if (saved && !saved.state.digests) {
@@ -189,6 +194,11 @@ export class Trainer {
     }
     if (images.overlays > 0) {
       this.#warnings.push(`left out, since ddad-native has written them: ${images.overlays} overlays`);
+    }
+    if (unreadable.length > 0) {
+      const named = unreadable.slice(0, mostNamed).map(({ file, reason }) => `${file} (${reason})`);
+      const more = unreadable.length > named.length ? ` and ${unreadable.length - named.length} more` : '';
+      this.#warnings.push(`left out, since they cannot be read: ${named.join(', ')}${more}`);
     }
     const init = saved ? undefined : await openInit(this.#options.init);
     const config = saved ? this.#goOn(saved, options) : await this.#begin(images, options, init);
@@ -436,6 +446,9 @@ export class Trainer {
     );
   }
 }
+
+/** Images that cannot be read and are named one by one. */
+const mostNamed = 5;
 
 /** Held-back images that the spread of each value of the evidence is told from. */
 const leastForEvidence = 4;

@@ -185,7 +185,7 @@ test('a command line that cannot be understood', async () => {
     [['ops', '--max-regression', 'much'], /--max-regression: expected a percentage such as 5%, got "much"/],
     [['ops', '--compare'], /compare/],
     [['ops', '--json', 'a', '--json', 'b'], /--json: given twice/],
-    [['ops', '--jsn'], /did you mean "json"\?/],
+    [['ops', '--jsn'], /did you mean "--json"\?/],
   ]) {
     assertRefused(await bench(...args), 2, message);
   }

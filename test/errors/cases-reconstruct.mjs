@@ -81,7 +81,7 @@ export const reconstruction = {
   },
   ERR_OPTION: {
     'option "<kind or method>": the model has no Gaussian of good features; "ddad-native fit-padim <model> <dataset> --out <file>" adds one':
-      [() => detector.reconstruct(good), () => load(model, { scoring: { kind: 'padim' } })],
+      [() => detector.reconstruct(good, { method: 'gradient' }), () => load(model, { scoring: { kind: 'padim' } })],
     'option "<name>": goes with method "<method>" only, got "<method>"': [
       () => detector.reconstruct(good, { method: 'ddpm', eta: 0.5 }),
       () => detector.reconstruct(good, { method: 'ddim', rounds: 5 }),
