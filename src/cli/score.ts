@@ -1,6 +1,6 @@
 import path from 'node:path';
 import type { DeviceOptions } from '../config/options.js';
-import type { ScoreResult } from '../scoring/detector.js';
+import type { ScoreResult } from '../scoring/result.js';
 import { type DdadError, toDdadError } from '../base/errors.js';
 import { mapAhead } from '../base/read-ahead.js';
 import type { Command } from './command.js';

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { parseOptions } from '../config/options.js';
-import type { Detector, ScoreResult } from '../scoring/detector.js';
+import type { Detector } from '../scoring/detector.js';
+import type { AnyScoreResult } from '../scoring/result.js';
 import { atCaller, DdadError, kindOf, throwIfAborted, toDdadError } from '../base/errors.js';
 import { productOf } from '../model/products.js';
 import { mapAhead } from '../base/read-ahead.js';
@@ -55,11 +56,13 @@ export interface ScoredImage {
   input: string;
   /** The file of its mask, or null. */
   mask: string | null;
-  result: ScoreResult;
+  result: AnyScoreResult;
 }
 
 /** What an evaluation needs of a detector. */
-export type EvaluatedDetector = Pick<Detector, 'score' | 'threshold' | 'config'>;
+export interface EvaluatedDetector extends Pick<Detector, 'threshold' | 'config'> {
+  score(...of: Parameters<Detector['score']>): Promise<AnyScoreResult>;
+}
 
 /**
  * Scores the test images of a dataset in the MVTec AD layout (`test/`, and `ground_truth/` for pixel figures) and
@@ -248,7 +251,7 @@ async function figuresOf(
 }
 
 interface Scored {
-  result: ScoreResult;
+  result: AnyScoreResult;
   mask: Mask | null;
 }
 
@@ -286,7 +289,7 @@ async function scoreWithMask(
 function evaluated(
   { image, defect }: TestImage,
   product: string | null,
-  { score, threshold, anomalous }: ScoreResult,
+  { score, threshold, anomalous }: AnyScoreResult,
 ): EvaluatedImage {
   return { image, product, defect, score, threshold, anomalous, outcome: outcomeOf(defect, anomalous) };
 }

@@ -2,9 +2,7 @@ import { availableParallelism } from 'node:os';
 import { types } from 'node:util';
 import { z } from 'zod';
 import { type Claim, MemoryBudget } from '../image/memory-budget.js';
-import { standardised } from '../model/calibration.js';
 import { parseStoredConfig, type StoredConfig } from '../config/config.js';
-import { type EvidenceName, evidenceNames } from '../config/evidence.js';
 import {
   type DeviceOptions,
   deviceOptions,
@@ -13,22 +11,14 @@ import {
   scoringOptions,
 } from '../config/options.js';
 import { atCaller, callSite, DdadError, kindOf, modelError, optionError, throwIfAborted } from '../base/errors.js';
-import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from '../image/heatmap.js';
 import { type HeldImage, holdImage } from '../image/held-image.js';
 import { type ImageInput, imageName } from '../image/decode.js';
 import type { FileState } from '../image/image-file.js';
 import { memoryLimit } from '../image/memory-limit.js';
-import {
-  addon,
-  callNative,
-  type NativeDetector,
-  type NativeImage,
-  type NativeOrigin,
-  type NativeScore,
-} from '../engine/native.js';
+import { addon, callNative, type NativeDetector, type NativeImage, type NativeOrigin } from '../engine/native.js';
 import { doubts, originOf } from '../engine/origin.js';
 import { fitPadim, type FitPadimOptions, fitPadimOptions } from './padim.js';
-import { checkProducts, type ProductConfig, productOf } from '../model/products.js';
+import { checkProducts, productOf } from '../model/products.js';
 import { mapAhead } from '../base/read-ahead.js';
 import {
   checkWhole,
@@ -42,6 +32,7 @@ import {
 } from './reconstruct.js';
 import { prepareImage } from './score-image.js';
 import { type DetectorStats, ScoreQueue } from './queue.js';
+import { ScoreResult, scoresOf } from './result.js';
 import { scoredAs } from '../model/scored-as.js';
 import { droppedSignature, keyOption, type SigningKey, trustedContent, unsignedNow } from '../model/signature.js';
 
@@ -70,12 +61,6 @@ const loadOptions = deviceOptions
 const product = z.string().optional();
 const transfer = z.boolean().optional();
 const scoreOptions = z.strictObject({ threshold, limitInputPixels, signal, product, transfer });
-const heatmapOptions = z.strictObject({
-  opacity: z.number().min(0).max(1).optional(),
-  range: z.tuple([z.number(), z.number()]).optional(),
-  limitInputPixels,
-  signal,
-});
 
 export interface LoadOptions extends DeviceOptions {
   /** Used instead of the model's own threshold. */
@@ -112,33 +97,6 @@ export interface ScoreOptions extends Pick<LoadOptions, 'threshold' | 'limitInpu
    * become empty. They must be of a whole ArrayBuffer. Paths have none, so nothing becomes of them.
    */
   transfer?: boolean | undefined;
-}
-
-/** The verdict on an image. */
-export interface ScoreResult {
-  /** The image as it was given. */
-  image: ImageInput;
-  /** How far the image is from good ones; compares across images of one model. */
-  score: number;
-  /**
-   * What the score is made of, each in standard deviations above the mean of held-back good images: twice the log
-   * of the mean of exp(value / 2). Null where the ensemble alone judges.
-   */
-  scores: Partial<Record<EvidenceName, number>> | null;
-  threshold: number | null;
-  /** Whether the score is above the threshold; null when there is none. */
-  anomalous: boolean | null;
-  /** Where the image differs from good ones, at the image's own size. */
-  map: ScoreMap;
-  /** The pixel-level score alone (9), normalised; where the map is just that, the same memory. */
-  pixelMap: ScoreMap;
-  /** The feature-level score alone (10), normalised, likewise; null where the model has none. */
-  featureMap: ScoreMap | null;
-  /**
-   * An overlay as a PNG. Draws upon the image that was scored where it was given as bytes or pixels, which are kept for as
-   * long as this result is; a file is read again, and one that was replaced or written since is refused with ERR_IMAGE.
-   */
-  heatmap(options?: HeatmapOptions): Promise<Buffer>;
 }
 
 /**
@@ -455,50 +413,10 @@ export class Detector {
       },
       options.signal,
     );
-    return this.#result(image, { held, file }, found, product, options);
-  }
-
-  #result(
-    image: ImageInput,
-    { held, file }: { held: HeldImage; file: FileState | undefined },
-    found: NativeScore,
-    product: ProductConfig,
-    options: ScoreOptions,
-  ): ScoreResult {
-    const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
     const threshold = options.threshold !== undefined ? options.threshold : this.thresholdOf(options.product);
-    const { width, height } = found;
-    const map = { data: found.map, width, height };
-    return {
-      image,
-      score: found.score,
-      scores: scoresOf(this.#config, product, found),
-      threshold,
-      anomalous: threshold === null ? null : found.score > threshold,
-      map,
-      pixelMap: { data: found.pixelMap, width, height },
-      featureMap: found.featureMap && { data: found.featureMap, width, height },
-      heatmap: (given: HeatmapOptions = {}) =>
-        atCaller(async () => {
-          const checked = { limitInputPixels, ...parseOptions(heatmapOptions, given) };
-          const claim = this.#budget.open(imageName(image));
-          try {
-            const range = await colourRange(product, map.data);
-            return await renderHeatmap(held, map, range, checked, { claim, scored: file });
-          } finally {
-            claim.release();
-          }
-        }),
-    };
+    const drawing = { held, file, product, budget: this.#budget, limitInputPixels };
+    return new ScoreResult(image, found, { threshold, scores: scoresOf(this.#config, product, found) }, drawing);
   }
-}
-
-/** The values that the score is made of, by name. */
-function scoresOf({ score }: StoredConfig, { calibration }: ProductConfig, found: NativeScore): ScoreResult['scores'] {
-  const { mean, std } = calibration?.evidence ?? {};
-  if (!found.evidence || !mean || !std) return null;
-  const z = standardised({ mean, std }, found.evidence);
-  return Object.fromEntries(evidenceNames(score).map((name, i) => [name, z[i] as number]));
 }
 
 /** A path or an encoded image can be iterated too, but nobody means its letters or bytes. */

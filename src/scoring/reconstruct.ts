@@ -89,14 +89,30 @@ export interface ReconstructedImage extends RawImage {
   channels: 1 | 3;
 }
 
-export interface Reconstruction {
-  image: ReconstructedImage;
+/** A reconstruction, or a sample. A clone of it (`structuredClone`, `postMessage`) has all but `png`. */
+export class Reconstruction {
+  readonly image: ReconstructedImage;
   /** Images of the way there, as many as `previews`, each with the steps done. */
-  trajectory: { step: number; image: ReconstructedImage }[];
+  readonly trajectory: readonly { step: number; image: ReconstructedImage }[];
   /** The distance from good features during each round; empty unless the method is `gradient`. */
-  distances: number[];
+  readonly distances: readonly number[];
+  readonly #size: Size;
+
+  /** Reconstructions come from `Detector.reconstruct` and `Detector.sample`. */
+  constructor(
+    { image, trajectory, distances }: Pick<Reconstruction, 'image' | 'trajectory' | 'distances'>,
+    size: Size,
+  ) {
+    this.image = image;
+    this.trajectory = trajectory;
+    this.distances = distances;
+    this.#size = size;
+  }
+
   /** Such an image (this one, where none is given) as a PNG of 8 bits, brought to the size of the original. */
-  png(image?: ReconstructedImage): Promise<Buffer>;
+  png(image: ReconstructedImage = this.image): Promise<Buffer> {
+    return toPng(image, this.#size);
+  }
 }
 
 interface Size {
@@ -213,7 +229,7 @@ async function runChain(
   const elements = width * height * channels;
   const kept = keptSteps(steps, previews);
   const found = Array.from({ length: count }, () => ({
-    trajectory: [] as Reconstruction['trajectory'],
+    trajectory: [] as { step: number; image: ReconstructedImage }[],
     distances: [] as number[],
   }));
   const start = performance.now();
@@ -237,10 +253,7 @@ async function runChain(
       if (toDdadError(error).code !== 'ERR_DISPOSED') throw error; // a disposed detector has ended it
     });
   }
-  return found.map((one, i) => {
-    const image = imageAt(last, i);
-    return { image, ...one, png: (shown = image) => toPng(shown, sizes[i] as Size) };
-  });
+  return found.map((one, i) => new Reconstruction({ image: imageAt(last, i), ...one }, sizes[i] as Size));
 
   function imageAt(pixels: Float32Array, i: number): ReconstructedImage {
     return { data: pixels.subarray(i * elements, (i + 1) * elements), width, height, channels };
