@@ -105,7 +105,7 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   const { skipped } = evaluation;
   for (const { error } of skipped) log(`ddad-native: ${error.code}: ${error.message}`);
   for (const warning of evaluation.warnings) log(`warning: ${warning}`);
-  log(memoryLine(detector.memory));
+  log(memoryLine(detector.memoryUsage));
   if (file !== undefined) log(`written to ${file} and ${written}`);
   return skipped.length > 0 ? exitCodes.failed : exitCodes.done;
 }

@@ -81,7 +81,7 @@ async function importCheckpoint(argv: ImportArguments, signal: AbortSignal): Pro
   });
   for (const warning of found.warnings) log(`warning: ${warning}`);
   log(`memory: peak of the process ${megabytes(peakMemory())}`);
-  if (argv.json) print(JSON.stringify({ ...found, memory: { peak: peakMemory() } }));
+  if (argv.json) print(JSON.stringify({ ...found, memoryUsage: { peak: peakMemory() } }));
   else print(...described(found));
   return exitCodes.done;
 }

@@ -1,5 +1,6 @@
 import yargs from 'yargs';
 import { toDdadError } from '../base/errors.js';
+import { renamedOptions } from '../config/options.js';
 import { didYouMean } from '../base/suggest.js';
 import { packageVersion } from '../base/package.js';
 import { benchCommand } from './bench.js';
@@ -63,11 +64,14 @@ async function interruptible(work: (signal: AbortSignal) => Promise<number>): Pr
 /** What options of the API are called on the command line, where it is not their own name. */
 const flagNames: Record<string, string> = { kind: 'score', limitInputPixels: 'max-pixels' };
 
+/** `memoryBank` as a flag. */
+const flagOf = (option: string): string => option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
 /** Names an option that the user has typed as a flag by that flag, instead of by its name in the API. */
 function inFlags(message: string, args: readonly string[]): string {
   const flags = commandOf(args)?.flags ?? {};
   return message.replace(/^option "([^".]+)((?:\.[^"]+)?)"/, (text, name: string, inner: string) => {
-    const flag = flagNames[name] ?? name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    const flag = flagNames[name] ?? flagOf(name);
     return flag in flags ? `--${flag}${inner}` : text;
   });
 }
@@ -88,6 +92,9 @@ function commandOf(args: readonly string[]): (typeof commands)[string] | undefin
 
 /** `; did you mean "--out"?` for a flag that is not there; of `-o` the first that begins so. */
 function nearestFlag(word: string, flags: readonly string[]): string {
+  const before = word.replace(/^no-/, '');
+  const now = Object.hasOwn(renamedOptions, before) ? renamedOptions[before] : undefined;
+  if (now !== undefined && flags.includes(flagOf(now))) return `; did you mean "--${flagOf(now)}"?`;
   const first = word.length === 1 ? flags.find((flag) => flag.startsWith(word.toLowerCase())) : undefined;
   return first === undefined ? didYouMean(word, flags, '--') : `; did you mean "--${first}"?`;
 }
@@ -114,8 +121,12 @@ function explain(message: string, args: readonly string[]): string {
   }
   const word = /^Unknown (?:argument|command)s?: ([^,]+)/.exec(message)?.[1];
   if (word === undefined) return message;
-  if (args.some((arg) => arg.startsWith('-') && arg.replace(/^-+/, '').split('=')[0] === word)) {
-    return `unknown option "${word.length === 1 ? '-' : '--'}${word}"${nearestFlag(word, known)}`;
+  // `--no-x` comes as `x`
+  const typed = args.find(
+    (arg) => /^-/.test(arg) && arg.replace(/^-+(no-)?/, '').split('=')[0] === word.replace(/^no-/, ''),
+  );
+  if (typed !== undefined) {
+    return `unknown option "${typed.split('=')[0]}"${nearestFlag(word, known)}`;
   }
   if (command === undefined) return `unknown command "${word}"${didYouMean(word, Object.keys(commands))}`;
   return `unexpected argument "${word}"; expected "ddad-native ${usage}"`;

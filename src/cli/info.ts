@@ -81,7 +81,7 @@ async function describeModel(
   signal: AbortSignal,
 ): Promise<Record<string, unknown>> {
   await using detector = await loadModel(model, { trustedKey, signal });
-  return { model, ...detector.config, memory: mapValues(detector.memory, megabytes) };
+  return { model, ...detector.config, memoryUsage: mapValues(detector.memoryUsage, megabytes) };
 }
 
 /** More values than this are told by their number and range; `--json` has them all. */

@@ -218,7 +218,7 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
     await undo();
   }
   log(`${images(entries.length)}, ${failed} failed, written to ${out}`);
-  log(memoryLine(detector.memory));
+  log(memoryLine(detector.memoryUsage));
   return failed > 0 ? exitCodes.failed : exitCodes.done;
 }
 
@@ -247,6 +247,6 @@ async function sample(argv: SampleArguments, signal: AbortSignal): Promise<numbe
     await undo();
   }
   log(`${images(all)} written to ${out}`);
-  log(memoryLine(detector.memory));
+  log(memoryLine(detector.memoryUsage));
   return exitCodes.done;
 }

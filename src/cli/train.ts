@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { defaultMemory } from '../config/config.js';
+import { defaultMemoryBank } from '../config/config.js';
 import { defaultEvidenceRows } from '../config/evidence.js';
 import { type TrainerOptions } from '../config/options.js';
 import { defaultPreset, presetNames } from '../config/presets.js';
@@ -80,7 +80,11 @@ export const trainCommand: Command<TrainArguments> = {
       'Pretrained weights whose features are predicted: a file, lite1, lite2 or none',
       "the package's Lite0",
     ),
-    memory: number('memory', 'Patches of good images that the model remembers; 0: none', '20000 in mode resize'),
+    'memory-bank': number(
+      'memory-bank',
+      'Patches of good images whose residuals the model keeps; --no-memory-bank: none',
+      '20000 in mode resize',
+    ),
     evidence: number(
       'evidence',
       'Features of good images that the model keeps in each bank; 0: the ensemble alone judges',
@@ -134,7 +138,7 @@ interface TrainArguments extends Pick<
   scales?: string;
   topPixels?: string;
   backbone?: string;
-  memory?: number;
+  memoryBank?: number;
   evidence?: number;
   checkpoint?: string;
   checkpointEvery?: string;
@@ -147,7 +151,8 @@ interface TrainArguments extends Pick<
 const mostKept = 1_000_000;
 
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
-  for (const name of ['memory', 'evidence'] as const) checkWhole(name, argv[name], 0, mostKept);
+  checkWhole('memory-bank', argv.memoryBank, 0, mostKept);
+  checkWhole('evidence', argv.evidence, 0, mostKept);
   const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, init } = argv;
   const { device, precision, threads, earlyStopping, positions } = argv;
   const trainer = new Trainer({
@@ -155,9 +160,9 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     ...{ init, device, precision, threads, earlyStopping, positions },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
     ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
-    ...(argv.memory === undefined
+    ...(argv.memoryBank === undefined
       ? {}
-      : { memory: argv.memory === 0 ? null : { ...defaultMemory, patches: argv.memory } }),
+      : { memoryBank: argv.memoryBank === 0 ? null : { ...defaultMemoryBank, patches: argv.memoryBank } }),
     ...(argv.evidence === undefined ? {} : { evidence: argv.evidence === 0 ? null : { rows: argv.evidence } }),
     ...(argv.topPixels === undefined ? {} : { topPixels: parseTopPixels(argv.topPixels) }),
   });
@@ -233,7 +238,7 @@ async function trainLocked(
   for (const warning of trainer.warnings) log(`warning: ${warning}`);
   const { fallback } = JSON.parse(addon().info()) as { fallback: string | null };
   if (fallback !== null) log(`device: auto was the CPU: ${fallback}`);
-  log(memoryLine(trainer.memory));
+  log(memoryLine(trainer.memoryUsage));
   const { threshold = null, calibration = null, perProduct } = trainer.config ?? {};
   const products = Object.entries(perProduct ?? {}).map(([product, own]) => {
     const aligned = own.calibration?.aligned;
@@ -261,7 +266,7 @@ async function trainLocked(
       calibrationImages: products.reduce((sum, one) => sum + one.calibrationImages, calibration?.images ?? 0),
       ...(perProduct && { products }),
       elapsedMs: Math.round(performance.now() - start),
-      memory: { ...trainer.memory, peak: peakMemory() },
+      memoryUsage: { ...trainer.memoryUsage, peak: peakMemory() },
       warnings: trainer.warnings,
     };
     print(JSON.stringify(result));

@@ -82,6 +82,7 @@ export function number(name: string, describe: string, shown?: string): Options 
   return {
     ...option,
     coerce: (value: unknown) => {
+      if (value === false) return 0; // --no-<name>
       const given = coerce(value);
       if (given === undefined) return undefined;
       const text = `${given as string | number}`; // a default is a number

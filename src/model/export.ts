@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { StoredConfig } from '../config/config.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { atCaller, DdadError, kindOf, modelError, optionError } from '../base/errors.js';
 import { checkWritable, isSameFile } from '../files/write.js';
 import { readStoredConfig } from './model-file.js';
@@ -170,7 +171,7 @@ export function exportOnnx(model: string, out: string, options: OnnxExportOption
   return atCaller(async () => {
     const given = parseOptions(onnxOptions, options);
     await checkOutput(model, out, dataOf(out));
-    const engine = JSON.stringify(await engineOptions(model, given));
+    const engine = toEngineJson(await engineOptions(model, given));
     const run = (token: CancelToken): Promise<string> => addon().exportOnnx(model, out, engine, token);
     return written<OnnxExport>(given.signal, run, (error) =>
       given.scale === undefined ? modelError(error, model) : optionError(error),

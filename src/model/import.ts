@@ -1,4 +1,5 @@
 import { defaultBackbone, findBackbone } from '../config/backbones.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { z } from 'zod';
 import { expandConfig, type StoredConfig } from '../config/config.js';
 import { atCaller, DdadError, kindOf, optionError } from '../base/errors.js';
@@ -101,7 +102,7 @@ async function run(checkpoint: string, model: string, options: ImportOptions): P
     if (config.features) config.features.trained = featureHead === 'imported';
     const backbone = config.features ? findBackbone(options.backbone ?? defaultBackbone) : '';
     const dropped = await droppedSignature(model);
-    await call((token) => native.begin(model, JSON.stringify(config), backbone, token));
+    await call((token) => native.begin(model, toEngineJson(config), backbone, token));
     for (let done = 0; done < 1; onProgress?.(done)) done = await call((token) => native.write(token));
     const { format, prefix: taken, tensors, parameters, dtypes, assumed, leftOut } = found;
     const facts = { format, prefix: taken, tensors, parameters, dtypes, config, assumed, leftOut, featureHead };

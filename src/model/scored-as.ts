@@ -47,7 +47,7 @@ export function scoredAs(config: StoredConfig, options: ScoringOptions): StoredC
     );
   }
   if (new Set(score.scales).size !== score.scales.length) refuse('scales', 'a noise scale is given twice');
-  if (!calibrated) score.memory = null;
+  if (!calibrated) score.memoryBank = null;
 
   const adapt = (calibration: Calibration): Calibration => {
     if (!calibration) {

@@ -3,6 +3,7 @@ import { types } from 'node:util';
 import { z } from 'zod';
 import { type Claim, MemoryBudget } from '../image/memory-budget.js';
 import { parseStoredConfig, type StoredConfig } from '../config/config.js';
+import { memoryUsageOf, toEngineJson } from '../config/engine-json.js';
 import {
   type DeviceOptions,
   deviceOptions,
@@ -172,7 +173,7 @@ export class Detector {
         checkProducts(stored, path);
         const config = scoredAs(stored, scoring);
         if (config !== stored) {
-          await callNative(given.signal, () => native.setConfig(JSON.stringify(config))).catch((error: unknown) => {
+          await callNative(given.signal, () => native.setConfig(toEngineJson(config))).catch((error: unknown) => {
             throw optionError(error);
           });
         }
@@ -211,9 +212,9 @@ export class Detector {
   }
 
   /** Bytes that the engine holds for this model, by purpose. */
-  get memory(): Record<string, number> {
+  get memoryUsage(): Record<string, number> {
     this.#checkAlive();
-    return JSON.parse(this.#native.memory()) as Record<string, number>;
+    return memoryUsageOf(this.#native.memory());
   }
 
   /** What was found doubtful when the model was loaded or saved, in sentences. */
@@ -324,7 +325,7 @@ export class Detector {
         throw new DdadError('ERR_ARGUMENT', `save: expected a model's path, got ${kindOf(path)}`);
       const dropped = this.#signed ? unsignedNow(path) : await droppedSignature(path);
       await callNative(undefined, (token) =>
-        this.#native.save(path, JSON.stringify(this.#withThreshold(this.#stored)), token),
+        this.#native.save(path, toEngineJson(this.#withThreshold(this.#stored)), token),
       );
       if (dropped !== undefined) this.#warnings.push(dropped);
     });

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { StoredConfig } from '../config/config.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { findImages } from '../data/dataset.js';
 import { DdadError, optionError } from '../base/errors.js';
 import { callNative, type NativeDetector } from '../engine/native.js';
@@ -89,6 +90,6 @@ export async function fitPadim(
     padim = JSON.parse(await call(() => native.finishGaussian(label ?? 0))) as StoredConfig['padim'];
   }
   const next = { ...config, padim: padim && { ...padim, images: steps } };
-  await call(() => native.setConfig(JSON.stringify(next)));
+  await call(() => native.setConfig(toEngineJson(next)));
   return next;
 }

@@ -8,9 +8,10 @@ import {
   typicalRange,
 } from '../model/calibration.js';
 import { type ModelConfig, pixelSize } from '../config/config.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { damagedCount } from '../data/damage.js';
 import { mapRange } from '../image/heatmap.js';
-import { remember, remembered } from './memory-bank.js';
+import { bankViews, fillBanks } from './memory-bank.js';
 import { callNative, type NativeDetector, type NativeScore } from '../engine/native.js';
 import { toGrid } from './positions.js';
 import { mapAhead } from '../base/read-ahead.js';
@@ -57,7 +58,7 @@ export interface Split {
 }
 
 const stepsOf = (config: ModelConfig, { train, heldBack }: Split): number =>
-  remembered(config, train).length +
+  bankViews(config, train).length +
   (tellsPlaces(config) ? 3 : 2) * heldBack.length +
   (config.score.evidence && train.length > 0 ? 2 * damagedCount : 0) +
   (measures(config, heldBack) ? 2 * damagedCount : 0);
@@ -81,7 +82,7 @@ interface Scored {
  * one for those of each place, and one for the scores, since each needs what was found before. With
  * `config.training.placesMeasured` places are told apart only where {@link comparePlaces} finds that it does no harm. Fills in
  * `config.calibration` and `config.threshold` and leaves the detector with that configuration. `label`: of the images'
- * product in a unified model. `trained`: other good images, for the memory.
+ * product in a unified model. `trained`: other good images, for the memory bank.
  */
 export async function* calibrate(
   detector: NativeDetector,
@@ -90,16 +91,16 @@ export async function* calibrate(
   { signal, label, trained = [] }: CalibrateOptions = {},
 ): AsyncGenerator<CalibrateProgress, void, undefined> {
   const start = performance.now();
-  const known = remembered(config, trained, label);
+  const known = bankViews(config, trained, label);
   if (known.length === 0) {
-    config.score.memory = null;
+    config.score.memoryBank = null;
     config.score.evidence = null;
   }
   let places = tellsPlaces(config);
   const steps = stepsOf(config, { train: trained, heldBack: files });
   let step = 0;
   const progress = (): CalibrateProgress => progressOf(start, ++step, steps);
-  const use = (used: ModelConfig): Promise<void> => callNative(signal, () => detector.setConfig(JSON.stringify(used)));
+  const use = (used: ModelConfig): Promise<void> => callNative(signal, () => detector.setConfig(toEngineJson(used)));
   /** Scores some of the images; `keep` says what is kept of each, so that no maps pile up. */
   const pass = <T>(some: readonly string[], networkSize: boolean, keep: (found: NativeScore) => T) =>
     mapAhead(
@@ -110,7 +111,7 @@ export async function* calibrate(
     );
 
   await use({ ...config, score: { ...config.score, normalization: 'none' } });
-  for await (const image of remember(detector, config, known, { signal, label })) {
+  for await (const image of fillBanks(detector, config, known, { signal, label })) {
     void image;
     yield progress();
   }
@@ -129,7 +130,7 @@ export async function* calibrate(
 
   const grids: Grids[] = [];
   if (places) {
-    await use({ ...config, score: { ...config.score, smoothing: 0, memory: null, evidence: null } });
+    await use({ ...config, score: { ...config.score, smoothing: 0, memoryBank: null, evidence: null } });
     const size = pixelSize(config);
     const cells = Math.max(1, Math.round(config.input.size / 4));
     const reduce = ({ pixelMap, featureMap }: NativeScore) => ({

@@ -1,4 +1,5 @@
 import { type ModelConfig, pixelSize } from '../config/config.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { damagedSamples, separationOf } from '../data/damage.js';
 import type { CheckpointState } from '../model/model-file.js';
 import { callNative, type NativeTrainer } from '../engine/native.js';
@@ -34,7 +35,14 @@ export class EarlyStopping {
     this.#native = native;
     this.#config = {
       ...config,
-      score: { ...config.score, normalization: 'none', memory: null, evidence: null, positions: false, smoothing: 1 },
+      score: {
+        ...config.score,
+        normalization: 'none',
+        memoryBank: null,
+        evidence: null,
+        positions: false,
+        smoothing: 1,
+      },
     };
     this.#heldBack = heldBack;
     this.#state = state;
@@ -70,7 +78,7 @@ export class EarlyStopping {
   async #separation(signal?: AbortSignal): Promise<number> {
     const config = this.#config;
     const size = pixelSize(config);
-    const detector = await callNative(signal, () => this.#native.toDetector(JSON.stringify(config)));
+    const detector = await callNative(signal, () => this.#native.toDetector(toEngineJson(config)));
     try {
       let [sum, count] = [0, 0];
       for await (const { image, box, label } of damagedSamples(config, this.#heldBack, signal)) {

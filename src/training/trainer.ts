@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { defaultBackbone, findBackbone } from '../config/backbones.js';
+import { memoryUsageOf, toEngineJson } from '../config/engine-json.js';
 import { calibrate, calibrateProducts, type CalibrateProgress, leastForPlaces } from './calibrate.js';
 import { expandConfig, type ModelConfig, resumeOptions } from '../config/config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from '../config/options.js';
@@ -83,7 +84,7 @@ export class Trainer {
   readonly #options: TrainerOptions;
   #config: ModelConfig | undefined;
   #detector: NativeDetector | undefined;
-  #memory: Record<string, number> = {};
+  #memoryUsage: Record<string, number> = {};
   #warnings: string[] = [];
   #busy = false;
 
@@ -99,8 +100,8 @@ export class Trainer {
   }
 
   /** Bytes that training took, by purpose; known once `fit` has started. */
-  get memory(): Record<string, number> {
-    return this.#memory;
+  get memoryUsage(): Record<string, number> {
+    return this.#memoryUsage;
   }
 
   /** What the last `fit` found doubtful, in sentences. */
@@ -147,7 +148,7 @@ export class Trainer {
       if (!detector || !this.#config) {
         throw new DdadError('ERR_ARGUMENT', 'save: expected a trained model; let fit run to its end first');
       }
-      const config = JSON.stringify(this.#config);
+      const config = toEngineJson(this.#config);
       const dropped = await droppedSignature(path);
       await callNative(undefined, (token) => detector.save(path, config, token));
       if (dropped !== undefined) this.#warnings.push(dropped);
@@ -205,7 +206,7 @@ export class Trainer {
     const brought = resume ?? (init && ownFeatures(init, this.#options) ? init.file : undefined);
     const backbone = config.features ? (brought ?? findBackbone(this.#options.backbone ?? defaultBackbone)) : '';
     const engine = JSON.stringify({ device, threads, precision, backbone });
-    const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
+    const native = new (addon().NativeTrainer)(toEngineJson(config), engine);
     const { fingerprint, files } = images;
     const { step, elapsedMs, early } = saved?.state ?? { step: 0, elapsedMs: 0 };
     const state: CheckpointState = { step, elapsedMs, fingerprint, images: files.length, digests };
@@ -223,18 +224,16 @@ export class Trainer {
         throw resume === undefined ? optionError(error) : modelError(error, resume);
       });
       // Whether the model can be scored with is not to be found out after hours of training.
-      const early = await callNative(signal, () => native.toDetector(JSON.stringify(config))).catch(
-        (error: unknown) => {
-          throw optionError(error);
-        },
-      );
+      const early = await callNative(signal, () => native.toDetector(toEngineJson(config))).catch((error: unknown) => {
+        throw optionError(error);
+      });
       early.dispose();
       if (init) {
         const keepHead = keepsHead(init, config);
         await callNative(signal, (token) => native.initialize(init.file, keepHead, token));
       }
       if (resume !== undefined) await callNative(signal, (token) => native.loadCheckpoint(resume, token));
-      this.#memory = JSON.parse(native.memory()) as Record<string, number>;
+      this.#memoryUsage = memoryUsageOf(native.memory());
       if (options.metrics !== undefined) log = await MetricsLog.open(options.metrics, state.step);
     } catch (error) {
       native.dispose();
@@ -415,8 +414,8 @@ export class Trainer {
       );
     }
     const raw: ModelConfig = { ...config, score: { ...config.score, normalization: 'none' } };
-    this.#memory = JSON.parse(native.memory()) as Record<string, number>;
-    const detector = await callNative(options.signal, () => native.toDetector(JSON.stringify(raw)));
+    this.#memoryUsage = memoryUsageOf(native.memory());
+    const detector = await callNative(options.signal, () => native.toDetector(toEngineJson(raw)));
     native.dispose();
     try {
       const { signal } = options;
@@ -473,7 +472,7 @@ async function writeCheckpoint(
   config: ModelConfig,
   state: CheckpointState,
 ): Promise<void> {
-  const metadata = JSON.stringify({ ...config, checkpoint: state });
+  const metadata = toEngineJson({ ...config, checkpoint: state });
   // Not cancellable: what an aborted run keeps is written here.
   await callNative(undefined, (token) => native.saveCheckpoint(path, metadata, token));
 }
@@ -491,6 +490,6 @@ export async function trainingMemory(options: TrainerOptions, signal?: AbortSign
   const config = expandConfig(given, await readTaps(given.backbone, signal));
   const backbone = config.features ? findBackbone(given.backbone ?? defaultBackbone) : '';
   const engine = JSON.stringify({ device, threads, precision, backbone });
-  const report = await callNative(signal, (token) => addon().trainingMemory(JSON.stringify(config), engine, token));
+  const report = await callNative(signal, (token) => addon().trainingMemory(toEngineJson(config), engine, token));
   return JSON.parse(report) as TrainingMemory;
 }

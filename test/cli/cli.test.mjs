@@ -40,7 +40,7 @@ test('train writes a model and says what it did as JSON on stdout', async () => 
   assert.equal(trained.stderr.includes(`device: auto was the CPU: ${reason}`), !available, trained.stderr);
   const result = JSON.parse(trained.stdout);
   assert.deepEqual([result.model, result.steps, result.calibrationImages], [model, 5, 1]);
-  assert.ok(Number.isFinite(result.loss) && Number.isFinite(result.threshold) && result.memory.peak > 0);
+  assert.ok(Number.isFinite(result.loss) && Number.isFinite(result.threshold) && result.memoryUsage.peak > 0);
   assert.ok((await stat(model)).size > 1000);
   assert.equal(result.checkpoint, at('model.checkpoint.safetensors'));
   assert.ok((await stat(result.checkpoint)).size > (await stat(model)).size);
@@ -113,7 +113,10 @@ test('usage errors: one line, exit status 2, the nearest known word', async () =
     [['score', model], /expected "ddad-native score <model> <images\.\.>"/],
     [['score', model, good, '--treshold', '3'], /unknown option "--treshold"; did you mean "--threshold"\?/],
     [['train', parts, '--out', at('x'), '--evidence', '-1'], /--evidence: expected a whole number from 0 to 1000000/],
-    [['train', parts, '--out', at('x'), '--memory', '1.5'], /--memory: expected a whole number from .*, got "1.5"/],
+    [
+      ['train', parts, '--out', at('x'), '--memory-bank', '1.5'],
+      /--memory-bank: expected a whole number from .*, got "1.5"/,
+    ],
     [
       ['score', model, good, '--memory-budget', '2GiB'],
       /--memory-budget: expected a size in B, kB, MB or GB such as 50MB, got "2GiB"/,

@@ -230,7 +230,7 @@ test('a disposed detector refuses work, and work in flight ends', async () => {
   await assert.rejects(running, { code: 'ERR_DISPOSED' });
   await assert.rejects(detector.score(good), { code: 'ERR_DISPOSED' });
   await assert.rejects(detector.scoreAll([good]).next(), { code: 'ERR_DISPOSED' });
-  assert.throws(() => detector.memory, { code: 'ERR_DISPOSED' });
+  assert.throws(() => detector.memoryUsage, { code: 'ERR_DISPOSED' });
   detector.dispose();
   await detector[Symbol.asyncDispose]();
 });
