@@ -86,8 +86,8 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
       const { product: own, defect } = scored.image;
       const folder = `${own ?? ''}/${defect}`;
       if (!report || !shown.takes(folder)) return;
-      const wanted = rebuilt.takes(folder);
-      const reconstruction = wanted ? await rebuild(detector, scored.input, own ?? product, signal) : undefined;
+      const isRebuilt = rebuilt.takes(folder);
+      const reconstruction = isRebuilt ? await rebuild(detector, scored.input, own ?? product, signal) : undefined;
       await report.add({ ...scored, reconstruction });
     };
     const onProgress = (now: EvaluateProgress): void => show(progress, now);

@@ -4,7 +4,7 @@ import { addon, addonPath } from '../engine/native.js';
 import { checkModel } from '../model/signature.js';
 import type { DeviceOptions } from '../config/options.js';
 import { type PresetName, presetNames, presets } from '../config/presets.js';
-import { trainingMemory } from '../training/trainer.js';
+import { trainingMemory } from '../training/training-memory.js';
 import { packageVersion } from '../base/package.js';
 import type { Command } from './command.js';
 import { loadModel, readKey, trustFlag, type TrustArguments } from './load.js';

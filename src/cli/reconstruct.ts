@@ -114,11 +114,11 @@ export const sampleCommand: Command<SampleArguments> = {
 /** Shows how far a batch is, within all of them. */
 function reporter(progress: ProgressLine, title: string, before: number, size: number, all: number) {
   return ({ step, steps, done, distance, remainingMs }: ReconstructProgress): void => {
-    const found = distance === null ? '' : `  distance ${short(distance)}`;
+    const distanceText = distance === null ? '' : `  distance ${short(distance)}`;
     progress.update(
       title,
       (before + size * done) / all,
-      `${before}/${all} images, step ${step}/${steps}${found}  ${duration(remainingMs)} left of these`,
+      `${before}/${all} images, step ${step}/${steps}${distanceText}  ${duration(remainingMs)} left of these`,
     );
   };
 }
@@ -190,8 +190,8 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
     const onProgress = reporter(progress, 'reconstruct', before, group.length, entries.length);
     const paths = group.map(({ image }) => image);
     try {
-      const found = await detector.reconstructAll(paths, { ...options, onProgress, signal });
-      for (const [i, entry] of group.entries()) await tell(entry, found[i] as Reconstruction);
+      const reconstructions = await detector.reconstructAll(paths, { ...options, onProgress, signal });
+      for (const [i, entry] of group.entries()) await tell(entry, reconstructions[i] as Reconstruction);
     } catch (thrown) {
       const error = toDdadError(thrown);
       // of one image, or of several that are not of one size: each alone then
@@ -236,8 +236,8 @@ async function sample(argv: SampleArguments, signal: AbortSignal): Promise<numbe
     for (let first = 0; first < all; first += size) {
       const count = Math.min(size, all - first);
       const onProgress = reporter(progress, 'sample', first, count, all);
-      const found = await detector.sample({ method, ...chainOptions(argv), count, first, onProgress, signal });
-      for (const [i, one] of found.entries()) {
+      const samples = await detector.sample({ method, ...chainOptions(argv), count, first, onProgress, signal });
+      for (const [i, one] of samples.entries()) {
         const { file, previews } = await write(argv, sampleName(first + i), one);
         print(argv.json ? JSON.stringify({ sample: file, previews }) : file);
       }

@@ -246,8 +246,8 @@ async function trainLocked(
   });
   for (const { product, aligned } of [{ product: '', aligned: calibration?.aligned }, ...products]) {
     if (aligned === undefined) continue;
-    const found = aligned ? 'aligned: each place' : 'not aligned: no place';
-    log(`${product && `${product}: `}the good images are ${found} of the image has statistics of its own`);
+    const verdict = aligned ? 'aligned: each place' : 'not aligned: no place';
+    log(`${product && `${product}: `}the good images are ${verdict} of the image has statistics of its own`);
   }
   const [before, decided] = looks.slice(-2);
   if (before && decided && done > decided.step && done < decided.step * 2) {

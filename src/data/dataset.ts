@@ -76,14 +76,16 @@ const isFolder = (folder: string): Promise<boolean> =>
 /** Folders of products in a folder that is no dataset by itself: those that hold `inside`. */
 export async function productFolders(root: string, inside: string): Promise<{ products: string[]; others: string[] }> {
   const { folders, images } = await listing(root);
-  const own = inside.split('/')[0] as string;
-  if (images.length > 0 || folders.includes(own)) return { products: [], others: [] };
-  const found = await Promise.all(folders.map((folder) => isFolder(path.join(root, folder, ...inside.split('/')))));
-  if (folders.some((name, i) => found[i] && name === '__proto__')) {
+  const firstFolder = inside.split('/')[0] as string;
+  if (images.length > 0 || folders.includes(firstFolder)) return { products: [], others: [] };
+  const holdsInside = await Promise.all(
+    folders.map((folder) => isFolder(path.join(root, folder, ...inside.split('/')))),
+  );
+  if (folders.some((name, i) => holdsInside[i] && name === '__proto__')) {
     // JavaScript's objects, and with them JSON that is read into them, have something else of that name
     throw new DdadError('ERR_DATASET', `${root}: expected products of other names, got "__proto__"`);
   }
-  return { products: folders.filter((_, i) => found[i]), others: folders.filter((_, i) => !found[i]) };
+  return { products: folders.filter((_, i) => holdsInside[i]), others: folders.filter((_, i) => !holdsInside[i]) };
 }
 
 async function goodFolder(root: string): Promise<string> {

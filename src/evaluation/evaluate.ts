@@ -6,7 +6,7 @@ import { atCaller, DdadError, kindOf, throwIfAborted, toDdadError } from '../bas
 import { productOf } from '../model/products.js';
 import { mapAhead } from '../base/read-ahead.js';
 import { goodName, MetricsAccumulator } from './metrics.js';
-import { ofProducts } from './products.js';
+import { meanOverProducts } from './products.js';
 import { findTestImages, type Mask, readMask, type TestGroup, type TestImage } from './test-set.js';
 import type { EvaluatedImage, Evaluation, Outcome, ProductEvaluation, SkippedImage } from './types.js';
 
@@ -93,13 +93,13 @@ async function run(detector: EvaluatedDetector, dataset: string, options: Evalua
   const progress = reporter(options.onProgress, count);
   const scores: EvaluatedImage[] = [];
   const skipped: SkippedImage[] = [];
-  const found: Record<string, ProductEvaluation> = {};
+  const perProduct: Record<string, ProductEvaluation> = {};
   const onDone = (): void => {
     const step = scores.length + skipped.length;
     progress('score', step, step / count);
   };
   for (const [i, group] of groups.entries()) {
-    const own = await runGroup(detector, group, options, {
+    const productEvaluation = await runGroup(detector, group, options, {
       onScore: (image) => {
         scores.push(image);
         onDone();
@@ -112,11 +112,11 @@ async function run(detector: EvaluatedDetector, dataset: string, options: Evalua
       onShare: i < groups.length - 1 ? undefined : (done) => progress('metrics', count, done),
       warnings,
     });
-    found[group.product ?? ''] = own;
+    perProduct[group.product ?? ''] = productEvaluation;
   }
   if (skipped.length > 0) warnings.push(skippedWarning(dataset, skipped, count));
   const { product } = groups[0] as TestGroup;
-  const figures = product === null ? (found[''] as ProductEvaluation) : ofProducts(found, scores);
+  const figures = product === null ? (perProduct[''] as ProductEvaluation) : meanOverProducts(perProduct, scores);
   const { threshold, falseAlarmRate, expectedFalseAlarmRate, ...rest } = figures;
   return {
     formatVersion: 1,
@@ -126,7 +126,7 @@ async function run(detector: EvaluatedDetector, dataset: string, options: Evalua
     falseAlarmRate,
     expectedFalseAlarmRate,
     ...rest,
-    ...(product === null ? {} : { perProduct: found }),
+    ...(product === null ? {} : { perProduct }),
     warnings,
     scores,
     skipped,

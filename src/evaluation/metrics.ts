@@ -68,8 +68,8 @@ export class MetricsAccumulator {
     const perDefect = defects.map((defect, i) => {
       const scores = this.#scores.get(defect) ?? [];
       const count = good.length + scores.length;
-      const own = pixelsOf[i + 1] ?? noFigures;
-      return [defect, metrics(count, sweepScores(good, scores), withGood(masked[i] as number), own)] as const;
+      const pixelFigures = pixelsOf[i + 1] ?? noFigures;
+      return [defect, metrics(count, sweepScores(good, scores), withGood(masked[i] as number), pixelFigures)] as const;
     });
     const maskedAll = withGood(masked.reduce((sum, count) => sum + count, 0));
     return {

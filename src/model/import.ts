@@ -75,11 +75,11 @@ export function importModel(checkpoint: string, model: string, options: ImportOp
       if (typeof file === 'string') continue;
       throw new DdadError('ERR_ARGUMENT', `importModel: expected a path, got ${kindOf(file)}`);
     }
-    const given = defined(parseOptions(importOptions, options));
+    const checked = defined(parseOptions(importOptions, options));
     if (await isSameFile(checkpoint, model)) {
       throw new DdadError('ERR_OPTION', `${model}: expected another file than the checkpoint itself`);
     }
-    return run(checkpoint, model, given);
+    return run(checkpoint, model, checked);
   });
 }
 
@@ -94,17 +94,18 @@ async function run(checkpoint: string, model: string, options: ImportOptions): P
       throw optionError(error);
     });
   try {
-    const wanted = JSON.stringify({ unet, dropLabels, ...(prefix !== undefined && { prefix }) });
-    const found = JSON.parse(await call((token) => native.open(wanted, token))) as NativeInspection;
-    const config = await importedConfig(found, options);
+    const request = JSON.stringify({ unet, dropLabels, ...(prefix !== undefined && { prefix }) });
+    const inspection = JSON.parse(await call((token) => native.open(request, token))) as NativeInspection;
+    const config = await importedConfig(inspection, options);
     const head = config.unet.featureChannels ?? 0;
-    const featureHead: ImportResult['featureHead'] = head === 0 ? 'none' : found.head === head ? 'imported' : 'fresh';
+    const featureHead: ImportResult['featureHead'] =
+      head === 0 ? 'none' : inspection.head === head ? 'imported' : 'fresh';
     if (config.features) config.features.trained = featureHead === 'imported';
     const backbone = config.features ? findBackbone(options.backbone ?? defaultBackbone) : '';
     const dropped = await droppedSignature(model);
     await call((token) => native.begin(model, toEngineJson(config), backbone, token));
     for (let done = 0; done < 1; onProgress?.(done)) done = await call((token) => native.write(token));
-    const { format, prefix: taken, tensors, parameters, dtypes, assumed, leftOut } = found;
+    const { format, prefix: taken, tensors, parameters, dtypes, assumed, leftOut } = inspection;
     const facts = { format, prefix: taken, tensors, parameters, dtypes, config, assumed, leftOut, featureHead };
     const warnings = [...(dropped === undefined ? [] : [dropped]), ...(await lostCalibration(checkpoint))];
     return { checkpoint, model, ...facts, warnings, elapsedMs: Math.round(performance.now() - start) };

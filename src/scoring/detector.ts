@@ -17,7 +17,7 @@ import { type ImageInput, imageName } from '../image/decode.js';
 import type { FileState } from '../image/image-file.js';
 import { memoryLimit } from '../image/memory-limit.js';
 import { addon, callNative, type NativeDetector, type NativeImage, type NativeOrigin } from '../engine/native.js';
-import { doubts, originOf } from '../engine/origin.js';
+import { originWarnings, originOf } from '../engine/origin.js';
 import { fitPadim, type FitPadimOptions, fitPadimOptions } from './padim.js';
 import { checkProducts, productOf } from '../model/products.js';
 import { mapAhead } from '../base/read-ahead.js';
@@ -178,7 +178,7 @@ export class Detector {
           });
         }
         const origin = originOf(native, trustedKey !== undefined);
-        const warnings = doubts(path, origin, threads);
+        const warnings = originWarnings(path, origin, threads);
         return new Detector(native, origin, warnings, stored, config, { ...given, threads });
       } catch (error) {
         native.dispose();
@@ -207,8 +207,8 @@ export class Detector {
 
   /** The threshold of a product: the one given to `load`, else the model's. Throws ERR_OPTION for an unknown one. */
   thresholdOf(product?: string): number | null {
-    const own = productOf(this.#config, product).threshold;
-    return this.#options.threshold !== undefined ? this.#options.threshold : own;
+    const modelThreshold = productOf(this.#config, product).threshold;
+    return this.#options.threshold !== undefined ? this.#options.threshold : modelThreshold;
   }
 
   /** Bytes that the engine holds for this model, by purpose. */
@@ -297,8 +297,8 @@ export class Detector {
   sample(options: SampleOptions = {}): Promise<Reconstruction[]> {
     return atCaller(() => {
       this.#checkAlive();
-      const given = parseOptions(sampleOptions, options);
-      return sampleImages(this.#native, this.#config, productOf(this.#config, given.product).label, given);
+      const checked = parseOptions(sampleOptions, options);
+      return sampleImages(this.#native, this.#config, productOf(this.#config, checked.product).label, checked);
     });
   }
 
@@ -379,8 +379,8 @@ export class Detector {
       const onSize = (width: number, height: number): void => checkWhole(this.#config, width, height);
       for (const [i, image] of held.entries()) {
         const claim = claims[i] as Claim;
-        const given = { limitInputPixels, signal, label, claim, onSize, noMaps: true };
-        prepared.push(await prepareImage(this.#config, image, given));
+        const preparation = { limitInputPixels, signal, label, claim, onSize, noMaps: true };
+        prepared.push(await prepareImage(this.#config, image, preparation));
         held[i] = ''; // nobody needs its copy any more
         claim.release(); // what is left is small, and goes to the engine
       }

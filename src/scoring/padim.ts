@@ -60,12 +60,12 @@ export async function fitPadim(
     throw new DdadError('ERR_OPTION', 'option "places": goes with a model of mode "resize" only, got "crop"');
   }
   const { products } = await findImages(dataset);
-  const found = products.map(({ name }) => name);
-  if (config.products ? found.some((name) => name === null) : found.some((name) => name !== null)) {
+  const names = products.map(({ name }) => name);
+  if (config.products ? names.some((name) => name === null) : names.some((name) => name !== null)) {
     const expected = config.products ? `folders of its products, ${quoted(config.products)}` : 'those of one product';
     throw new DdadError('ERR_DATASET', `${dataset}: expected good images in ${expected}`);
   }
-  const lacking = config.products?.find((name) => !found.includes(name));
+  const lacking = config.products?.find((name) => !names.includes(name));
   if (lacking !== undefined) throw new DdadError('ERR_DATASET', `${dataset}: no good images of "${lacking}"`);
   const steps = products.reduce((sum, { files }) => sum + files.length, 0);
   const start = performance.now();

@@ -209,7 +209,7 @@ export function sampleImages(
 }
 
 /** The steps after which images are kept, the last one always. */
-export function keptSteps(steps: number, previews: number): Set<number> {
+export function previewSteps(steps: number, previews: number): Set<number> {
   const kept = new Set<number>([steps]);
   for (let i = 1; i <= previews; i++) kept.add(Math.max(1, Math.round((i * steps) / previews)));
   return kept;
@@ -227,8 +227,8 @@ async function runChain(
   });
   const { id, steps, images: count, width, height, channels } = JSON.parse(begun) as NativeReconstruction;
   const elements = width * height * channels;
-  const kept = keptSteps(steps, previews);
-  const found = Array.from({ length: count }, () => ({
+  const kept = previewSteps(steps, previews);
+  const results = Array.from({ length: count }, () => ({
     trajectory: [] as { step: number; image: ReconstructedImage }[],
     distances: [] as number[],
   }));
@@ -239,7 +239,7 @@ async function runChain(
       const floats = kept.has(step) ? count * elements : 0;
       const { distances, pixels } = await callNative(signal, (token) => native.advance(id, floats, token));
       if (pixels) last = pixels as Float32Array<ArrayBuffer>;
-      for (const [i, one] of found.entries()) {
+      for (const [i, one] of results.entries()) {
         if (pixels && previews > 0) one.trajectory.push({ step, image: imageAt(last, i) });
         if (distances.length > 0) one.distances.push(distances[i] as number);
       }
@@ -253,7 +253,7 @@ async function runChain(
       if (toDdadError(error).code !== 'ERR_DISPOSED') throw error; // a disposed detector has ended it
     });
   }
-  return found.map((one, i) => new Reconstruction({ image: imageAt(last, i), ...one }, sizes[i] as Size));
+  return results.map((one, i) => new Reconstruction({ image: imageAt(last, i), ...one }, sizes[i] as Size));
 
   function imageAt(pixels: Float32Array, i: number): ReconstructedImage {
     return { data: pixels.subarray(i * elements, (i + 1) * elements), width, height, channels };

@@ -144,8 +144,8 @@ export async function* calibrate(
   }
 
   if (measures(config, files)) {
-    const told = comparePlaces(detector, config, use, files, grids, { signal, label });
-    const aligned = yield* counted(told, progress);
+    const comparison = comparePlaces(detector, config, use, files, grids, { signal, label });
+    const aligned = yield* counted(comparison, progress);
     config.calibration.aligned = aligned;
     config.score.positions = places = aligned;
   }
@@ -183,10 +183,10 @@ export async function* calibrate(
   if (places) setPlaces(config, grids);
   config.calibration.mapRange = typicalRange(scored.map(({ range }) => range));
   const values = scored.flatMap(({ evidence }) => evidence ?? []);
-  const found = config.calibration.evidence && evidenceStatistics(values);
-  if (found) Object.assign(config.calibration.evidence ?? {}, found);
+  const combined = config.calibration.evidence && evidenceStatistics(values);
+  if (combined) Object.assign(config.calibration.evidence ?? {}, combined);
   config.threshold = thresholdOf(
-    scored.map(({ score, evidence }) => (found && evidence ? combineEvidence(found, evidence) : score)),
+    scored.map(({ score, evidence }) => (combined && evidence ? combineEvidence(combined, evidence) : score)),
     config.training.quantile,
   );
   await use(config);
@@ -204,16 +204,16 @@ export async function* calibrateProducts(
 ): AsyncGenerator<CalibrateProgress, void, undefined> {
   const start = performance.now();
   const steps = products.reduce((sum, split) => sum + stepsOf(config, split), 0);
-  const found: [string, Pick<ModelConfig, 'calibration' | 'threshold'>][] = [];
+  const calibrated: [string, Pick<ModelConfig, 'calibration' | 'threshold'>][] = [];
   let step = 0;
   for (const [label, { train, heldBack }] of products.entries()) {
-    const own: ModelConfig = { ...config, score: { ...config.score }, calibration: null, threshold: null };
-    for await (const one of calibrate(detector, own, heldBack, { signal, label, trained: train })) {
+    const productConfig: ModelConfig = { ...config, score: { ...config.score }, calibration: null, threshold: null };
+    for await (const one of calibrate(detector, productConfig, heldBack, { signal, label, trained: train })) {
       void one;
       yield progressOf(start, ++step, steps);
     }
-    const { calibration, threshold } = own;
-    found.push([config.products?.[label] ?? String(label), { calibration, threshold }]);
+    const { calibration, threshold } = productConfig;
+    calibrated.push([config.products?.[label] ?? String(label), { calibration, threshold }]);
   }
-  config.perProduct = Object.fromEntries(found);
+  config.perProduct = Object.fromEntries(calibrated);
 }

@@ -83,8 +83,8 @@ export class EarlyStopping {
       let [sum, count] = [0, 0];
       for await (const { image, box, label } of damagedSamples(config, this.#heldBack, signal)) {
         const options = { signal, networkSize: true, label: config.products ? label : undefined };
-        const found = await scoreImage(detector, config, image, options);
-        sum += separationOf(found.featureMap ?? found.map, size, box);
+        const scored = await scoreImage(detector, config, image, options);
+        sum += separationOf(scored.featureMap ?? scored.map, size, box);
         count += 1;
       }
       return sum / count;

@@ -103,14 +103,14 @@ export async function* fillBanks(
   const residuals = new Sample(memoryBank?.patches ?? 0, seed, streams.memoryBank);
   const features = new Sample(candidates, seed, streams.evidence);
   const statistics: Float32Array[] = [];
-  const given = config.products ? label : undefined;
+  const bankLabel = config.products ? label : undefined;
   const look = async ({ file, view }: View, n: number, inner: AbortSignal) => {
     const transform = view === 0 ? undefined : (pixels: Pixels) => shown(config, pixels, n);
-    const options = { signal: inner, networkSize: true, label: given, view: transform };
-    const wanted = { residuals: Boolean(memoryBank), features: Boolean(evidence), featuresOnly: !memoryBank };
-    const found = await scoreImage(detector, config, file, { ...options, ...wanted });
-    const { evidenceRows: rows, evidenceStatistics, evidenceChannels: channels } = found;
-    return { residuals: found.residuals, rows, statistics: evidenceStatistics, channels };
+    const options = { signal: inner, networkSize: true, label: bankLabel, view: transform };
+    const parts = { residuals: Boolean(memoryBank), features: Boolean(evidence), featuresOnly: !memoryBank };
+    const scored = await scoreImage(detector, config, file, { ...options, ...parts });
+    const { evidenceRows: rows, evidenceStatistics, evidenceChannels: channels } = scored;
+    return { residuals: scored.residuals, rows, statistics: evidenceStatistics, channels };
   };
   let image = 0;
   const numbered = views.map((view, n) => ({ view, n }));

@@ -14,8 +14,8 @@ import {
   initOptions,
   keepsHead,
   openInit,
-  ownFeatures,
-  takeFeatures,
+  keepsFeatures,
+  copyFeatures,
 } from './initial-model.js';
 import { FileLock } from '../files/lock.js';
 import { evidenceBanks } from '../config/evidence.js';
@@ -124,11 +124,11 @@ export class Trainer {
     this.#busy = true;
     try {
       this.#release();
-      const given = parseOptions(fitOptions, options);
-      for (const file of [given.checkpoint, given.metrics]) {
+      const fitting = parseOptions(fitOptions, options);
+      for (const file of [fitting.checkpoint, fitting.metrics]) {
         if (file !== undefined) locks.push(await FileLock.take(file));
       }
-      run = await this.#open(dataset, given);
+      run = await this.#open(dataset, fitting);
       yield* this.#train(run);
       yield* this.#calibrate(run);
     } catch (error) {
@@ -202,19 +202,19 @@ export class Trainer {
       this.#warnings.push(`left out, since they cannot be read: ${named.join(', ')}${more}`);
     }
     const init = saved ? undefined : await openInit(this.#options.init);
-    const config = saved ? this.#goOn(saved, options) : await this.#begin(images, options, init);
-    const brought = resume ?? (init && ownFeatures(init, this.#options) ? init.file : undefined);
-    const backbone = config.features ? (brought ?? findBackbone(this.#options.backbone ?? defaultBackbone)) : '';
+    const config = saved ? this.#resumedConfig(saved, options) : await this.#newConfig(images, options, init);
+    const backboneIn = resume ?? (init && keepsFeatures(init, this.#options) ? init.file : undefined);
+    const backbone = config.features ? (backboneIn ?? findBackbone(this.#options.backbone ?? defaultBackbone)) : '';
     const engine = JSON.stringify({ device, threads, precision, backbone });
     const native = new (addon().NativeTrainer)(toEngineJson(config), engine);
     const { fingerprint, files } = images;
     const { step, elapsedMs, early } = saved?.state ?? { step: 0, elapsedMs: 0 };
     const state: CheckpointState = { step, elapsedMs, fingerprint, images: files.length, digests };
     if (early) {
-      const asked = options.timeLimitMs ?? this.#options.steps ?? this.#options.earlyStopping;
+      const continues = options.timeLimitMs ?? this.#options.steps ?? this.#options.earlyStopping;
       const ended = early.total !== undefined && step >= early.total;
-      state.early = ended && asked !== undefined ? { looks: early.looks } : early;
-      if (ended && asked === undefined) {
+      state.early = ended && continues !== undefined ? { looks: early.looks } : early;
+      if (ended && continues === undefined) {
         this.#warnings.push(`training had ended by itself at ${step} steps; steps or a time limit would make it go on`);
       }
     }
@@ -243,20 +243,24 @@ export class Trainer {
     return { config, images, native, state, options, log };
   }
 
-  async #begin(images: ImageSet, { signal, timeLimitMs }: FitOptions, init: Init | undefined): Promise<ModelConfig> {
+  async #newConfig(
+    images: ImageSet,
+    { signal, timeLimitMs }: FitOptions,
+    init: Init | undefined,
+  ): Promise<ModelConfig> {
     const { files, products } = images;
-    const given = init ? initOptions(init, this.#options) : this.#options;
-    const { channels = 'auto' } = given;
+    const chosenOptions = init ? initOptions(init, this.#options) : this.#options;
+    const { channels = 'auto' } = chosenOptions;
     const gray = channels === 'auto' && (await allGray(files, signal));
     const chosen = {
-      ...given,
+      ...chosenOptions,
       channels: channels === 'auto' ? (gray ? ('gray' as const) : ('rgb' as const)) : channels,
     };
-    const own = init && ownFeatures(init, this.#options);
-    const config = expandConfig(chosen, own ? [] : await readTaps(given.backbone, signal), init?.config);
-    if (init && own) takeFeatures(config, init, given);
+    const isKept = init && keepsFeatures(init, this.#options);
+    const config = expandConfig(chosen, isKept ? [] : await readTaps(chosenOptions.backbone, signal), init?.config);
+    if (init && isKept) copyFeatures(config, init, chosenOptions);
     config.training.timeLimitMs = timeLimitMs ?? null;
-    if (timeLimitMs !== undefined && given.steps === undefined) config.training.steps = null;
+    if (timeLimitMs !== undefined && chosenOptions.steps === undefined) config.training.steps = null;
     const names = products.flatMap(({ name }) => name ?? []);
     if (init) checkClasses(init, names.length);
     if (names.length > 0) {
@@ -266,16 +270,16 @@ export class Trainer {
     return config;
   }
 
-  #goOn({ config: saved, state }: Checkpoint, { timeLimitMs }: FitOptions): ModelConfig {
-    const given = this.#options;
-    if (given.steps !== undefined && given.steps < state.step) {
+  #resumedConfig({ config: saved, state }: Checkpoint, { timeLimitMs }: FitOptions): ModelConfig {
+    const changes = this.#options;
+    if (changes.steps !== undefined && changes.steps < state.step) {
       const nothing = `the checkpoint is at step ${state.step}, so there is nothing to do`;
       throw new DdadError(
         'ERR_OPTION',
-        `option "steps": ${nothing}; expected ${state.step} or more, got ${given.steps}`,
+        `option "steps": ${nothing}; expected ${state.step} or more, got ${changes.steps}`,
       );
     }
-    const config = expandConfig(resumeOptions(saved, given), undefined, saved);
+    const config = expandConfig(resumeOptions(saved, changes), undefined, saved);
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
@@ -284,11 +288,11 @@ export class Trainer {
     config.score.evidence = evidence && banks.length > 0 ? { ...evidence, banks } : null;
     Object.assign(config.training, saved.training, { quantile });
     if (saved.products) config.products = saved.products;
-    if (given.earlyStopping) config.training.earlyStopping = true;
-    else if (given.steps !== undefined || given.earlyStopping === false) delete config.training.earlyStopping;
-    if (given.positions !== undefined) delete config.training.placesMeasured;
-    if (timeLimitMs !== undefined || given.steps !== undefined) {
-      Object.assign(config.training, { steps: given.steps ?? null, timeLimitMs: timeLimitMs ?? null });
+    if (changes.earlyStopping) config.training.earlyStopping = true;
+    else if (changes.steps !== undefined || changes.earlyStopping === false) delete config.training.earlyStopping;
+    if (changes.positions !== undefined) delete config.training.placesMeasured;
+    if (timeLimitMs !== undefined || changes.steps !== undefined) {
+      Object.assign(config.training, { steps: changes.steps ?? null, timeLimitMs: timeLimitMs ?? null });
     }
     return config;
   }
@@ -475,21 +479,4 @@ async function writeCheckpoint(
   const metadata = toEngineJson({ ...config, checkpoint: state });
   // Not cancellable: what an aborted run keeps is written here.
   await callNative(undefined, (token) => native.saveCheckpoint(path, metadata, token));
-}
-
-/** Bytes of the device's memory that training takes, what it has left, and the largest batch that fits in there. */
-export type TrainingMemory = Record<
-  'parameters' | 'optimizer' | 'activations' | 'packedWeights' | 'total' | 'available' | 'largestBatch',
-  number
->;
-
-/** What training with these options takes, without building anything: at the size that the options or preset name. */
-export async function trainingMemory(options: TrainerOptions, signal?: AbortSignal): Promise<TrainingMemory> {
-  const given = parseTrainerOptions(options);
-  const { device = 'auto', threads = 0, precision = 'float32' } = given;
-  const config = expandConfig(given, await readTaps(given.backbone, signal));
-  const backbone = config.features ? findBackbone(given.backbone ?? defaultBackbone) : '';
-  const engine = JSON.stringify({ device, threads, precision, backbone });
-  const report = await callNative(signal, (token) => addon().trainingMemory(toEngineJson(config), engine, token));
-  return JSON.parse(report) as TrainingMemory;
 }

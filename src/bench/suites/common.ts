@@ -43,12 +43,12 @@ export async function profile<T>(
 export async function machineFigures({ threads }: Task): Promise<{ machine: Figure[]; middle?: number }> {
   if (!addon().profile) return { machine: [] };
   const options = { batch: 1, threads, samples: 3, seconds: 0 };
-  const found = await profile<{ flopsPerSecond: number[]; bytesPerSecond: number[] }>('ceiling', null, options);
+  const ceiling = await profile<{ flopsPerSecond: number[]; bytesPerSecond: number[] }>('ceiling', null, options);
   const machine: Figure[] = [
-    { name: 'multiply-add', unit: 'GFLOP/s', value: Math.max(...found.flopsPerSecond) / 1e9 },
-    { name: 'copy', unit: 'GB/s', value: Math.max(...found.bytesPerSecond) / 1e9 },
+    { name: 'multiply-add', unit: 'GFLOP/s', value: Math.max(...ceiling.flopsPerSecond) / 1e9 },
+    { name: 'copy', unit: 'GB/s', value: Math.max(...ceiling.bytesPerSecond) / 1e9 },
   ];
-  return { machine, middle: medianOf(found.flopsPerSecond) };
+  return { machine, middle: medianOf(ceiling.flopsPerSecond) };
 }
 
 /** Milliseconds of `run`, again and again until the seconds are over, at least three times, after once to warm up. */
