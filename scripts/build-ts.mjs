@@ -1,13 +1,12 @@
 // Compiles src/ to CommonJS in dist/, and writes the ES module entry: a wrapper that names every export of the
 // CommonJS one, so that both see the same classes. Templates, style sheets and the scripts of pages follow.
 import fs from 'node:fs';
+import { createRequire } from 'node:module';
 import path from 'node:path';
-import ts from 'typescript';
 import { fail, root, run } from './lib/run.mjs';
 
 const source = path.join(root, 'src');
 const dist = path.join(root, 'dist');
-const entry = path.join(source, 'index.ts');
 const copied = /\.(css|eta|html)$/;
 
 /** Removes what a source that is gone has left behind. */
@@ -34,19 +33,7 @@ function copyTexts() {
 }
 
 /** The names of the values, not the types, that src/index.ts exports. */
-function exportedValues() {
-  const config = ts.getParsedCommandLineOfConfigFile(path.join(root, 'tsconfig.json'), {}, ts.sys);
-  const program = ts.createProgram([entry], config.options);
-  const checker = program.getTypeChecker();
-  const names = checker
-    .getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(entry)))
-    .filter((symbol) => {
-      const target = symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol;
-      return target.flags & ts.SymbolFlags.Value;
-    })
-    .map((symbol) => symbol.name);
-  return names.sort();
-}
+const exportedValues = () => Object.keys(createRequire(import.meta.url)(path.join(dist, 'index.js'))).sort();
 
 removeStale();
 const record = path.join(dist, '.tsbuildinfo');

@@ -1,5 +1,6 @@
 export { DdadError, type DdadErrorCode } from './base/errors.js';
-export { Detector, type LoadOptions, type ScoreOptions, type ScoreResult } from './scoring/detector.js';
+export { Detector, type LoadOptions, type ScoreOptions } from './scoring/detector.js';
+export type { ScoreResult } from './scoring/result.js';
 export {
   type CalibrateProgress,
   type FitOptions,

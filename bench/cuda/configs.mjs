@@ -4,8 +4,10 @@
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 
-const { expandConfig } = createRequire(import.meta.url)('../../dist/config/config.js');
+const load = createRequire(import.meta.url);
+const { expandConfig } = load('../../dist/config/config.js');
+const { toEngineJson } = load('../../dist/config/engine-json.js');
 for (const preset of ['lite', 'base', 'paper-256']) {
   const config = expandConfig({ preset, backbone: null, channels: 'rgb', seed: 1 });
-  fs.writeFileSync(new URL(`${preset}.json`, import.meta.url), `${JSON.stringify(config)}\n`);
+  fs.writeFileSync(new URL(`${preset}.json`, import.meta.url), `${toEngineJson(config)}\n`);
 }

@@ -59,19 +59,19 @@ export function toDdadError(error: unknown): DdadError {
 
 /** What the engine says against a configuration that options have led to, in the words of the other option errors. */
 export function optionError(error: unknown): DdadError {
-  const found = toDdadError(error);
-  if (found.code !== 'ERR_CONFIG') return found;
-  const message = found.message.replace(/^(?:score\.)?([\w.]+):/, 'option "$1":');
+  const failure = toDdadError(error);
+  if (failure.code !== 'ERR_CONFIG') return failure;
+  const message = failure.message.replace(/^(?:score\.)?([\w.]+):/, 'option "$1":');
   return new DdadError('ERR_OPTION', message, { cause: error });
 }
 
 /** The same where the configuration came with a file, whose fault it then is. */
 export function modelError(error: unknown, file: string): DdadError {
-  const found = toDdadError(error);
+  const failure = toDdadError(error);
   // the engine has one article for all kinds of files
-  found.message = found.message.replace(/got a weights$/, 'got weights');
-  if (found.code !== 'ERR_CONFIG') return found;
-  return new DdadError('ERR_MODEL_FORMAT', `${file}: its configuration is not valid: ${found.message}`, {
+  failure.message = failure.message.replace(/got a weights$/, 'got weights');
+  if (failure.code !== 'ERR_CONFIG') return failure;
+  return new DdadError('ERR_MODEL_FORMAT', `${file}: its configuration is not valid: ${failure.message}`, {
     cause: error,
   });
 }
@@ -95,11 +95,11 @@ const packageCode = path.join(__dirname, '..') + path.sep;
 export function callSite(): (error: unknown) => DdadError {
   const { stack = '' } = new Error();
   return (error) => {
-    const found = toDdadError(error);
+    const failure = toDdadError(error);
     const frames = stack.split('\n').slice(1);
     const outside = frames.filter((frame) => !frame.includes(packageCode)).join('\n');
-    if (outside) found.stack = `${found.name} [${found.code}]: ${found.message}\n${outside}`;
-    return found;
+    if (outside) failure.stack = `${failure.name} [${failure.code}]: ${failure.message}\n${outside}`;
+    return failure;
   };
 }
 

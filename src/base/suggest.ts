@@ -13,10 +13,12 @@ function distance(a: string, b: string): number {
 }
 
 /** `; did you mean "x"?` for the candidate nearest to `word`, or an empty string when none is near. */
-export function didYouMean(word: string, candidates: readonly string[]): string {
+export function didYouMean(word: string, candidates: readonly string[], prefix = ''): string {
   const ranked = candidates
     .map((candidate) => ({ candidate, d: distance(word.toLowerCase(), candidate.toLowerCase()) }))
     .sort((a, b) => a.d - b.d);
   const best = ranked[0];
-  return best && best.d <= Math.max(1, Math.floor(0.4 * word.length)) ? `; did you mean "${best.candidate}"?` : '';
+  return best && best.d <= Math.max(1, Math.floor(0.4 * word.length))
+    ? `; did you mean "${prefix}${best.candidate}"?`
+    : '';
 }

@@ -38,8 +38,8 @@ export async function otherBuild(given: string): Promise<Build> {
     );
   };
   const at = path.resolve(given);
-  const found = await stat(at).catch(() => refuse('no such file or folder'));
-  if (!found.isDirectory()) {
+  const stats = await stat(at).catch(() => refuse('no such file or folder'));
+  if (!stats.isDirectory()) {
     if (path.extname(at) !== path.extname(builtAddon(''))) refuse('a file that is no addon');
     return { name: given, root: packageRoot, worker: workerOf(packageRoot), addon: at };
   }

@@ -119,12 +119,12 @@ export class Bench {
   async run(options: BenchOptions, signal: AbortSignal, onProgress: OnProgress): Promise<BenchDocument[]> {
     const tasks = tasksOf(options, this.#folder);
     const total = options.rounds * tasks.length * this.builds.length;
-    const found = this.builds.map((build) => ({ build, own: new Collection(), machine: new Collection() }));
+    const collections = this.builds.map((build) => ({ build, own: new Collection(), machine: new Collection() }));
     await this.#prepare(options, signal);
     let done = 0;
     for (let round = 0; round < options.rounds; round++) {
       for (const [t, task] of tasks.entries()) {
-        const order = (round + t) % 2 === 0 ? found : [...found].reverse();
+        const order = (round + t) % 2 === 0 ? collections : [...collections].reverse();
         for (const { build, own, machine } of order) {
           const answer = await this.#runCalmly(build, task, signal);
           own.add(task.suite, answer.figures);
@@ -134,7 +134,7 @@ export class Bench {
         }
       }
     }
-    return Promise.all(found.map(({ build, own, machine }) => this.#document(build, options, own, machine)));
+    return Promise.all(collections.map(({ build, own, machine }) => this.#document(build, options, own, machine)));
   }
 
   /** Runs a task, once or twice again where other work took the processors meanwhile. */

@@ -64,13 +64,13 @@ function ranksFor(n: number, m: number, risk: number): Ranks {
   const key = `${n} ${m} ${risk}`;
   const known = knownRanks.get(key);
   if (known !== undefined) return known;
-  let found: Ranks = null;
+  let best: Ranks = null;
   // One odd small value in a dozen spoils nothing, where there are enough.
-  for (let s = 1 + Math.floor(m / 12); s >= 1 && !found; s--) {
-    for (let r = 1; r <= n && !found; r++) if (precedence(n, r, m, s) <= risk) found = { r, s };
+  for (let s = 1 + Math.floor(m / 12); s >= 1 && !best; s--) {
+    for (let r = 1; r <= n && !best; r++) if (precedence(n, r, m, s) <= risk) best = { r, s };
   }
-  knownRanks.set(key, found);
-  return found;
+  knownRanks.set(key, best);
+  return best;
 }
 
 /**

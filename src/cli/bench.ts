@@ -88,14 +88,14 @@ async function run(argv: BenchArguments, signal: AbortSignal): Promise<number> {
   const maxRegression = parsePercent('max-regression', argv.maxRegression ?? '5%');
   const { json, compare, against } = argv;
   const toStdout = json === '' || json === '-';
-  const own = ownBuild();
-  const builds = against === undefined ? [own] : [own, await otherBuild(against)];
+  const thisBuild = ownBuild();
+  const builds = against === undefined ? [thisBuild] : [thisBuild, await otherBuild(against)];
   const baseline = compare === undefined ? undefined : await readBaseline(compare);
   if (json !== undefined && !toStdout) await checkOutput(json, 'measurements', argv.force);
 
   await using bench = await Bench.open(builds, options.threads, signal);
   if (baseline && !argv.force) {
-    checkBaseline(baseline, { ...options, ...bench.environment(own) }, compare as string);
+    checkBaseline(baseline, { ...options, ...bench.environment(thisBuild) }, compare as string);
   }
   const line = new ProgressLine();
   const onProgress: OnProgress = (done, what) => line.update('bench', done, what);
@@ -108,8 +108,8 @@ async function run(argv: BenchArguments, signal: AbortSignal): Promise<number> {
     const allowForMachine = base === baseline;
     const repeat = async (given: BenchOptions): Promise<[BenchDocument, BenchDocument]> => {
       log(`something seems slower than ${name}; looking again at ${given.suites.join(', ')}`);
-      const found = await measure(given);
-      return [again(found), found[0] as BenchDocument];
+      const measurement = await measure(given);
+      return [again(measurement), measurement[0] as BenchDocument];
     };
     const bounds = { maxRegression, allowForMachine };
     verdicts.push(await judge(name, [base, document], bounds, options, repeat, signal));

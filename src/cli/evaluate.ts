@@ -86,8 +86,8 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
       const { product: own, defect } = scored.image;
       const folder = `${own ?? ''}/${defect}`;
       if (!report || !shown.takes(folder)) return;
-      const wanted = rebuilt.takes(folder);
-      const reconstruction = wanted ? await rebuild(detector, scored.input, own ?? product, signal) : undefined;
+      const isRebuilt = rebuilt.takes(folder);
+      const reconstruction = isRebuilt ? await rebuild(detector, scored.input, own ?? product, signal) : undefined;
       await report.add({ ...scored, reconstruction });
     };
     const onProgress = (now: EvaluateProgress): void => show(progress, now);
@@ -105,7 +105,7 @@ async function run(argv: EvaluateArguments, signal: AbortSignal): Promise<number
   const { skipped } = evaluation;
   for (const { error } of skipped) log(`ddad-native: ${error.code}: ${error.message}`);
   for (const warning of evaluation.warnings) log(`warning: ${warning}`);
-  log(memoryLine(detector.memory));
+  log(memoryLine(detector.memoryUsage));
   if (file !== undefined) log(`written to ${file} and ${written}`);
   return skipped.length > 0 ? exitCodes.failed : exitCodes.done;
 }
@@ -153,15 +153,16 @@ function metricsFile(evaluation: Evaluation): string {
   return `${JSON.stringify(evaluation, null, 2).replace(/\[\n[-+.\deE,\s]+\]/g, inOneLine)}\n`;
 }
 
+/** No title is wider than the figures below it, so that a row fits into 80 columns. */
 const columns: [title: string, figure: (metrics: Metrics) => number | null | undefined][] = [
-  ['image AUROC', ({ imageAuroc }) => imageAuroc],
+  ['AUROC', ({ imageAuroc }) => imageAuroc],
   ['AP', ({ imageAp }) => imageAp],
-  ['best F1', ({ imageBestF1 }) => imageBestF1?.f1],
-  ['pixel AUROC', ({ pixelAuroc }) => pixelAuroc],
+  ['F1', ({ imageBestF1 }) => imageBestF1?.f1],
+  ['AUROC', ({ pixelAuroc }) => pixelAuroc],
   ['AP', ({ pixelAp }) => pixelAp],
-  ['best F1', ({ pixelBestF1 }) => pixelBestF1?.f1],
-  ['AUPRO 0.3', ({ aupro }) => aupro],
-  ['AUPRO 0.05', ({ aupro05 }) => aupro05],
+  ['F1', ({ pixelBestF1 }) => pixelBestF1?.f1],
+  ['AUPRO', ({ aupro }) => aupro],
+  ['at .05', ({ aupro05 }) => aupro05],
 ];
 
 /** How many good images, and how many with defects. */
@@ -180,21 +181,23 @@ function table(evaluation: Evaluation): string[] {
     ...columns.map(([, figure]) => figure(metrics)?.toFixed(4) ?? '-'),
   ];
   const rows = [
+    ['', '', ...columns.map((_, i) => (i === 0 ? 'image' : i === 3 ? 'pixel' : ''))],
     [perProduct ? 'product' : 'defect', 'images', ...columns.map(([title]) => title)],
     ...Object.entries(perProduct ?? perDefect).map(([name, metrics]) =>
       line(name, perProduct ? of(name).bad : count(name), metrics),
     ),
     line(perProduct ? 'mean' : 'all', counts(scores).bad, evaluation),
   ];
-  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? [];
+  const widths = rows[1]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? [];
   const pad = (cell: string, i: number): string =>
     i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0);
   const good = counts(scores).good;
   const against = perProduct ? 'its own good images' : `${good} good ${good === 1 ? 'image' : 'images'}`;
   return [
-    ...rows.map((row) => row.map(pad).join('  ')),
+    ...rows.map((row) => row.map(pad).join('  ').trimEnd()),
     '',
     `each against ${against}; - where there is nothing to measure`,
+    'F1: the best of all thresholds; AUPRO: up to 0.3 false positives, and up to 0.05',
     ...(skipped.length > 0 ? [`without ${images(skipped.length)} that cannot be read`] : []),
     ...(perProduct
       ? Object.entries(perProduct).flatMap(([product, own]) => {

@@ -56,7 +56,7 @@ async function fit(argv: FitPadimArguments, signal: AbortSignal): Promise<number
   const { padim } = detector.config;
   if (argv.json) print(JSON.stringify({ model: out, padim }));
   log(`fitted on ${padim?.images} images, ${padim?.channels.length} channels`);
-  log(memoryLine(detector.memory));
+  log(memoryLine(detector.memoryUsage));
   log(`written to ${out}`);
   return exitCodes.done;
 }

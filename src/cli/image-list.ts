@@ -25,12 +25,12 @@ export async function listImages(
   isOutput: (file: string) => boolean = () => false,
 ): Promise<Entry[]> {
   const entries: Entry[] = [];
-  const taken = new Set<string>();
+  const takenNames = new Set<string>();
   const add = (image: string, name: string): void => {
     const stem = name.replace(/\.[^./\\]+$/, '');
     let free = stem;
-    for (let i = 2; taken.has(free); i++) free = `${stem}-${i}`;
-    taken.add(free);
+    for (let i = 2; takenNames.has(free); i++) free = `${stem}-${i}`;
+    takenNames.add(free);
     entries.push({ image, name: free });
   };
   let left = 0;

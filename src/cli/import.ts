@@ -76,13 +76,13 @@ async function importCheckpoint(argv: ImportArguments, signal: AbortSignal): Pro
   await checkOutput(argv.out, 'model', argv.force);
   const line = new ProgressLine();
   const onProgress = (done: number): void => line.update('import', done, '');
-  const found = await importModel(argv.checkpoint, argv.out, { ...options, signal, onProgress }).finally(() => {
+  const imported = await importModel(argv.checkpoint, argv.out, { ...options, signal, onProgress }).finally(() => {
     line.stop();
   });
-  for (const warning of found.warnings) log(`warning: ${warning}`);
+  for (const warning of imported.warnings) log(`warning: ${warning}`);
   log(`memory: peak of the process ${megabytes(peakMemory())}`);
-  if (argv.json) print(JSON.stringify({ ...found, memory: { peak: peakMemory() } }));
-  else print(...described(found));
+  if (argv.json) print(JSON.stringify({ ...imported, memoryUsage: { peak: peakMemory() } }));
+  else print(...described(imported));
   return exitCodes.done;
 }
 

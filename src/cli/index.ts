@@ -1,5 +1,6 @@
 import yargs from 'yargs';
 import { toDdadError } from '../base/errors.js';
+import { renamedOptions } from '../config/options.js';
 import { didYouMean } from '../base/suggest.js';
 import { packageVersion } from '../base/package.js';
 import { benchCommand } from './bench.js';
@@ -19,7 +20,8 @@ import { trainCommand } from './train.js';
 import { exitCodeOf, exitCodes, UsageError } from './usage.js';
 import { verifyCommand } from './verify.js';
 
-const commands: Record<string, Pick<Command<never>, 'usage' | 'flags'>> = {
+/** Every command by its name, for the tests too. */
+export const commands: Record<string, Pick<Command<never>, 'usage' | 'positionals' | 'flags'>> = {
   train: trainCommand,
   score: scoreCommand,
   evaluate: evaluateCommand,
@@ -59,29 +61,72 @@ async function interruptible(work: (signal: AbortSignal) => Promise<number>): Pr
   }
 }
 
+/** What options of the API are called on the command line, where it is not their own name. */
+const flagNames: Record<string, string> = { kind: 'score', limitInputPixels: 'max-pixels' };
+
+/** `memoryBank` as a flag. */
+const flagOf = (option: string): string => option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
+/** Names an option that the user has typed as a flag by that flag, instead of by its name in the API. */
+function inFlags(message: string, args: readonly string[]): string {
+  const flags = commandOf(args)?.flags ?? {};
+  return message.replace(/^option "([^".]+)((?:\.[^"]+)?)"/, (text, name: string, inner: string) => {
+    const flag = flagNames[name] ?? flagOf(name);
+    return flag in flags ? `--${flag}${inner}` : text;
+  });
+}
+
 /** One line for people; the stack only when it is asked for. */
-function report(error: unknown, debug: boolean): void {
+function report(error: unknown, debug: boolean, args: readonly string[]): void {
   const code = error instanceof UsageError ? 'ERR_USAGE' : toDdadError(error).code;
   const { message, stack } = error as Error;
-  log(`ddad-native: ${code}: ${message.replace(/\s+/g, ' ')}`);
+  log(`ddad-native: ${code}: ${inFlags(message, args).replace(/\s+/g, ' ')}`);
   if (debug) for (const line of (stack ?? '').split('\n')) log(line);
 }
 
+/** The command that a command line names. */
+function commandOf(args: readonly string[]): (typeof commands)[string] | undefined {
+  const name = args.find((word) => Object.hasOwn(commands, word));
+  return name === undefined ? undefined : commands[name];
+}
+
+/** `; did you mean "--out"?` for a flag that is not there; of `-o` the first that begins so. */
+function nearestFlag(word: string, flags: readonly string[]): string {
+  const before = word.replace(/^no-/, '');
+  const now = Object.hasOwn(renamedOptions, before) ? renamedOptions[before] : undefined;
+  if (now !== undefined && flags.includes(flagOf(now))) return `; did you mean "--${flagOf(now)}"?`;
+  const first = word.length === 1 ? flags.find((flag) => flag.startsWith(word.toLowerCase())) : undefined;
+  return first === undefined ? didYouMean(word, flags, '--') : `; did you mean "--${first}"?`;
+}
+
+/** Flags that every command has. */
+const globalFlags = ['help', 'version', 'debug'];
+
 /** yargs' message about a command line, in the words of the others, with the nearest known word where one is unknown. */
 function explain(message: string, args: readonly string[]): string {
-  const command = args.find((word) => word in commands);
-  const { usage = '<command>', flags = {} } = (command === undefined ? undefined : commands[command]) ?? {};
+  const command = args.find((word) => Object.hasOwn(commands, word));
+  const { usage = '<command>', flags = {} } = commandOf(args) ?? {};
+  const known = [...Object.keys(flags), ...globalFlags];
   if (message.startsWith('Not enough non-option arguments')) return `expected "ddad-native ${usage}"`;
   const choice = /^Invalid values:\s+Argument: (.+), Given: (.+), Choices: (.+)$/.exec(message);
   if (choice) return `--${choice[1]}: expected ${choice[3]}, got ${choice[2]}`;
   const bare = /^Not enough arguments following: (.+)/.exec(message)?.[1];
   if (bare !== undefined) return `--${bare}: expected a value, got nothing`;
   const missing = /^Missing required argument: (.+)/.exec(message)?.[1];
-  if (missing !== undefined) return `expected --${missing}, which is required; see ddad-native ${command} --help`;
+  if (missing !== undefined) {
+    // Of a required option that was typed in another way, that way is what is wrong.
+    const short = args.find((arg) => /^-[a-z]$/i.test(arg) && !['-h', '-v'].includes(arg));
+    if (short !== undefined) return `unknown option "${short}"${nearestFlag(short.slice(1), known)}`;
+    return `expected --${missing}, which is required; see ddad-native ${command} --help`;
+  }
   const word = /^Unknown (?:argument|command)s?: ([^,]+)/.exec(message)?.[1];
   if (word === undefined) return message;
-  if (args.some((arg) => arg.startsWith('-') && arg.replace(/^-+/, '').split('=')[0] === word)) {
-    return `unknown option "--${word}"${didYouMean(word, Object.keys(flags))}`;
+  // `--no-x` comes as `x`
+  const typed = args.find(
+    (arg) => /^-/.test(arg) && arg.replace(/^-+(no-)?/, '').split('=')[0] === word.replace(/^no-/, ''),
+  );
+  if (typed !== undefined) {
+    return `unknown option "${typed.split('=')[0]}"${nearestFlag(word, known)}`;
   }
   if (command === undefined) return `unknown command "${word}"${didYouMean(word, Object.keys(commands))}`;
   return `unexpected argument "${word}"; expected "ddad-native ${usage}"`;
@@ -116,6 +161,7 @@ class Literals {
 export async function main(given: readonly string[]): Promise<number> {
   const literals = new Literals(given);
   const { args } = literals;
+  if (args.length === 1 && args[0] === 'version') args[0] = '--version'; // as other programs have it
   outliveTerminals();
   const debug = args.includes('--debug') || Boolean(process.env['DDAD_DEBUG']);
   let status: number = exitCodes.done;
@@ -129,6 +175,7 @@ export async function main(given: readonly string[]): Promise<number> {
     .scriptName('ddad-native')
     .locale('en')
     .version(packageVersion())
+    .alias({ help: 'h', version: 'v' })
     .option('debug', { type: 'boolean', default: false, describe: 'Show stack traces', global: true })
     .command(toModule(trainCommand, context))
     .command(toModule(scoreCommand, context))
@@ -161,7 +208,7 @@ export async function main(given: readonly string[]): Promise<number> {
     return status;
   } catch (error) {
     if (error instanceof ReaderGone) return exitCodes.readerGone;
-    report(error, debug);
+    report(error, debug, args);
     return exitCodeOf(error);
   }
 }

@@ -4,11 +4,11 @@ import { addon, addonPath } from '../engine/native.js';
 import { checkModel } from '../model/signature.js';
 import type { DeviceOptions } from '../config/options.js';
 import { type PresetName, presetNames, presets } from '../config/presets.js';
-import { trainingMemory } from '../training/trainer.js';
+import { trainingMemory } from '../training/training-memory.js';
 import { packageVersion } from '../base/package.js';
 import type { Command } from './command.js';
 import { loadModel, readKey, trustFlag, type TrustArguments } from './load.js';
-import { megabytes, peakMemory, print } from './output.js';
+import { megabytes, peakMemory, print, short } from './output.js';
 import { deviceFlags, exitCodes, number, UsageError } from './usage.js';
 
 interface InfoArguments extends DeviceOptions, TrustArguments {
@@ -81,7 +81,18 @@ async function describeModel(
   signal: AbortSignal,
 ): Promise<Record<string, unknown>> {
   await using detector = await loadModel(model, { trustedKey, signal });
-  return { model, ...detector.config, memory: mapValues(detector.memory, megabytes) };
+  return { model, ...detector.config, memoryUsage: mapValues(detector.memoryUsage, megabytes) };
+}
+
+/** More values than this are told by their number and range; `--json` has them all. */
+const mostListed = 16;
+
+function listed(values: readonly unknown[]): string {
+  if (values.length <= mostListed) return values.join(', ') || 'none';
+  if (!values.every((value) => typeof value === 'number')) return `${values.length} values`;
+  let [least, most] = [Infinity, -Infinity];
+  for (const value of values) [least, most] = [Math.min(least, value), Math.max(most, value)];
+  return `${values.length} values from ${short(least)} to ${short(most)}`;
 }
 
 /** Nested values as indented `name: value` lines. */
@@ -93,6 +104,6 @@ function lines(value: object, indent = ''): string[] {
     if (Array.isArray(inner) && inner.some((item) => item !== null && typeof item === 'object')) {
       return [`${indent}${name}:`, ...inner.flatMap((item) => lines(item as object, `${indent}  `))];
     }
-    return [`${indent}${name}: ${Array.isArray(inner) ? inner.join(', ') || 'none' : String(inner)}`];
+    return [`${indent}${name}: ${Array.isArray(inner) ? listed(inner) : String(inner)}`];
   });
 }

@@ -1,8 +1,9 @@
+import { rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { DeviceOptions } from '../config/options.js';
 import type { DdadError } from '../base/errors.js';
 import { toDdadError } from '../base/errors.js';
-import { makeFolder, writing } from '../files/write.js';
+import { isFolder, makeFolder, writing } from '../files/write.js';
 import { removeLeftovers } from '../files/leftovers.js';
 import { type Reconstruction, reconstructMethods, type ReconstructProgress } from '../scoring/reconstruct.js';
 import type { Command } from './command.js';
@@ -55,7 +56,7 @@ function chainOptions({ respacing, eta, seed, previews, product }: ChainArgument
 
 interface ReconstructArguments extends ChainArguments, MemoryArguments {
   images: string[];
-  method: (typeof reconstructMethods)[number];
+  method?: (typeof reconstructMethods)[number];
   step?: number;
   rounds?: number;
   gradientSteps?: number;
@@ -69,7 +70,10 @@ export const reconstructCommand: Command<ReconstructArguments> = {
   positionals: { model: 'A model file', images: 'Image files, or folders of them' },
   flags: {
     out: { ...text('out', 'Folder for <name>.reconstruction.png'), demandOption: true },
-    method: { choices: reconstructMethods, default: 'gradient', describe: 'How; gradient needs "fit-padim" before' },
+    method: {
+      choices: reconstructMethods,
+      describe: 'How; gradient needs "fit-padim" before  [default: gradient where the model can, else ddim]',
+    },
     step: number('step', 'Of the chain: where ddpm and ddim begin, or the step that denoises', '50, gradient: 8'),
     rounds: number('rounds', 'Of method gradient', '100'),
     'gradient-steps': number('gradient-steps', 'Of a round', '5'),
@@ -86,7 +90,7 @@ export const reconstructCommand: Command<ReconstructArguments> = {
 
 interface SampleArguments extends ChainArguments {
   method: 'ddpm' | 'ddim';
-  count: number;
+  count?: number;
   batch?: number;
 }
 
@@ -96,7 +100,7 @@ export const sampleCommand: Command<SampleArguments> = {
   positionals: { model: 'A model file' },
   flags: {
     out: { ...text('out', 'Folder for sample-<number>.png'), demandOption: true },
-    count: { ...number('count', 'How many', '1'), default: 1 },
+    count: number('count', 'How many', '1'),
     method: { choices: ['ddpm', 'ddim'], default: 'ddpm', describe: 'How' },
     batch: number('batch', 'Images that go through the network together', '4'),
     ...chainFlags,
@@ -110,22 +114,29 @@ export const sampleCommand: Command<SampleArguments> = {
 /** Shows how far a batch is, within all of them. */
 function reporter(progress: ProgressLine, title: string, before: number, size: number, all: number) {
   return ({ step, steps, done, distance, remainingMs }: ReconstructProgress): void => {
-    const found = distance === null ? '' : `  distance ${short(distance)}`;
+    const distanceText = distance === null ? '' : `  distance ${short(distance)}`;
     progress.update(
       title,
       (before + size * done) / all,
-      `${before}/${all} images, step ${step}/${steps}${found}  ${duration(remainingMs)} left of these`,
+      `${before}/${all} images, step ${step}/${steps}${distanceText}  ${duration(remainingMs)} left of these`,
     );
   };
 }
 
 const sampleName = (number: number): string => `sample-${String(number).padStart(3, '0')}`;
 
-/** Makes the folder of the output, and refuses to replace what is not ours before there is any work. */
-async function prepare({ out, force }: ChainArguments, names: readonly string[]): Promise<void> {
+/**
+ * Makes the folder of the output, and refuses to replace what is not ours before there is any work. Resolves to what
+ * removes the folder again where it is new and nothing came of it.
+ */
+async function prepare({ out, force }: ChainArguments, names: readonly string[]): Promise<() => Promise<void>> {
+  const isNew = !(await isFolder(out));
   await writing(out, () => makeFolder(path.resolve(out)));
   await removeLeftovers(out);
   for (const name of names) await checkReplaceable(path.join(out, name), 'picture', force);
+  return async () => {
+    if (isNew) await rmdir(out).catch(() => undefined); // something is in it, then
+  };
 }
 
 /** Writes an image and those of the way there; returns what the command says of it. */
@@ -161,13 +172,13 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
   const folder = path.resolve(out) + path.sep;
   const isOutput = (file: string): boolean => path.resolve(file).startsWith(folder) && ownName.test(file);
   const entries = await listImages(argv.images.map(String), isOutput);
-  await prepare(
+  const undo = await prepare(
     argv,
     entries.map(({ name }) => `${name}.reconstruction.png`),
   );
   const progress = new ProgressLine();
   const options = {
-    method,
+    ...(method === undefined ? {} : { method }),
     ...chainOptions(argv),
     ...(step === undefined ? {} : { step }),
     ...(rounds === undefined ? {} : { rounds }),
@@ -179,8 +190,8 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
     const onProgress = reporter(progress, 'reconstruct', before, group.length, entries.length);
     const paths = group.map(({ image }) => image);
     try {
-      const found = await detector.reconstructAll(paths, { ...options, onProgress, signal });
-      for (const [i, entry] of group.entries()) await tell(entry, found[i] as Reconstruction);
+      const reconstructions = await detector.reconstructAll(paths, { ...options, onProgress, signal });
+      for (const [i, entry] of group.entries()) await tell(entry, reconstructions[i] as Reconstruction);
     } catch (thrown) {
       const error = toDdadError(thrown);
       // of one image, or of several that are not of one size: each alone then
@@ -204,18 +215,19 @@ async function reconstruct(argv: ReconstructArguments, signal: AbortSignal): Pro
     for (let at = 0; at < entries.length; at += size) await some(entries.slice(at, at + size), at);
   } finally {
     progress.stop();
+    await undo();
   }
   log(`${images(entries.length)}, ${failed} failed, written to ${out}`);
-  log(memoryLine(detector.memory));
+  log(memoryLine(detector.memoryUsage));
   return failed > 0 ? exitCodes.failed : exitCodes.done;
 }
 
 async function sample(argv: SampleArguments, signal: AbortSignal): Promise<number> {
   const { model, out, method, device, precision, threads } = argv;
-  const all = checkWhole('count', argv.count, 1, 100_000);
+  const all = checkWhole('count', argv.count ?? 1, 1, 100_000);
   const size = Math.min(all, checkWhole('batch', argv.batch ?? 4, 1, 64));
   await using detector = await loadModel(model, { device, precision, threads, trustedKey: argv.trustedKey, signal });
-  await prepare(
+  const undo = await prepare(
     argv,
     Array.from({ length: all }, (_, i) => `${sampleName(i)}.png`),
   );
@@ -224,16 +236,17 @@ async function sample(argv: SampleArguments, signal: AbortSignal): Promise<numbe
     for (let first = 0; first < all; first += size) {
       const count = Math.min(size, all - first);
       const onProgress = reporter(progress, 'sample', first, count, all);
-      const found = await detector.sample({ method, ...chainOptions(argv), count, first, onProgress, signal });
-      for (const [i, one] of found.entries()) {
+      const samples = await detector.sample({ method, ...chainOptions(argv), count, first, onProgress, signal });
+      for (const [i, one] of samples.entries()) {
         const { file, previews } = await write(argv, sampleName(first + i), one);
         print(argv.json ? JSON.stringify({ sample: file, previews }) : file);
       }
     }
   } finally {
     progress.stop();
+    await undo();
   }
   log(`${images(all)} written to ${out}`);
-  log(memoryLine(detector.memory));
+  log(memoryLine(detector.memoryUsage));
   return exitCodes.done;
 }

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import type { DeviceOptions } from '../config/options.js';
-import type { ScoreResult } from '../scoring/detector.js';
+import type { ScoreResult } from '../scoring/result.js';
 import { type DdadError, toDdadError } from '../base/errors.js';
 import { mapAhead } from '../base/read-ahead.js';
 import type { Command } from './command.js';
@@ -127,7 +127,7 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
   }
   const rate = (1000 * count) / (performance.now() - start);
   log(`${images(count)}, ${anomalous} anomalous, ${failed} failed, ${rate.toFixed(1)} images/s`);
-  log(memoryLine(detector.memory));
+  log(memoryLine(detector.memoryUsage));
   if (out !== undefined) log(`written to ${out}`);
   if (failed > 0) return exitCodes.failed;
   return argv.failOnAnomaly && anomalous > 0 ? exitCodes.anomalies : exitCodes.done;

@@ -27,7 +27,7 @@ export const scoringFlags = {
 /** What those options ask for; nothing where none is given. */
 export function scoringOf(argv: ScoringArguments): ScoringOptions | undefined {
   const { score: kind, scales, alpha, normalization, smoothing, topPixels } = argv;
-  const given: ScoringOptions = {
+  const overrides: ScoringOptions = {
     ...(kind === undefined ? {} : { kind }),
     ...(scales === undefined ? {} : { scales: parseNumbers('scales', scales) }),
     ...(alpha === undefined ? {} : { alpha }),
@@ -35,5 +35,5 @@ export function scoringOf(argv: ScoringArguments): ScoringOptions | undefined {
     ...(smoothing === undefined ? {} : { smoothing }),
     ...(topPixels === undefined ? {} : { topPixels: parseTopPixels(topPixels) }),
   };
-  return Object.keys(given).length === 0 ? undefined : given;
+  return Object.keys(overrides).length === 0 ? undefined : overrides;
 }

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { defaultMemory } from '../config/config.js';
+import { defaultMemoryBank } from '../config/config.js';
 import { defaultEvidenceRows } from '../config/evidence.js';
 import { type TrainerOptions } from '../config/options.js';
 import { defaultPreset, presetNames } from '../config/presets.js';
@@ -80,7 +80,11 @@ export const trainCommand: Command<TrainArguments> = {
       'Pretrained weights whose features are predicted: a file, lite1, lite2 or none',
       "the package's Lite0",
     ),
-    memory: number('memory', 'Patches of good images that the model remembers; 0: none', '20000 in mode resize'),
+    'memory-bank': number(
+      'memory-bank',
+      'Patches of good images whose residuals the model keeps; --no-memory-bank: none',
+      '20000 in mode resize',
+    ),
     evidence: number(
       'evidence',
       'Features of good images that the model keeps in each bank; 0: the ensemble alone judges',
@@ -93,6 +97,11 @@ export const trainCommand: Command<TrainArguments> = {
     metrics: text('metrics', 'File that gets a line of JSON a step: loss, gradient, learning rate, speed'),
     init: text('init', 'Model to start from, such as import makes; its network and input are the default'),
     resume: text('resume', 'Checkpoint to go on from'),
+    'strict-images': {
+      type: 'boolean',
+      default: false,
+      describe: 'Stop where an image cannot be read, instead of leaving it out with a warning',
+    },
     ...forceFlag,
     ...deviceFlags,
   },
@@ -129,19 +138,21 @@ interface TrainArguments extends Pick<
   scales?: string;
   topPixels?: string;
   backbone?: string;
-  memory?: number;
+  memoryBank?: number;
   evidence?: number;
   checkpoint?: string;
   checkpointEvery?: string;
   resume?: string;
   metrics?: string;
+  strictImages: boolean;
 }
 
 /** Rows and patches that a model may keep. */
 const mostKept = 1_000_000;
 
 async function train(argv: TrainArguments, signal: AbortSignal): Promise<number> {
-  for (const name of ['memory', 'evidence'] as const) checkWhole(name, argv[name], 0, mostKept);
+  checkWhole('memory-bank', argv.memoryBank, 0, mostKept);
+  checkWhole('evidence', argv.evidence, 0, mostKept);
   const { preset, mode, size, channels, steps, batchSize, lr, flip, rotation, seed, quantile, alpha, init } = argv;
   const { device, precision, threads, earlyStopping, positions } = argv;
   const trainer = new Trainer({
@@ -149,9 +160,9 @@ async function train(argv: TrainArguments, signal: AbortSignal): Promise<number>
     ...{ init, device, precision, threads, earlyStopping, positions },
     ...(argv.scales === undefined ? {} : { scales: parseNumbers('scales', argv.scales) }),
     ...(argv.backbone === undefined ? {} : { backbone: argv.backbone === 'none' ? null : argv.backbone }),
-    ...(argv.memory === undefined
+    ...(argv.memoryBank === undefined
       ? {}
-      : { memory: argv.memory === 0 ? null : { ...defaultMemory, patches: argv.memory } }),
+      : { memoryBank: argv.memoryBank === 0 ? null : { ...defaultMemoryBank, patches: argv.memoryBank } }),
     ...(argv.evidence === undefined ? {} : { evidence: argv.evidence === 0 ? null : { rows: argv.evidence } }),
     ...(argv.topPixels === undefined ? {} : { topPixels: parseTopPixels(argv.topPixels) }),
   });
@@ -200,14 +211,14 @@ async function trainLocked(
   let done = 0;
   const looks: Look[] = [];
   try {
-    const { dataset, resume, metrics } = argv;
+    const { dataset, resume, metrics, strictImages } = argv;
     // where no step is left, those before are all; what cannot be read is refused below
     if (resume !== undefined)
       done = await readCheckpoint(resume).then(
         ({ state }) => state.step,
         () => 0,
       );
-    const options = { ...given, resume, metrics };
+    const options = { ...given, resume, metrics, strictImages };
     for await (const progress of trainer.fit(dataset, options)) {
       last = progress;
       if (progress.phase === 'train') {
@@ -227,7 +238,7 @@ async function trainLocked(
   for (const warning of trainer.warnings) log(`warning: ${warning}`);
   const { fallback } = JSON.parse(addon().info()) as { fallback: string | null };
   if (fallback !== null) log(`device: auto was the CPU: ${fallback}`);
-  log(memoryLine(trainer.memory));
+  log(memoryLine(trainer.memoryUsage));
   const { threshold = null, calibration = null, perProduct } = trainer.config ?? {};
   const products = Object.entries(perProduct ?? {}).map(([product, own]) => {
     const aligned = own.calibration?.aligned;
@@ -235,8 +246,8 @@ async function trainLocked(
   });
   for (const { product, aligned } of [{ product: '', aligned: calibration?.aligned }, ...products]) {
     if (aligned === undefined) continue;
-    const found = aligned ? 'aligned: each place' : 'not aligned: no place';
-    log(`${product && `${product}: `}the good images are ${found} of the image has statistics of its own`);
+    const verdict = aligned ? 'aligned: each place' : 'not aligned: no place';
+    log(`${product && `${product}: `}the good images are ${verdict} of the image has statistics of its own`);
   }
   const [before, decided] = looks.slice(-2);
   if (before && decided && done > decided.step && done < decided.step * 2) {
@@ -255,7 +266,7 @@ async function trainLocked(
       calibrationImages: products.reduce((sum, one) => sum + one.calibrationImages, calibration?.images ?? 0),
       ...(perProduct && { products }),
       elapsedMs: Math.round(performance.now() - start),
-      memory: { ...trainer.memory, peak: peakMemory() },
+      memoryUsage: { ...trainer.memoryUsage, peak: peakMemory() },
       warnings: trainer.warnings,
     };
     print(JSON.stringify(result));

@@ -46,12 +46,12 @@ export function parseSize(name: string, text: string): number {
 
 /** `64` (pixels) or `50%` (of the pixels). */
 export function parseTopPixels(text: string): { count: number } | { share: number } {
-  const found = /^(\d+(?:\.\d+)?)(%?)$/.exec(text);
-  const value = Number(found?.[1]);
-  if (!found || !(value > 0) || (found[2] === '%' ? value > 100 : !Number.isInteger(value))) {
+  const match = /^(\d+(?:\.\d+)?)(%?)$/.exec(text);
+  const value = Number(match?.[1]);
+  if (!match || !(value > 0) || (match[2] === '%' ? value > 100 : !Number.isInteger(value))) {
     throw new UsageError(`--top-pixels: expected a number such as 64 or a share such as 50%, got "${text}"`);
   }
-  return found[2] === '%' ? { share: value / 100 } : { count: value };
+  return match[2] === '%' ? { share: value / 100 } : { count: value };
 }
 
 /** `5,50,100` as numbers. */
@@ -82,9 +82,10 @@ export function number(name: string, describe: string, shown?: string): Options 
   return {
     ...option,
     coerce: (value: unknown) => {
-      const given = coerce(value);
-      if (given === undefined) return undefined;
-      const text = `${given as string | number}`; // a default is a number
+      if (value === false) return 0; // --no-<name>
+      const raw = coerce(value);
+      if (raw === undefined) return undefined;
+      const text = `${raw as string | number}`; // a default is a number
       const result = text.trim() === '' ? Number.NaN : Number(text);
       if (!Number.isFinite(result)) throw new UsageError(`--${name}: expected a number, got "${text}"`);
       return result;

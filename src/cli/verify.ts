@@ -38,10 +38,10 @@ async function verify(argv: VerifyArguments, signal: AbortSignal): Promise<numbe
   for (const file of argv.golden.map(String)) {
     try {
       const json = await callNative(signal, (token) => addon().verify(file, options, token));
-      const found = JSON.parse(json) as Verification;
-      if (!found.ok) failures += 1;
-      if (argv.json) print(JSON.stringify(found));
-      else printTable(found);
+      const verification = JSON.parse(json) as Verification;
+      if (!verification.ok) failures += 1;
+      if (argv.json) print(JSON.stringify(verification));
+      else printTable(verification);
     } catch (thrown) {
       const error = toDdadError(thrown);
       if (error.code === 'ERR_ABORTED') throw error;

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { backboneName } from './backbones.js';
+import { fromEngineJson } from './engine-json.js';
 import { evidenceOf } from './evidence.js';
 import { DdadError } from '../base/errors.js';
 import { defined, parse, scoreKinds, topPixels, type TrainerOptions } from './options.js';
@@ -69,7 +70,7 @@ const commonConfig = z.looseObject({
     smoothing: z.number().min(0).max(100),
     topPixels,
     positions: z.boolean().optional(),
-    memory: z
+    memoryBank: z
       .looseObject({ patches: whole(1, 2 ** 22), weight: share })
       .nullable()
       .optional(),
@@ -97,9 +98,9 @@ const commonConfig = z.looseObject({
       /** Of the squared error of the reconstruction. */
       rgbMean: perScale.optional(),
       rgbStd: perScale.optional(),
-      /** Of the distance to the nearest residual in the model's memory. */
-      memoryMean: figure.optional(),
-      memoryStd: figure.optional(),
+      /** Of the distance to the nearest residual in the memory bank. */
+      memoryBankMean: figure.optional(),
+      memoryBankStd: figure.optional(),
       /** Mean and standard deviation of both normalised scores at the places of a grid over the whole image. */
       position: z
         .looseObject({
@@ -186,7 +187,7 @@ const largestSide = 8192;
 function fromJson<T>(schema: z.ZodType<T>, json: string, file: string): T {
   let value: unknown;
   try {
-    value = JSON.parse(json);
+    value = fromEngineJson(json);
   } catch (cause) {
     throw new DdadError('ERR_MODEL_FORMAT', `${file}: its configuration is not JSON`, { cause });
   }
@@ -221,8 +222,8 @@ const liteTaps: readonly BackboneTap[] = [
   { stride: 32, channels: 320 },
 ];
 
-/** The memory of a model that sees whole images; bench/accuracy has what other numbers gave. */
-export const defaultMemory = { patches: 20_000, weight: 0.75 } as const;
+/** The memory bank of a model that sees whole images; bench/accuracy has what other numbers gave. */
+export const defaultMemoryBank = { patches: 20_000, weight: 0.75 } as const;
 
 /** A network that is there already, and the chain that it was trained on. */
 export type Base = Pick<StoredConfig, 'unet' | 'diffusion'>;
@@ -309,7 +310,7 @@ export function expandConfig(
       topPixels: options.topPixels ?? { count: 64 },
       positions: options.positions ?? resized,
       // measured on the magnetic tiles: image AUROC 0.97 against 0.90 without
-      memory: options.memory === undefined ? (remembers ? { ...defaultMemory } : null) : options.memory,
+      memoryBank: options.memoryBank === undefined ? (remembers ? { ...defaultMemoryBank } : null) : options.memoryBank,
       evidence,
       seed: 0,
     },
@@ -351,9 +352,9 @@ function check({ unet, input, score, features }: ModelConfig): void {
     refuse(`option "size": expected a multiple of ${coarsest}, the features' coarsest stride, got ${input.size}`);
   }
   if (score.positions && input.mode !== 'resize') refuse('option "positions": goes with mode "resize" only');
-  if (score.memory && !features) refuse('option "memory": goes with features only, which need a backbone');
-  if (score.memory && score.normalization !== 'calibration') {
-    refuse(`option "memory": goes with normalization "calibration" only, got "${score.normalization}"`);
+  if (score.memoryBank && !features) refuse('option "memoryBank": goes with features only, which need a backbone');
+  if (score.memoryBank && score.normalization !== 'calibration') {
+    refuse(`option "memoryBank": goes with normalization "calibration" only, got "${score.normalization}"`);
   }
   if (features && unet.channelMult.length < 3) {
     refuse(
@@ -420,7 +421,7 @@ export function optionsOf(config: ModelConfig): TrainerOptions {
     topPixels: score.topPixels,
     alpha: score.alpha,
     ...(training.placesMeasured ? {} : { positions: score.positions ?? false }),
-    memory: score.memory ?? null,
+    memoryBank: score.memoryBank ?? null,
     evidence: score.evidence ? { rows: score.evidence.rows } : null,
     backbone: config.features?.backbone ?? null,
     ...(config.features && {
@@ -444,7 +445,7 @@ const changeable = new Set<keyof TrainerOptions>([
   'topPixels',
   'alpha',
   'positions',
-  'memory',
+  'memoryBank',
   'evidence',
   'device',
   'precision',

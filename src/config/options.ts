@@ -69,7 +69,7 @@ const trainerOptions = z.strictObject({
     .nullable()
     .optional(),
   positions: z.boolean().optional(),
-  memory: z
+  memoryBank: z
     .strictObject({ patches: whole(1, 1_000_000), weight: z.number().gt(0).max(1) })
     .nullable()
     .optional(),
@@ -143,7 +143,7 @@ export type ScoringOptions = z.infer<typeof scoringOptions>;
  *   null for none, as published.
  * - `positions`: calibration gives every place of the image statistics of its own (mode `resize` only). Left out, 8
  *   held-back images or more decide: places are left out where the ensemble tells damage in good images better without.
- * - `memory`: the model keeps the feature residuals of so many patches of good images; in the feature-level score the
+ * - `memoryBank`: the model keeps the feature residuals of so many patches of good images; in the feature-level score the
  *   distance to the nearest of them has the weight `weight`, the published distance to zero the rest. Null for none.
  * - `evidence`: the model keeps features of good images as well, `rows` a bank (4 000), and the score of an image is made of
  *   the ensemble (11) and of how far its features are from those, see {@link EvidenceName}. Null for the ensemble alone.
@@ -161,11 +161,16 @@ function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
   return path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value);
 }
 
+/** Options of earlier versions, and what they are called now. */
+export const renamedOptions: Record<string, string> = { memory: 'memoryBank' };
+
 function describe(issue: z.core.$ZodIssue, value: unknown, known: readonly string[]): string {
   const name = issue.path.map(String).join('.');
   if (issue.code === 'unrecognized_keys') {
     const key = issue.keys[0] ?? '';
-    return `unknown option "${name ? `${name}.` : ''}${key}"${didYouMean(key, known)}`;
+    const now = Object.hasOwn(renamedOptions, key) ? renamedOptions[key] : undefined;
+    const meant = now !== undefined && known.includes(now) ? `; did you mean "${now}"?` : didYouMean(key, known);
+    return `unknown option "${name ? `${name}.` : ''}${key}"${meant}`;
   }
   const came = valueAt(value, issue.path);
   const text = JSON.stringify(came) ?? String(came);

@@ -23,6 +23,8 @@ export interface ImageSet {
   products: ProductImages[];
   /** Hash of the names (within the folder) and sizes: tells whether a checkpoint belongs to these images. */
   fingerprint: string;
+  /** Whether the images of a folder are told by their names within it, not by their paths. */
+  byName: boolean;
   /** Folders beside those of products that hold no product. */
   leftOut: string[];
   /** How many overlays that ddad-native has written were left out. */
@@ -74,14 +76,16 @@ const isFolder = (folder: string): Promise<boolean> =>
 /** Folders of products in a folder that is no dataset by itself: those that hold `inside`. */
 export async function productFolders(root: string, inside: string): Promise<{ products: string[]; others: string[] }> {
   const { folders, images } = await listing(root);
-  const own = inside.split('/')[0] as string;
-  if (images.length > 0 || folders.includes(own)) return { products: [], others: [] };
-  const found = await Promise.all(folders.map((folder) => isFolder(path.join(root, folder, ...inside.split('/')))));
-  if (folders.some((name, i) => found[i] && name === '__proto__')) {
+  const firstFolder = inside.split('/')[0] as string;
+  if (images.length > 0 || folders.includes(firstFolder)) return { products: [], others: [] };
+  const holdsInside = await Promise.all(
+    folders.map((folder) => isFolder(path.join(root, folder, ...inside.split('/')))),
+  );
+  if (folders.some((name, i) => holdsInside[i] && name === '__proto__')) {
     // JavaScript's objects, and with them JSON that is read into them, have something else of that name
     throw new DdadError('ERR_DATASET', `${root}: expected products of other names, got "__proto__"`);
   }
-  return { products: folders.filter((_, i) => found[i]), others: folders.filter((_, i) => !found[i]) };
+  return { products: folders.filter((_, i) => holdsInside[i]), others: folders.filter((_, i) => !holdsInside[i]) };
 }
 
 async function goodFolder(root: string): Promise<string> {
@@ -162,6 +166,14 @@ async function findProducts(
  */
 export async function findImages(dataset: string | readonly string[]): Promise<ImageSet> {
   const { products, others: leftOut, overlays } = await findProducts(dataset);
+  const byName = typeof dataset === 'string';
+  const fingerprint = await fingerprintOf(products, byName);
+  const files = products.flatMap((product) => product.files);
+  return { files, products, fingerprint, byName, leftOut, overlays };
+}
+
+/** A hash of names and sizes. Throws ERR_DATASET for what is no file. */
+async function fingerprintOf(products: readonly ProductImages[], byName: boolean): Promise<string> {
   const hash = createHash('sha256');
   for (const { name, files } of products) {
     if (name !== null) hash.update(`${name}\0\0\n`);
@@ -171,11 +183,51 @@ export async function findImages(dataset: string | readonly string[]): Promise<I
         throw new DdadError('ERR_DATASET', `${file}: ${why}`, { cause });
       });
       if (!at.isFile()) throw new DdadError('ERR_DATASET', `${file}: expected an image, got a ${kindOfFile(at)}`);
-      hash.update(`${typeof dataset === 'string' ? path.basename(file) : file}\0${at.size}\n`);
+      hash.update(`${byName ? path.basename(file) : file}\0${at.size}\n`);
     }
   }
-  const files = products.flatMap((product) => product.files);
-  return { files, products, fingerprint: hash.digest('hex'), leftOut, overlays };
+  return hash.digest('hex');
+}
+
+/** An image that cannot be read, and why. */
+export interface UnreadableImage {
+  file: string;
+  reason: string;
+}
+
+/**
+ * Decodes every image once, and takes those out that cannot be read: what is left is the dataset, also for its
+ * fingerprint, so that a resumed run finds the same. Throws the error of the first where none of a product is left.
+ */
+export async function readableImages(
+  images: ImageSet,
+  signal?: AbortSignal,
+): Promise<{ images: ImageSet; unreadable: UnreadableImage[] }> {
+  const unreadable: UnreadableImage[] = [];
+  const errors = new Map<string, DdadError>();
+  const check = (file: string, inner: AbortSignal): Promise<DdadError | undefined> =>
+    decodeImage(file, { channels: 3, signal: inner }).then(
+      () => undefined,
+      (error: unknown) => {
+        if (error instanceof DdadError && error.code === 'ERR_IMAGE') return error;
+        throw error;
+      },
+    );
+  let at = 0;
+  for await (const error of mapAhead(images.files, check, { ahead: 3, signal })) {
+    const file = images.files[at++] as string;
+    if (!error) continue;
+    errors.set(file, error);
+    unreadable.push({ file, reason: error.message.replace(`${file}: `, '') });
+  }
+  if (unreadable.length === 0) return { images, unreadable };
+  const products = images.products.map(({ name, files }) => {
+    const left = files.filter((file) => !errors.has(file));
+    if (left.length === 0) throw errors.get(files[0] as string) as DdadError;
+    return { name, files: left };
+  });
+  const left = { ...images, products, files: products.flatMap(({ files }) => files) };
+  return { images: { ...left, fingerprint: await fingerprintOf(products, images.byName) }, unreadable };
 }
 
 /** Whether every image is gray by its format. Reads the headers, so it also finds files that are no images. */

@@ -312,8 +312,8 @@ export async function callNative<T>(
   try {
     return await run(token);
   } catch (error) {
-    const found = toDdadError(error);
-    throw found.code === 'ERR_ABORTED' && signal?.aborted ? abortError(signal) : found;
+    const failure = toDdadError(error);
+    throw failure.code === 'ERR_ABORTED' && signal?.aborted ? abortError(signal) : failure;
   } finally {
     signal?.removeEventListener('abort', cancel);
   }
@@ -336,7 +336,7 @@ export function packagedBackbone(): Promise<string> {
 /** The taps of a backbone; those of the package's where none is named. */
 export async function readTaps(backbone: string | null | undefined, signal?: AbortSignal): Promise<BackboneTap[]> {
   if (backbone === null) return [];
-  const found = findBackbone(backbone ?? defaultBackbone);
-  const file = found === defaultBackbone ? await packagedBackbone() : found;
+  const weights = findBackbone(backbone ?? defaultBackbone);
+  const file = weights === defaultBackbone ? await packagedBackbone() : weights;
   return JSON.parse(await callNative(signal, (token) => addon().backboneTaps(file, token))) as BackboneTap[];
 }

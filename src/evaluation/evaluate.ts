@@ -1,11 +1,12 @@
 import { z } from 'zod';
 import { parseOptions } from '../config/options.js';
-import type { Detector, ScoreResult } from '../scoring/detector.js';
+import type { Detector } from '../scoring/detector.js';
+import type { AnyScoreResult } from '../scoring/result.js';
 import { atCaller, DdadError, kindOf, throwIfAborted, toDdadError } from '../base/errors.js';
 import { productOf } from '../model/products.js';
 import { mapAhead } from '../base/read-ahead.js';
 import { goodName, MetricsAccumulator } from './metrics.js';
-import { ofProducts } from './products.js';
+import { meanOverProducts } from './products.js';
 import { findTestImages, type Mask, readMask, type TestGroup, type TestImage } from './test-set.js';
 import type { EvaluatedImage, Evaluation, Outcome, ProductEvaluation, SkippedImage } from './types.js';
 
@@ -55,11 +56,13 @@ export interface ScoredImage {
   input: string;
   /** The file of its mask, or null. */
   mask: string | null;
-  result: ScoreResult;
+  result: AnyScoreResult;
 }
 
 /** What an evaluation needs of a detector. */
-export type EvaluatedDetector = Pick<Detector, 'score' | 'threshold' | 'config'>;
+export interface EvaluatedDetector extends Pick<Detector, 'threshold' | 'config'> {
+  score(...of: Parameters<Detector['score']>): Promise<AnyScoreResult>;
+}
 
 /**
  * Scores the test images of a dataset in the MVTec AD layout (`test/`, and `ground_truth/` for pixel figures) and
@@ -90,13 +93,13 @@ async function run(detector: EvaluatedDetector, dataset: string, options: Evalua
   const progress = reporter(options.onProgress, count);
   const scores: EvaluatedImage[] = [];
   const skipped: SkippedImage[] = [];
-  const found: Record<string, ProductEvaluation> = {};
+  const perProduct: Record<string, ProductEvaluation> = {};
   const onDone = (): void => {
     const step = scores.length + skipped.length;
     progress('score', step, step / count);
   };
   for (const [i, group] of groups.entries()) {
-    const own = await runGroup(detector, group, options, {
+    const productEvaluation = await runGroup(detector, group, options, {
       onScore: (image) => {
         scores.push(image);
         onDone();
@@ -109,11 +112,11 @@ async function run(detector: EvaluatedDetector, dataset: string, options: Evalua
       onShare: i < groups.length - 1 ? undefined : (done) => progress('metrics', count, done),
       warnings,
     });
-    found[group.product ?? ''] = own;
+    perProduct[group.product ?? ''] = productEvaluation;
   }
   if (skipped.length > 0) warnings.push(skippedWarning(dataset, skipped, count));
   const { product } = groups[0] as TestGroup;
-  const figures = product === null ? (found[''] as ProductEvaluation) : ofProducts(found, scores);
+  const figures = product === null ? (perProduct[''] as ProductEvaluation) : meanOverProducts(perProduct, scores);
   const { threshold, falseAlarmRate, expectedFalseAlarmRate, ...rest } = figures;
   return {
     formatVersion: 1,
@@ -123,7 +126,7 @@ async function run(detector: EvaluatedDetector, dataset: string, options: Evalua
     falseAlarmRate,
     expectedFalseAlarmRate,
     ...rest,
-    ...(product === null ? {} : { perProduct: found }),
+    ...(product === null ? {} : { perProduct }),
     warnings,
     scores,
     skipped,
@@ -248,7 +251,7 @@ async function figuresOf(
 }
 
 interface Scored {
-  result: ScoreResult;
+  result: AnyScoreResult;
   mask: Mask | null;
 }
 
@@ -286,7 +289,7 @@ async function scoreWithMask(
 function evaluated(
   { image, defect }: TestImage,
   product: string | null,
-  { score, threshold, anomalous }: ScoreResult,
+  { score, threshold, anomalous }: AnyScoreResult,
 ): EvaluatedImage {
   return { image, product, defect, score, threshold, anomalous, outcome: outcomeOf(defect, anomalous) };
 }

@@ -61,16 +61,17 @@ export class MetricsAccumulator {
     const good = this.#scores.get(goodName) ?? [];
     const defects = [...this.#scores.keys()].slice(1);
     const masked = defects.map((_, i) => this.#pixels.images(i + 1));
-    const maskedGood = this.#pixels.images(goodOwner);
+    // Good images count beside others that have masks; without those there is nothing to measure.
+    const withGood = (count: number): number => (count > 0 ? count + this.#pixels.images(goodOwner) : 0);
     const anomalous = defects.flatMap((defect) => this.#scores.get(defect) ?? []);
     const imagesOfAll = sweepScores(good, anomalous, true);
     const perDefect = defects.map((defect, i) => {
       const scores = this.#scores.get(defect) ?? [];
       const count = good.length + scores.length;
-      const own = pixelsOf[i + 1] ?? noFigures;
-      return [defect, metrics(count, sweepScores(good, scores), maskedGood + (masked[i] as number), own)] as const;
+      const pixelFigures = pixelsOf[i + 1] ?? noFigures;
+      return [defect, metrics(count, sweepScores(good, scores), withGood(masked[i] as number), pixelFigures)] as const;
     });
-    const maskedAll = masked.reduce((sum, count) => sum + count, maskedGood);
+    const maskedAll = withGood(masked.reduce((sum, count) => sum + count, 0));
     return {
       total: metrics(good.length + anomalous.length, imagesOfAll, maskedAll, pixelsOfAll),
       perDefect: Object.fromEntries(perDefect),

@@ -209,7 +209,7 @@ async function sweepPixels(
   const above = new Float64Array(owners);
   const atOrAbove = new Float64Array(owners);
   const tie = { pixels: new Float64Array(owners), overlap: new Float64Array(owners) };
-  let found = 0;
+  let truePositives = 0;
   let rested = performance.now();
   for (let step = 1; positives.first; step++) {
     const key = positives.first.head;
@@ -223,27 +223,27 @@ async function sweepPixels(
     for (let owner = 0; owner < owners; owner++) {
       aboveAll += above[owner] as number;
       atOrAboveAll += atOrAbove[owner] as number;
-      const own = tie.pixels[owner] as number;
-      if (own === 0) continue;
-      pixels += own;
+      const count = tie.pixels[owner] as number;
+      if (count === 0) continue;
+      pixels += count;
       overlap += tie.overlap[owner] as number;
       const good = owner === goodOwner ? 0 : 1;
       sweeps[owner]?.step(
         value,
         good * (above[goodOwner] as number) + (above[owner] as number),
         good * (atOrAbove[goodOwner] as number) + (atOrAbove[owner] as number),
-        own,
+        count,
         tie.overlap[owner] as number,
       );
     }
     sweepAll.step(value, aboveAll, atOrAboveAll, pixels, overlap);
     tie.pixels.fill(0);
     tie.overlap.fill(0);
-    found += pixels;
+    truePositives += pixels;
     if (step % 1024 !== 0) continue;
     throwIfAborted(signal);
     if (performance.now() - rested > 10) {
-      onShare?.(found / all.positives);
+      onShare?.(truePositives / all.positives);
       await setImmediate(); // others have a turn too
       rested = performance.now();
     }

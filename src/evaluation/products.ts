@@ -11,7 +11,7 @@ function mean(values: readonly (number | null)[]): number | null {
  * The figures of all products: means, as scores of different products do not compare; images are counted together. What
  * belongs to a threshold or a curve has no mean.
  */
-export function ofProducts(
+export function meanOverProducts(
   products: Record<string, ProductEvaluation>,
   scores: readonly EvaluatedImage[],
 ): ProductEvaluation {

@@ -60,8 +60,11 @@ export async function findTestImages(dataset: string): Promise<{ groups: TestGro
 async function findOwn(dataset: string): Promise<TestSet> {
   const root = await listing(dataset);
   if (!root.folders.includes('test')) {
-    const found = root.folders.length > 0 ? root.folders.join(', ') : 'no folders';
-    throw new DdadError('ERR_DATASET', `${dataset}: expected a folder test/ as in the MVTec AD layout, found ${found}`);
+    const folderNames = root.folders.length > 0 ? root.folders.join(', ') : 'no folders';
+    throw new DdadError(
+      'ERR_DATASET',
+      `${dataset}: expected a folder test/ as in the MVTec AD layout, found ${folderNames}`,
+    );
   }
   const test = await listing(path.join(dataset, 'test'));
   const truth = root.folders.includes('ground_truth') ? await listing(path.join(dataset, 'ground_truth')) : undefined;

@@ -19,10 +19,10 @@ export async function checkSums(file: string): Promise<string> {
   await pipeline(createReadStream(file), hash).catch((cause: unknown) => {
     throw readError(file, messageOf(cause), cause);
   });
-  const found = hash.digest('hex');
-  if (found === line.slice(0, 64)) return file;
+  const actual = hash.digest('hex');
+  if (actual === line.slice(0, 64)) return file;
   throw new DdadError(
     'ERR_MODEL_FORMAT',
-    `${file}: expected the SHA-256 ${line.slice(0, 64)} of SHA256SUMS, got ${found}: the package is damaged`,
+    `${file}: expected the SHA-256 ${line.slice(0, 64)} of SHA256SUMS, got ${actual}: the package is damaged`,
   );
 }

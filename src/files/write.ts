@@ -31,8 +31,8 @@ async function notFolder(folder: string, cause: unknown): Promise<DdadError> {
       error.code === 'ENOTDIR' ? 'below' : undefined,
     );
     if (at === 'below' && path.dirname(name) !== name) continue;
-    const found = typeof at === 'object' ? `a ${kindOfFile(at)}` : 'a link that leads nowhere';
-    return writeError(name, `expected a folder, found ${found}`, cause);
+    const actual = typeof at === 'object' ? `a ${kindOfFile(at)}` : 'a link that leads nowhere';
+    return writeError(name, `expected a folder, found ${actual}`, cause);
   }
 }
 

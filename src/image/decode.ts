@@ -146,14 +146,14 @@ async function inspect(
   name: string,
   limit: number,
 ): Promise<sharp.Metadata & { deep: boolean }> {
-  const found = await image.metadata();
-  const { format, depth, width, height } = found;
+  const metadata = await image.metadata();
+  const { format, depth, width, height } = metadata;
   if (format !== expected) throw imageError(name, `expected a photograph (PNG, JPEG, TIFF, WebP), got ${format}`);
   if (depth !== 'uchar' && depth !== 'ushort') {
     throw imageError(name, `expected 8 or 16 bits a channel, got ${depth}`);
   }
   checkLimit(width, height, limit, name);
-  return { ...found, deep: depth === 'ushort' };
+  return { ...metadata, deep: depth === 'ushort' };
 }
 
 async function toPixels(image: sharp.Sharp, channels: 1 | 3, deep: boolean): Promise<Pixels> {
@@ -201,10 +201,10 @@ async function decodeBytes(bytes: Uint8Array, name: string, options: DecodeOptio
   const { channels, limitInputPixels = defaultPixelLimit } = options;
   const format = checkFormat(bytes.subarray(0, headBytes), name);
   const image = open(bytes);
-  const found = await inspect(image, format, name, limitInputPixels);
-  const { width, height, deep } = found;
+  const header = await inspect(image, format, name, limitInputPixels);
+  const { width, height, deep } = header;
   const out = (deep ? 2 : 1) * channels * width * height;
-  await admit(options, { width, height, bytes: out, decoding: decodingBytes(format, found) });
+  await admit(options, { width, height, bytes: out, decoding: decodingBytes(format, header) });
   return toPixels(image.removeAlpha(), channels, deep);
 }
 
@@ -286,8 +286,8 @@ export async function isGrayFile(file: string, limit = defaultPixelLimit): Promi
       const format = checkFormat(head.subarray(0, headBytes), file);
       const look = (bytes: Uint8Array) => inspect(open(bytes), format, file, limit);
       const early = size > headerBytes && (format === 'png' || format === 'jpeg');
-      const found = early ? await look(head).catch(async () => look(await read(size))) : await look(await read(size));
-      return found.channels <= 2;
+      const header = early ? await look(head).catch(async () => look(await read(size))) : await look(await read(size));
+      return header.channels <= 2;
     });
   } catch (error) {
     throw sharpError(error, file);

@@ -35,14 +35,14 @@ function takeOver<T extends View>(view: T, claim: Claim): T {
   const Type = view.constructor as new (from: ArrayBuffer) => T;
   const refused = (why: string, cause?: unknown): DdadError =>
     new DdadError('ERR_ARGUMENT', `transfer: the ArrayBuffer cannot be taken over: ${why}`, { cause });
-  let own: ArrayBuffer;
+  let moved: ArrayBuffer;
   try {
-    own = structuredClone(buffer, { transfer: [buffer] });
+    moved = structuredClone(buffer, { transfer: [buffer] });
   } catch (cause) {
     throw refused(messageOf(cause), cause);
   }
   if (buffer.byteLength > 0) throw refused('others keep it'); // that of a WebAssembly.Memory
-  return new Type(own);
+  return new Type(moved);
 }
 
 function copyOf<T extends View>(view: T, claim: Claim): T {
@@ -70,11 +70,11 @@ const memoryOf = (data: View | ArrayBufferLike): ArrayBufferLike => (ArrayBuffer
 
 export function holdImage(image: ImageInput, { transfer = false, limitInputPixels, claim }: HoldOptions): HeldImage {
   if (typeof image === 'string') return image;
-  const own = transfer ? takeOver : copyOf;
+  const hold = transfer ? takeOver : copyOf;
   const memory: unknown = isRaw(image) ? image.data : image;
   if (ArrayBuffer.isView(memory) || types.isAnyArrayBuffer(memory)) checkAttached(memoryOf(memory as View));
-  if (!isRaw(image)) return own(encodedView(image), claim);
+  if (!isRaw(image)) return hold(encodedView(image), claim);
   const { width, height, channels } = image;
   const data = checkRaw({ width, height, channels, data: image.data }, limitInputPixels);
-  return { data: own(data, claim), width, height, channels };
+  return { data: hold(data, claim), width, height, channels };
 }

@@ -19,12 +19,12 @@ const unescaped = (text: string): string =>
 
 /** The folders of the control groups that hold this process and limit memory: its own, and all that are above it. */
 function* controlGroups(root: string): Generator<{ folder: string; kind: keyof typeof limitFiles }> {
-  const own = new Map<keyof typeof limitFiles, string>();
+  const groups = new Map<keyof typeof limitFiles, string>();
   for (const line of textOf(`${root}/proc/self/cgroup`).split('\n')) {
     const [, controllers, group] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
     if (group === undefined) continue;
-    if (controllers === '') own.set('cgroup2', group);
-    else if (controllers?.split(',').includes('memory')) own.set('cgroup', group);
+    if (controllers === '') groups.set('cgroup2', group);
+    else if (controllers?.split(',').includes('memory')) groups.set('cgroup', group);
   }
   for (const line of textOf(`${root}/proc/self/mountinfo`).split('\n')) {
     const [mount = '', system = ''] = line.split(' - ');
@@ -33,7 +33,7 @@ function* controlGroups(root: string): Generator<{ folder: string; kind: keyof t
     const kind = type === 'cgroup2' || (type === 'cgroup' && options.split(',').includes('memory')) ? type : undefined;
     if (kind === undefined || from === undefined || at === undefined) continue;
     // A container sees its group as the root of the mount; a group outside of what is mounted shows as /..
-    const below = path.posix.relative(from, own.get(kind) ?? from);
+    const below = path.posix.relative(from, groups.get(kind) ?? from);
     const parts = below.startsWith('..') ? [] : below.split('/').filter(Boolean);
     for (let depth = parts.length; depth >= 0; depth--)
       yield { folder: path.posix.join(root, at, ...parts.slice(0, depth)), kind };

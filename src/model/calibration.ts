@@ -47,7 +47,7 @@ export function calibrationOf(images: readonly RawStatistics[], quantile: number
     pixelStd: pixel.std,
     ...(feature && { featureMean: feature.mean, featureStd: feature.std }),
     ...(rgb && { rgbMean: rgb.mean, rgbStd: rgb.std }),
-    ...(memory && { memoryMean: memory.mean[0], memoryStd: memory.std[0] }),
+    ...(memory && { memoryBankMean: memory.mean[0], memoryBankStd: memory.std[0] }),
     ...(banks.length > 0 && {
       evidence: { mapMean: banks.map(({ mean }) => mean[0] ?? 0), mapStd: banks.map(({ std }) => std[0] ?? 1) },
     }),

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { StoredConfig } from '../config/config.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { atCaller, DdadError, kindOf, modelError, optionError } from '../base/errors.js';
 import { checkWritable, isSameFile } from '../files/write.js';
 import { readStoredConfig } from './model-file.js';
@@ -126,9 +127,9 @@ function labelOf(config: StoredConfig, product: string | undefined): number {
 /** The configuration of the ensemble alone, for which neither the thresholds hold nor the range of the maps. */
 function withoutEvidence(stored: StoredConfig): StoredConfig {
   const plain = (calibration: StoredConfig['calibration']): StoredConfig['calibration'] => {
-    const own = calibration && { ...calibration };
-    if (own) delete own.mapRange;
-    return own;
+    const adapted = calibration && { ...calibration };
+    if (adapted) delete adapted.mapRange;
+    return adapted;
   };
   const perProduct = Object.entries(stored.perProduct ?? {}).map(([name, own]) => [
     name,
@@ -168,12 +169,12 @@ async function engineOptions(model: string, options: OnnxExportOptions): Promise
  */
 export function exportOnnx(model: string, out: string, options: OnnxExportOptions = {}): Promise<OnnxExport> {
   return atCaller(async () => {
-    const given = parseOptions(onnxOptions, options);
+    const checked = parseOptions(onnxOptions, options);
     await checkOutput(model, out, dataOf(out));
-    const engine = JSON.stringify(await engineOptions(model, given));
+    const engine = toEngineJson(await engineOptions(model, checked));
     const run = (token: CancelToken): Promise<string> => addon().exportOnnx(model, out, engine, token);
-    return written<OnnxExport>(given.signal, run, (error) =>
-      given.scale === undefined ? modelError(error, model) : optionError(error),
+    return written<OnnxExport>(checked.signal, run, (error) =>
+      checked.scale === undefined ? modelError(error, model) : optionError(error),
     );
   });
 }
@@ -188,10 +189,10 @@ export function exportSafetensors(
   options: SafetensorsExportOptions = {},
 ): Promise<SafetensorsExport> {
   return atCaller(async () => {
-    const given = parseOptions(safetensorsOptions, options);
+    const checked = parseOptions(safetensorsOptions, options);
     await checkOutput(model, out);
-    const engine = JSON.stringify({ head: given.head ?? true });
+    const engine = JSON.stringify({ head: checked.head ?? true });
     const run = (token: CancelToken): Promise<string> => addon().exportWeights(model, out, engine, token);
-    return written<SafetensorsExport>(given.signal, run, (error) => modelError(error, model));
+    return written<SafetensorsExport>(checked.signal, run, (error) => modelError(error, model));
   });
 }

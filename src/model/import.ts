@@ -1,10 +1,12 @@
 import { defaultBackbone, findBackbone } from '../config/backbones.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { z } from 'zod';
 import { expandConfig, type StoredConfig } from '../config/config.js';
 import { atCaller, DdadError, kindOf, optionError } from '../base/errors.js';
 import { isSameFile } from '../files/write.js';
 import { addon, callNative, type NativeInspection, readTaps } from '../engine/native.js';
 import { defined, importSettings, parseOptions } from '../config/options.js';
+import { isOwnFile, readStoredConfig } from './model-file.js';
 import { droppedSignature } from './signature.js';
 
 const importOptions = importSettings.extend({
@@ -73,11 +75,11 @@ export function importModel(checkpoint: string, model: string, options: ImportOp
       if (typeof file === 'string') continue;
       throw new DdadError('ERR_ARGUMENT', `importModel: expected a path, got ${kindOf(file)}`);
     }
-    const given = defined(parseOptions(importOptions, options));
+    const checked = defined(parseOptions(importOptions, options));
     if (await isSameFile(checkpoint, model)) {
       throw new DdadError('ERR_OPTION', `${model}: expected another file than the checkpoint itself`);
     }
-    return run(checkpoint, model, given);
+    return run(checkpoint, model, checked);
   });
 }
 
@@ -92,24 +94,35 @@ async function run(checkpoint: string, model: string, options: ImportOptions): P
       throw optionError(error);
     });
   try {
-    const wanted = JSON.stringify({ unet, dropLabels, ...(prefix !== undefined && { prefix }) });
-    const found = JSON.parse(await call((token) => native.open(wanted, token))) as NativeInspection;
-    const config = await importedConfig(found, options);
+    const request = JSON.stringify({ unet, dropLabels, ...(prefix !== undefined && { prefix }) });
+    const inspection = JSON.parse(await call((token) => native.open(request, token))) as NativeInspection;
+    const config = await importedConfig(inspection, options);
     const head = config.unet.featureChannels ?? 0;
-    const featureHead: ImportResult['featureHead'] = head === 0 ? 'none' : found.head === head ? 'imported' : 'fresh';
+    const featureHead: ImportResult['featureHead'] =
+      head === 0 ? 'none' : inspection.head === head ? 'imported' : 'fresh';
     if (config.features) config.features.trained = featureHead === 'imported';
     const backbone = config.features ? findBackbone(options.backbone ?? defaultBackbone) : '';
     const dropped = await droppedSignature(model);
-    await call((token) => native.begin(model, JSON.stringify(config), backbone, token));
+    await call((token) => native.begin(model, toEngineJson(config), backbone, token));
     for (let done = 0; done < 1; onProgress?.(done)) done = await call((token) => native.write(token));
-    const { format, prefix: taken, tensors, parameters, dtypes, assumed, leftOut } = found;
+    const { format, prefix: taken, tensors, parameters, dtypes, assumed, leftOut } = inspection;
     const facts = { format, prefix: taken, tensors, parameters, dtypes, config, assumed, leftOut, featureHead };
-    const warnings = dropped === undefined ? [] : [dropped];
+    const warnings = [...(dropped === undefined ? [] : [dropped]), ...(await lostCalibration(checkpoint))];
     return { checkpoint, model, ...facts, warnings, elapsedMs: Math.round(performance.now() - start) };
   } finally {
     // waits: the process may end next, and must not leave a half-written file
     await native.close().finally(() => native.dispose());
   }
+}
+
+/** What a finished model loses when it is imported as if it were a bare network. */
+async function lostCalibration(file: string): Promise<string[]> {
+  const config = (await isOwnFile(file, 'model')) ? await readStoredConfig(file) : undefined;
+  if (!config || !(config.calibration ?? config.perProduct)) return [];
+  return [
+    `${file}: is a model of ddad-native already; its calibration and threshold are left out. Use it as it is, or ` +
+      `train from it with init`,
+  ];
 }
 
 /** The configuration of a model that was never calibrated: it has its raw pixel-level score and no threshold. */

@@ -109,9 +109,9 @@ function checkOwn(file: string, metadata: FileHeader['metadata'], kind: keyof ty
 /** Refuses the file of these metadata unless it is one of ours, of that kind. Throws ERR_MODEL_FORMAT. */
 export function checkKind(file: string, metadata: FileHeader['metadata'], kind: keyof typeof expected): void {
   checkOwn(file, metadata, kind);
-  const found = kindIn(metadata);
-  if (found === kind) return;
-  throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got ${kindNames[found] ?? `a ${found}`}`);
+  const actual = kindIn(metadata);
+  if (actual === kind) return;
+  throw new DdadError('ERR_MODEL_FORMAT', `${file}: expected a ${kind}, got ${kindNames[actual] ?? `a ${actual}`}`);
 }
 
 /** The metadata of a file of ours, read from its header alone; of any kind, and refused as the wanted one. */

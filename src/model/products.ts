@@ -39,8 +39,13 @@ export function productOf(config: StoredConfig, product: string | undefined): Pr
   if (product === undefined) return refuse(`${expected}, got none`);
   const label = products.indexOf(product);
   if (label < 0) refuse(`${expected}, got "${product}"${didYouMean(product, products)}`);
-  const own = perProduct && Object.hasOwn(perProduct, product) ? perProduct[product] : undefined;
-  return { name: product, label, calibration: own?.calibration ?? null, threshold: own?.threshold ?? null };
+  const productConfig = perProduct && Object.hasOwn(perProduct, product) ? perProduct[product] : undefined;
+  return {
+    name: product,
+    label,
+    calibration: productConfig?.calibration ?? null,
+    threshold: productConfig?.threshold ?? null,
+  };
 }
 
 /** Throws ERR_MODEL_FORMAT where the products that a model file names do not fit to the rest of its configuration. */

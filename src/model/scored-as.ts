@@ -18,15 +18,15 @@ const perScale = ['pixelMean', 'pixelStd', 'featureMean', 'featureStd', 'rgbMean
  * scales are within its chain is for the engine to check.
  */
 export function scoredAs(config: StoredConfig, options: ScoringOptions): StoredConfig {
-  const given = defined(options);
-  if (Object.keys(given).length === 0) return config;
+  const overrides = defined(options);
+  if (Object.keys(overrides).length === 0) return config;
   const refuse = (name: string, message: string): never => {
     throw new DdadError('ERR_OPTION', `option "${name}": ${message}`);
   };
   // what is changed is the paper's ensemble (11); the evidence beside it would hide that
-  const score = { ...config.score, ...given, evidence: null };
+  const score = { ...config.score, ...overrides, evidence: null };
   const calibrated = score.normalization === 'calibration';
-  const { kind = 'ensemble', alpha } = given;
+  const { kind = 'ensemble', alpha } = overrides;
   if (!config.features && (kind === 'feature' || (alpha ?? 1) < 1)) {
     refuse(kind === 'feature' ? 'kind' : 'alpha', 'the model has no features, so it has a pixel-level score only');
   }
@@ -47,23 +47,23 @@ export function scoredAs(config: StoredConfig, options: ScoringOptions): StoredC
     );
   }
   if (new Set(score.scales).size !== score.scales.length) refuse('scales', 'a noise scale is given twice');
-  if (!calibrated) score.memory = null;
+  if (!calibrated) score.memoryBank = null;
 
   const adapt = (calibration: Calibration): Calibration => {
     if (!calibration) {
       if (calibrated) refuse('normalization', 'the model has no calibration, got "calibration"');
       return null;
     }
-    const own = { ...calibration };
-    delete own.mapRange; // colours then come from each map itself
+    const adapted = { ...calibration };
+    delete adapted.mapRange; // colours then come from each map itself
     for (const name of calibrated ? perScale : []) {
       const values = calibration[name];
-      if (values) own[name] = kept.map((at) => values[at] as number);
+      if (values) adapted[name] = kept.map((at) => values[at] as number);
     }
     if (kind === 'rgb' && calibrated && !calibration.rgbMean) {
       refuse('kind', 'the model was calibrated without the reconstruction error; train it again');
     }
-    return own;
+    return adapted;
   };
   const perProduct =
     config.perProduct &&

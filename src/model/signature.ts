@@ -61,17 +61,17 @@ function signedContent(file: string, header: FileHeader, key: KeyObject): string
   const refuse = (why: string): never => {
     throw new DdadError('ERR_SIGNATURE', `${file}: ${why}`);
   };
-  const wanted = short(fingerprint(key));
+  const expectedKey = short(fingerprint(key));
   const signedBy = textOf(header.metadata['signatureKey']);
   if (textOf(header.metadata['signature']) === '') {
-    refuse(`expected a signature of the trusted key ${wanted}, got none`);
+    refuse(`expected a signature of the trusted key ${expectedKey}, got none`);
   }
   if (signedBy !== fingerprint(key)) {
-    refuse(`expected a signature of the trusted key ${wanted}, got one of ${short(signedBy) || 'an unnamed key'}`);
+    refuse(`expected a signature of the trusted key ${expectedKey}, got one of ${short(signedBy) || 'an unnamed key'}`);
   }
   const stated = contentOf(header);
   if (!stated || !verify(null, Buffer.from(purpose + stated.content), key, Buffer.from(stated.signature, 'hex'))) {
-    return refuse(`expected a signature of the trusted key ${wanted}, got one that is not valid`);
+    return refuse(`expected a signature of the trusted key ${expectedKey}, got one that is not valid`);
   }
   return stated.content;
 }
@@ -232,13 +232,15 @@ async function writeSigned(
   key: KeyObject,
   signal?: AbortSignal,
 ): Promise<SignedModel> {
-  const own = {
+  const signatureFields = {
     digest: '0'.repeat(digestDigits),
     digestAlgorithm: 'xxh3-128',
     signature: '0'.repeat(signatureDigits),
     signatureKey: fingerprint(key),
   };
-  const text = Buffer.from(JSON.stringify({ __metadata__: { ...own, ...header.metadata, ...own }, ...header.tensors }));
+  const text = Buffer.from(
+    JSON.stringify({ __metadata__: { ...signatureFields, ...header.metadata, ...signatureFields }, ...header.tensors }),
+  );
   const padded = Buffer.alloc(Math.ceil(text.length / 8) * 8, ' ');
   text.copy(padded);
   const length = Buffer.alloc(8);
@@ -263,7 +265,7 @@ async function writeSigned(
         throw changed(out, found, again.found);
       }
       await rename(temporary, out);
-      return { model: out, digest: found, content: content as string, signatureKey: own.signatureKey };
+      return { model: out, digest: found, content: content as string, signatureKey: signatureFields.signatureKey };
     } finally {
       await handle.close();
     }

@@ -11,7 +11,7 @@ export const streams = {
   order: 2,
   augment: 3,
   product: 4,
-  memory: 5,
+  memoryBank: 5,
   evidence: 6,
   views: 7,
   damage: 8,

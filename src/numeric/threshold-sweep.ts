@@ -104,12 +104,12 @@ export class Sweep {
   step(value: number, above: number, atOrAbove: number, positives: number, overlap: number): void {
     if (this.#negatives === 0) return;
     const before = this.#found;
-    const found = before + positives;
+    const truePositives = before + positives;
     this.#rocArea += (above - this.#falsePositives) * before + (atOrAbove - above) * (before + positives / 2);
-    const precision = found / (found + atOrAbove);
+    const precision = truePositives / (truePositives + atOrAbove);
     this.#ap += (positives / this.#positives) * precision;
-    const f1 = (2 * found) / (found + atOrAbove + this.#positives);
-    if (f1 > this.#best.f1) this.#best = { f1, threshold: value, precision, recall: found / this.#positives };
+    const f1 = (2 * truePositives) / (truePositives + atOrAbove + this.#positives);
+    if (f1 > this.#best.f1) this.#best = { f1, threshold: value, precision, recall: truePositives / this.#positives };
 
     const mid = above / this.#negatives;
     const right = atOrAbove / this.#negatives;
@@ -119,11 +119,11 @@ export class Sweep {
     if (this.#traces) {
       const { roc, pr } = this.#traces;
       roc.add(mid, before / this.#positives);
-      roc.add(right, found / this.#positives);
+      roc.add(right, truePositives / this.#positives);
       if (before > 0) pr.add(before / this.#positives, before / (before + above));
-      pr.add(found / this.#positives, precision);
+      pr.add(truePositives / this.#positives, precision);
     }
-    this.#found = found;
+    this.#found = truePositives;
     this.#falsePositives = atOrAbove;
     this.#overlap = raised;
   }

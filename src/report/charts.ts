@@ -163,8 +163,8 @@ export async function drawCharts(evaluation: Evaluation): Promise<Chart[]> {
   if (perProduct) {
     // Scores compare within a product only, and a curve belongs to one.
     return Object.entries(perProduct).map(([product, { threshold }]) => {
-      const own = scores.filter((image) => image.product === product);
-      return histogram(tools, { scores: own, threshold }, `Image scores of ${product}`);
+      const productScores = scores.filter((image) => image.product === product);
+      return histogram(tools, { scores: productScores, threshold }, `Image scores of ${product}`);
     });
   }
   const both = 'Needs good images and images with defects.';

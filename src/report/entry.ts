@@ -1,4 +1,4 @@
-import type { ScoreResult } from '../scoring/detector.js';
+import type { ScoreResult } from '../scoring/result.js';
 import type { EvaluatedImage } from '../evaluation/types.js';
 import type { ScoreMap } from '../image/heatmap.js';
 import type { ImageInput } from '../image/decode.js';

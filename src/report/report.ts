@@ -75,14 +75,14 @@ export class ReportWriter {
 
   /** Begins a report in a folder, which is made when only itself is missing. Throws ERR_FILE_WRITE, ERR_OPTION. */
   static async create(folder: string, options: ReportOptions = {}): Promise<ReportWriter> {
-    const given = parseOptions(reportOptions, options);
+    const checked = parseOptions(reportOptions, options);
     const file = path.join(folder, 'report.html');
     const part = temporaryBeside(file, 'part');
     return writing(file, async () => {
       await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== 'EEXIST') throw error;
       });
-      return new ReportWriter(file, part, await open(part, 'wx+'), given);
+      return new ReportWriter(file, part, await open(part, 'wx+'), checked);
     });
   }
 

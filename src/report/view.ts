@@ -182,16 +182,17 @@ const metricColumns: MetricColumn[] = [
 
 /** What the table of defects has rows for: defects, or products and below each its defects. */
 function rowsOf({ perDefect, perProduct, scores }: Evaluation): [string, Metrics, EvaluatedImage[]][] {
-  const own = (wanted: (image: EvaluatedImage) => boolean) => scores.filter((image) => !isGood(image) && wanted(image));
+  const anomalousWhere = (wanted: (image: EvaluatedImage) => boolean) =>
+    scores.filter((image) => !isGood(image) && wanted(image));
   if (!perProduct) {
-    return Object.entries(perDefect).map(([name, of]) => [name, of, own(({ defect }) => defect === name)]);
+    return Object.entries(perDefect).map(([name, of]) => [name, of, anomalousWhere(({ defect }) => defect === name)]);
   }
   return Object.entries(perProduct).flatMap(([name, of]) => {
     const inside = (image: EvaluatedImage): boolean => image.product === name;
     const defects = Object.entries(of.perDefect).map(([defect, figures]): [string, Metrics, EvaluatedImage[]] => {
-      return [`${name}/${defect}`, figures, own((image) => inside(image) && image.defect === defect)];
+      return [`${name}/${defect}`, figures, anomalousWhere((image) => inside(image) && image.defect === defect)];
     });
-    return [[name, of, own(inside)] as [string, Metrics, EvaluatedImage[]], ...defects];
+    return [[name, of, anomalousWhere(inside)] as [string, Metrics, EvaluatedImage[]], ...defects];
   });
 }
 

@@ -2,9 +2,8 @@ import { availableParallelism } from 'node:os';
 import { types } from 'node:util';
 import { z } from 'zod';
 import { type Claim, MemoryBudget } from '../image/memory-budget.js';
-import { standardised } from '../model/calibration.js';
 import { parseStoredConfig, type StoredConfig } from '../config/config.js';
-import { type EvidenceName, evidenceNames } from '../config/evidence.js';
+import { memoryUsageOf, toEngineJson } from '../config/engine-json.js';
 import {
   type DeviceOptions,
   deviceOptions,
@@ -13,22 +12,14 @@ import {
   scoringOptions,
 } from '../config/options.js';
 import { atCaller, callSite, DdadError, kindOf, modelError, optionError, throwIfAborted } from '../base/errors.js';
-import { colourRange, type HeatmapOptions, renderHeatmap, type ScoreMap } from '../image/heatmap.js';
 import { type HeldImage, holdImage } from '../image/held-image.js';
 import { type ImageInput, imageName } from '../image/decode.js';
 import type { FileState } from '../image/image-file.js';
 import { memoryLimit } from '../image/memory-limit.js';
-import {
-  addon,
-  callNative,
-  type NativeDetector,
-  type NativeImage,
-  type NativeOrigin,
-  type NativeScore,
-} from '../engine/native.js';
-import { doubts, originOf } from '../engine/origin.js';
+import { addon, callNative, type NativeDetector, type NativeImage, type NativeOrigin } from '../engine/native.js';
+import { originWarnings, originOf } from '../engine/origin.js';
 import { fitPadim, type FitPadimOptions, fitPadimOptions } from './padim.js';
-import { checkProducts, type ProductConfig, productOf } from '../model/products.js';
+import { checkProducts, productOf } from '../model/products.js';
 import { mapAhead } from '../base/read-ahead.js';
 import {
   checkWhole,
@@ -42,6 +33,7 @@ import {
 } from './reconstruct.js';
 import { prepareImage } from './score-image.js';
 import { type DetectorStats, ScoreQueue } from './queue.js';
+import { ScoreResult, scoresOf } from './result.js';
 import { scoredAs } from '../model/scored-as.js';
 import { droppedSignature, keyOption, type SigningKey, trustedContent, unsignedNow } from '../model/signature.js';
 
@@ -70,12 +62,6 @@ const loadOptions = deviceOptions
 const product = z.string().optional();
 const transfer = z.boolean().optional();
 const scoreOptions = z.strictObject({ threshold, limitInputPixels, signal, product, transfer });
-const heatmapOptions = z.strictObject({
-  opacity: z.number().min(0).max(1).optional(),
-  range: z.tuple([z.number(), z.number()]).optional(),
-  limitInputPixels,
-  signal,
-});
 
 export interface LoadOptions extends DeviceOptions {
   /** Used instead of the model's own threshold. */
@@ -114,33 +100,6 @@ export interface ScoreOptions extends Pick<LoadOptions, 'threshold' | 'limitInpu
   transfer?: boolean | undefined;
 }
 
-/** The verdict on an image. */
-export interface ScoreResult {
-  /** The image as it was given. */
-  image: ImageInput;
-  /** How far the image is from good ones; compares across images of one model. */
-  score: number;
-  /**
-   * What the score is made of, each in standard deviations above the mean of held-back good images: twice the log
-   * of the mean of exp(value / 2). Null where the ensemble alone judges.
-   */
-  scores: Partial<Record<EvidenceName, number>> | null;
-  threshold: number | null;
-  /** Whether the score is above the threshold; null when there is none. */
-  anomalous: boolean | null;
-  /** Where the image differs from good ones, at the image's own size. */
-  map: ScoreMap;
-  /** The pixel-level score alone (9), normalised; where the map is just that, the same memory. */
-  pixelMap: ScoreMap;
-  /** The feature-level score alone (10), normalised, likewise; null where the model has none. */
-  featureMap: ScoreMap | null;
-  /**
-   * An overlay as a PNG. Draws upon the image that was scored where it was given as bytes or pixels, which are kept for as
-   * long as this result is; a file is read again, and one that was replaced or written since is refused with ERR_IMAGE.
-   */
-  heatmap(options?: HeatmapOptions): Promise<Buffer>;
-}
-
 /**
  * A trained model, ready to score images.
  *
@@ -154,6 +113,8 @@ export class Detector {
   #config: StoredConfig;
   /** As the model's file has it, without another way to score. */
   #stored: StoredConfig;
+  /** Whether it scores in another way than its file says. */
+  readonly #rescored: boolean;
   readonly #options: Pick<LoadOptions, 'threshold' | 'limitInputPixels'>;
   readonly #budget: MemoryBudget;
   readonly #queue: ScoreQueue;
@@ -176,6 +137,7 @@ export class Detector {
     this.#warnings = warnings;
     this.#config = config;
     this.#stored = stored;
+    this.#rescored = config !== stored;
     this.#options = options;
     this.#threads = threads || availableParallelism();
     const maxBatch = options.maxBatch ?? Math.max(8, this.#threads);
@@ -211,12 +173,12 @@ export class Detector {
         checkProducts(stored, path);
         const config = scoredAs(stored, scoring);
         if (config !== stored) {
-          await callNative(given.signal, () => native.setConfig(JSON.stringify(config))).catch((error: unknown) => {
+          await callNative(given.signal, () => native.setConfig(toEngineJson(config))).catch((error: unknown) => {
             throw optionError(error);
           });
         }
         const origin = originOf(native, trustedKey !== undefined);
-        const warnings = doubts(path, origin, threads);
+        const warnings = originWarnings(path, origin, threads);
         return new Detector(native, origin, warnings, stored, config, { ...given, threads });
       } catch (error) {
         native.dispose();
@@ -245,14 +207,14 @@ export class Detector {
 
   /** The threshold of a product: the one given to `load`, else the model's. Throws ERR_OPTION for an unknown one. */
   thresholdOf(product?: string): number | null {
-    const own = productOf(this.#config, product).threshold;
-    return this.#options.threshold !== undefined ? this.#options.threshold : own;
+    const modelThreshold = productOf(this.#config, product).threshold;
+    return this.#options.threshold !== undefined ? this.#options.threshold : modelThreshold;
   }
 
   /** Bytes that the engine holds for this model, by purpose. */
-  get memory(): Record<string, number> {
+  get memoryUsage(): Record<string, number> {
     this.#checkAlive();
-    return JSON.parse(this.#native.memory()) as Record<string, number>;
+    return memoryUsageOf(this.#native.memory());
   }
 
   /** What was found doubtful when the model was loaded or saved, in sentences. */
@@ -335,8 +297,8 @@ export class Detector {
   sample(options: SampleOptions = {}): Promise<Reconstruction[]> {
     return atCaller(() => {
       this.#checkAlive();
-      const given = parseOptions(sampleOptions, options);
-      return sampleImages(this.#native, this.#config, productOf(this.#config, given.product).label, given);
+      const checked = parseOptions(sampleOptions, options);
+      return sampleImages(this.#native, this.#config, productOf(this.#config, checked.product).label, checked);
     });
   }
 
@@ -352,8 +314,9 @@ export class Detector {
   }
 
   /**
-   * Writes the model as it was loaded, with what was fitted since and a digest of its own; a signature is dropped, with
-   * one of the {@link warnings}. Throws ERR_FILE_WRITE, ERR_DISPOSED.
+   * Writes the model as it was loaded, with the threshold that was given then, what was fitted since and a digest of its
+   * own. A threshold given for another way to score is left out, since the file scores in its own. A signature is dropped,
+   * with one of the {@link warnings}. Throws ERR_FILE_WRITE, ERR_DISPOSED.
    */
   save(path: string): Promise<void> {
     return atCaller(async () => {
@@ -361,7 +324,9 @@ export class Detector {
       if (typeof path !== 'string')
         throw new DdadError('ERR_ARGUMENT', `save: expected a model's path, got ${kindOf(path)}`);
       const dropped = this.#signed ? unsignedNow(path) : await droppedSignature(path);
-      await callNative(undefined, (token) => this.#native.save(path, JSON.stringify(this.#stored), token));
+      await callNative(undefined, (token) =>
+        this.#native.save(path, toEngineJson(this.#withThreshold(this.#stored)), token),
+      );
       if (dropped !== undefined) this.#warnings.push(dropped);
     });
   }
@@ -384,6 +349,16 @@ export class Detector {
     await this.#queue.idle();
   }
 
+  /** The configuration with the threshold that was given to `load`. */
+  #withThreshold(stored: StoredConfig): StoredConfig {
+    const { threshold } = this.#options;
+    if (threshold === undefined || this.#rescored) return stored;
+    const perProduct =
+      stored.perProduct &&
+      Object.fromEntries(Object.entries(stored.perProduct).map(([name, own]) => [name, { ...own, threshold }]));
+    return perProduct ? { ...stored, perProduct } : { ...stored, threshold };
+  }
+
   #checkAlive(): void {
     if (this.#disposed) throw new DdadError('ERR_DISPOSED', 'the detector has been disposed');
   }
@@ -404,8 +379,8 @@ export class Detector {
       const onSize = (width: number, height: number): void => checkWhole(this.#config, width, height);
       for (const [i, image] of held.entries()) {
         const claim = claims[i] as Claim;
-        const given = { limitInputPixels, signal, label, claim, onSize, noMaps: true };
-        prepared.push(await prepareImage(this.#config, image, given));
+        const preparation = { limitInputPixels, signal, label, claim, onSize, noMaps: true };
+        prepared.push(await prepareImage(this.#config, image, preparation));
         held[i] = ''; // nobody needs its copy any more
         claim.release(); // what is left is small, and goes to the engine
       }
@@ -439,50 +414,10 @@ export class Detector {
       },
       options.signal,
     );
-    return this.#result(image, { held, file }, found, product, options);
-  }
-
-  #result(
-    image: ImageInput,
-    { held, file }: { held: HeldImage; file: FileState | undefined },
-    found: NativeScore,
-    product: ProductConfig,
-    options: ScoreOptions,
-  ): ScoreResult {
-    const limitInputPixels = options.limitInputPixels ?? this.#options.limitInputPixels;
     const threshold = options.threshold !== undefined ? options.threshold : this.thresholdOf(options.product);
-    const { width, height } = found;
-    const map = { data: found.map, width, height };
-    return {
-      image,
-      score: found.score,
-      scores: scoresOf(this.#config, product, found),
-      threshold,
-      anomalous: threshold === null ? null : found.score > threshold,
-      map,
-      pixelMap: { data: found.pixelMap, width, height },
-      featureMap: found.featureMap && { data: found.featureMap, width, height },
-      heatmap: (given: HeatmapOptions = {}) =>
-        atCaller(async () => {
-          const checked = { limitInputPixels, ...parseOptions(heatmapOptions, given) };
-          const claim = this.#budget.open(imageName(image));
-          try {
-            const range = await colourRange(product, map.data);
-            return await renderHeatmap(held, map, range, checked, { claim, scored: file });
-          } finally {
-            claim.release();
-          }
-        }),
-    };
+    const drawing = { held, file, product, budget: this.#budget, limitInputPixels };
+    return new ScoreResult(image, found, { threshold, scores: scoresOf(this.#config, product, found) }, drawing);
   }
-}
-
-/** The values that the score is made of, by name. */
-function scoresOf({ score }: StoredConfig, { calibration }: ProductConfig, found: NativeScore): ScoreResult['scores'] {
-  const { mean, std } = calibration?.evidence ?? {};
-  if (!found.evidence || !mean || !std) return null;
-  const z = standardised({ mean, std }, found.evidence);
-  return Object.fromEntries(evidenceNames(score, calibration).map((name, i) => [name, z[i] as number]));
 }
 
 /** A path or an encoded image can be iterated too, but nobody means its letters or bytes. */

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { StoredConfig } from '../config/config.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { findImages } from '../data/dataset.js';
 import { DdadError, optionError } from '../base/errors.js';
 import { callNative, type NativeDetector } from '../engine/native.js';
@@ -59,12 +60,12 @@ export async function fitPadim(
     throw new DdadError('ERR_OPTION', 'option "places": goes with a model of mode "resize" only, got "crop"');
   }
   const { products } = await findImages(dataset);
-  const found = products.map(({ name }) => name);
-  if (config.products ? found.some((name) => name === null) : found.some((name) => name !== null)) {
+  const names = products.map(({ name }) => name);
+  if (config.products ? names.some((name) => name === null) : names.some((name) => name !== null)) {
     const expected = config.products ? `folders of its products, ${quoted(config.products)}` : 'those of one product';
     throw new DdadError('ERR_DATASET', `${dataset}: expected good images in ${expected}`);
   }
-  const lacking = config.products?.find((name) => !found.includes(name));
+  const lacking = config.products?.find((name) => !names.includes(name));
   if (lacking !== undefined) throw new DdadError('ERR_DATASET', `${dataset}: no good images of "${lacking}"`);
   const steps = products.reduce((sum, { files }) => sum + files.length, 0);
   const start = performance.now();
@@ -89,6 +90,6 @@ export async function fitPadim(
     padim = JSON.parse(await call(() => native.finishGaussian(label ?? 0))) as StoredConfig['padim'];
   }
   const next = { ...config, padim: padim && { ...padim, images: steps } };
-  await call(() => native.setConfig(JSON.stringify(next)));
+  await call(() => native.setConfig(toEngineJson(next)));
   return next;
 }

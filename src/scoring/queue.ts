@@ -31,7 +31,7 @@ export interface DetectorStats {
   /** Calls that failed with ERR_BUSY. */
   refused: number;
   /** Bytes that images take now, and may take (memoryBudget). */
-  memory: { used: number; budget: number };
+  imageMemory: { used: number; budget: number };
   batches: number;
   /** How many batches had 1, 2, … images. */
   batchSizes: number[];
@@ -166,7 +166,7 @@ export class ScoreQueue {
       decoding: this.#decoding.size,
       running: this.#running.size,
       ...this.#counts,
-      memory: { used: this.#budget.used, budget: this.#budget.bytes },
+      imageMemory: { used: this.#budget.used, budget: this.#budget.bytes },
       batchSizes: Array.from(this.#batchSizes, (times) => times ?? 0),
       latencyMs: { count, mean: ms(mean), p50: at(50), p95: at(95), p99: at(99), max: ms(max) },
     };

@@ -55,7 +55,7 @@ export const sampleOptions = z.strictObject({
 /**
  * How an image is taken back to what the model knows of good ones.
  *
- * - `method`: `gradient`, the paper's Algorithm 1, rounds of steps down the gradient of the distance from good features,
+ * - `method`, `gradient` where the model can and else `ddim`: `gradient`, the paper's Algorithm 1, rounds of steps down the gradient of the distance from good features,
  *   each followed by one denoising step (needs a model with a Gaussian, see {@link Detector.fitPadim}); `ddpm` or `ddim`,
  *   the reverse process from the image noised to `step`.
  * - `respacing`: of the chain: how many steps are kept of the model's (`"250"`), of each part (`"10,15,20"`), or a fixed
@@ -89,14 +89,30 @@ export interface ReconstructedImage extends RawImage {
   channels: 1 | 3;
 }
 
-export interface Reconstruction {
-  image: ReconstructedImage;
+/** A reconstruction, or a sample. A clone of it (`structuredClone`, `postMessage`) has all but `png`. */
+export class Reconstruction {
+  readonly image: ReconstructedImage;
   /** Images of the way there, as many as `previews`, each with the steps done. */
-  trajectory: { step: number; image: ReconstructedImage }[];
+  readonly trajectory: readonly { step: number; image: ReconstructedImage }[];
   /** The distance from good features during each round; empty unless the method is `gradient`. */
-  distances: number[];
+  readonly distances: readonly number[];
+  readonly #size: Size;
+
+  /** Reconstructions come from `Detector.reconstruct` and `Detector.sample`. */
+  constructor(
+    { image, trajectory, distances }: Pick<Reconstruction, 'image' | 'trajectory' | 'distances'>,
+    size: Size,
+  ) {
+    this.image = image;
+    this.trajectory = trajectory;
+    this.distances = distances;
+    this.#size = size;
+  }
+
   /** Such an image (this one, where none is given) as a PNG of 8 bits, brought to the size of the original. */
-  png(image?: ReconstructedImage): Promise<Buffer>;
+  png(image: ReconstructedImage = this.image): Promise<Buffer> {
+    return toPng(image, this.#size);
+  }
 }
 
 interface Size {
@@ -120,9 +136,12 @@ type Common = Pick<ReconstructOptions, 'previews' | 'onProgress' | 'signal'>;
 /** Of a model without diffusion steps enough for the published chain, all of them. */
 const usualRespacing = ({ diffusion }: StoredConfig): string | null => (diffusion.steps >= 250 ? '250' : null);
 
+/** Gradient steps where the model has the Gaussian that they need. */
+const defaultMethod = ({ padim }: StoredConfig): (typeof reconstructMethods)[number] => (padim ? 'gradient' : 'ddim');
+
 /** The engine's options, as JSON. Throws ERR_OPTION. */
 function engineOptions(config: StoredConfig, given: ReconstructOptions, usualStep: number | null): string {
-  const { method = 'gradient', eta, rounds, gradientSteps, stepSize, seed } = given;
+  const { method = defaultMethod(config), eta, rounds, gradientSteps, stepSize, seed } = given;
   const refuse = (name: string, message: string): never => {
     throw new DdadError('ERR_OPTION', `option "${name}": ${message}`);
   };
@@ -166,7 +185,7 @@ export function reconstructImages(
   images: NativeImage[],
   given: ReconstructOptions,
 ): Promise<Reconstruction[]> {
-  const engine = engineOptions(config, given, (given.method ?? 'gradient') === 'gradient' ? 8 : 50);
+  const engine = engineOptions(config, given, (given.method ?? defaultMethod(config)) === 'gradient' ? 8 : 50);
   const sizes = images.map(({ width, height, outWidth = width, outHeight = height }) => ({
     width: outWidth,
     height: outHeight,
@@ -190,7 +209,7 @@ export function sampleImages(
 }
 
 /** The steps after which images are kept, the last one always. */
-export function keptSteps(steps: number, previews: number): Set<number> {
+export function previewSteps(steps: number, previews: number): Set<number> {
   const kept = new Set<number>([steps]);
   for (let i = 1; i <= previews; i++) kept.add(Math.max(1, Math.round((i * steps) / previews)));
   return kept;
@@ -208,9 +227,9 @@ async function runChain(
   });
   const { id, steps, images: count, width, height, channels } = JSON.parse(begun) as NativeReconstruction;
   const elements = width * height * channels;
-  const kept = keptSteps(steps, previews);
-  const found = Array.from({ length: count }, () => ({
-    trajectory: [] as Reconstruction['trajectory'],
+  const kept = previewSteps(steps, previews);
+  const results = Array.from({ length: count }, () => ({
+    trajectory: [] as { step: number; image: ReconstructedImage }[],
     distances: [] as number[],
   }));
   const start = performance.now();
@@ -220,7 +239,7 @@ async function runChain(
       const floats = kept.has(step) ? count * elements : 0;
       const { distances, pixels } = await callNative(signal, (token) => native.advance(id, floats, token));
       if (pixels) last = pixels as Float32Array<ArrayBuffer>;
-      for (const [i, one] of found.entries()) {
+      for (const [i, one] of results.entries()) {
         if (pixels && previews > 0) one.trajectory.push({ step, image: imageAt(last, i) });
         if (distances.length > 0) one.distances.push(distances[i] as number);
       }
@@ -234,10 +253,7 @@ async function runChain(
       if (toDdadError(error).code !== 'ERR_DISPOSED') throw error; // a disposed detector has ended it
     });
   }
-  return found.map((one, i) => {
-    const image = imageAt(last, i);
-    return { image, ...one, png: (shown = image) => toPng(shown, sizes[i] as Size) };
-  });
+  return results.map((one, i) => new Reconstruction({ image: imageAt(last, i), ...one }, sizes[i] as Size));
 
   function imageAt(pixels: Float32Array, i: number): ReconstructedImage {
     return { data: pixels.subarray(i * elements, (i + 1) * elements), width, height, channels };

@@ -45,7 +45,7 @@ type ScoredConfig = Pick<StoredConfig, 'input' | 'features' | 'score'>;
 const block = 256;
 
 /** Copies the pixels of a large image to the engine in slices, which calls of the engine do in one piece. */
-async function handOver(image: NativeImage, data: PixelArray, signal?: AbortSignal): Promise<NativeImage> {
+async function copyToEngine(image: NativeImage, data: PixelArray, signal?: AbortSignal): Promise<NativeImage> {
   if (data.byteLength <= 2 ** 20) return image;
   const { PixelBuffer, release } = addon();
   const buffer = new PixelBuffer(data.byteLength);
@@ -108,12 +108,12 @@ export async function prepareImage(
   });
   const { width, height } = decoded;
   const seen = await fitTo(config, decoded, signal);
-  const own = options.networkSize ? {} : { outWidth: width, outHeight: height };
+  const outputSize = options.networkSize ? {} : { outWidth: width, outHeight: height };
   const data = view ? view(seen) : seen.data;
   const prepared = {
     ...seen,
     data,
-    ...own,
+    ...outputSize,
     ...(label === undefined ? {} : { label }),
     ...(residuals ? { residuals } : {}),
     ...(features ? { features } : {}),
@@ -121,7 +121,7 @@ export async function prepareImage(
   };
   const bytes = seen.data.byteLength;
   try {
-    const handed = await handOver(prepared, data, signal);
+    const handed = await copyToEngine(prepared, data, signal);
     claim?.shrink((typeof image === 'string' ? 0 : before) + after(bytes, width * height));
     return handed;
   } catch (error) {

@@ -23,7 +23,7 @@ export function mapBytes(config: ScoredConfig, pixels: number): number {
 export function workBytes(config: ScoredConfig, pixels: number): number {
   const { features, score } = config;
   const mosaics =
-    1 + (features ? 1 : 0) + (score.memory ? 1 : 0) + (score.evidence ? 1 : 0) + (score.kind === 'padim' ? 1 : 0);
+    1 + (features ? 1 : 0) + (score.memoryBank ? 1 : 0) + (score.evidence ? 1 : 0) + (score.kind === 'padim' ? 1 : 0);
   const places = score.positions ? 2 : 0;
   return 4 * pixels * (2 * mosaics + places + 3);
 }

@@ -6,8 +6,8 @@ interface MediaRange {
 /** How much a client wants a type, by the most specific range of its Accept header that has it. */
 function quality(ranges: readonly MediaRange[], type: string): number {
   for (const wanted of [type, `${type.split('/')[0]}/*`, '*/*']) {
-    const found = ranges.find(({ range }) => range === wanted);
-    if (found) return found.q;
+    const match = ranges.find(({ range }) => range === wanted);
+    if (match) return match.q;
   }
   return 0;
 }

@@ -43,8 +43,12 @@ function checkHost({ headers, raw }: FastifyRequest, names: ReadonlySet<string>)
 function checkSite({ headers, method, routeOptions }: FastifyRequest): void {
   const { host, origin, 'sec-fetch-site': site, 'sec-fetch-mode': mode } = headers;
   if (origin !== undefined) {
-    const own = URL.canParse(origin) ? new URL(origin) : undefined;
-    if (!own || !/^https?:$/.test(own.protocol) || own.host !== new URL(`${own.protocol}//${host}`).host) {
+    const originUrl = URL.canParse(origin) ? new URL(origin) : undefined;
+    if (
+      !originUrl ||
+      !/^https?:$/.test(originUrl.protocol) ||
+      originUrl.host !== new URL(`${originUrl.protocol}//${host}`).host
+    ) {
       throw new ServiceError('ERR_FORBIDDEN', `origin: expected that of this service, got "${origin.slice(0, 100)}"`);
     }
   }

@@ -48,12 +48,12 @@ export async function readImageFile(
     throw missing;
   });
   try {
-    const found = await handle.stat();
-    if (!found.isFile()) throw missing;
-    if (found.size > maxBytes) {
-      throw new ServiceError('ERR_TOO_LARGE', `expected at most ${maxBytes} bytes, got ${found.size}`);
+    const stats = await handle.stat();
+    if (!stats.isFile()) throw missing;
+    if (stats.size > maxBytes) {
+      throw new ServiceError('ERR_TOO_LARGE', `expected at most ${maxBytes} bytes, got ${stats.size}`);
     }
-    lease.grow(found.size);
+    lease.grow(stats.size);
     return await handle.readFile();
   } finally {
     await handle.close();

@@ -7,10 +7,10 @@ export const plainAddress = (address = ''): string => address.replace(/^::ffff:(
 
 /** What counts as one client: an IPv4 address, or a network of IPv6 (/64), which a single machine has for itself. */
 export function clientOf(address: string | undefined): string {
-  const own = plainAddress(address);
-  if (isIP(own) !== 6) return own;
-  const [head = [], tail = []] = own.split('::').map((side) => (side === '' ? [] : side.split(':')));
-  const zeros = own.includes('::') ? Array<string>(Math.max(0, 8 - head.length - tail.length)).fill('0') : [];
+  const plain = plainAddress(address);
+  if (isIP(plain) !== 6) return plain;
+  const [head = [], tail = []] = plain.split('::').map((side) => (side === '' ? [] : side.split(':')));
+  const zeros = plain.includes('::') ? Array<string>(Math.max(0, 8 - head.length - tail.length)).fill('0') : [];
   return `${[...head, ...zeros, ...tail].slice(0, 4).join(':')}::/64`;
 }
 
@@ -53,18 +53,18 @@ class Quota {
 
   /** Takes some, or says whose share is used up: `client` or `all`. */
   take(client: string, amount: number): 'client' | 'all' | undefined {
-    const own = (this.#usedBy.get(client) ?? 0) + amount;
-    if (own > this.maxPerClient) return 'client';
+    const ofClient = (this.#usedBy.get(client) ?? 0) + amount;
+    if (ofClient > this.maxPerClient) return 'client';
     if (this.#used + amount > this.max) return 'all';
-    this.#usedBy.set(client, own);
+    this.#usedBy.set(client, ofClient);
     this.#used += amount;
     return undefined;
   }
 
   give(client: string, amount: number): void {
     this.#used -= amount;
-    const own = (this.#usedBy.get(client) ?? 0) - amount;
-    if (own > 0) this.#usedBy.set(client, own);
+    const ofClient = (this.#usedBy.get(client) ?? 0) - amount;
+    if (ofClient > 0) this.#usedBy.set(client, ofClient);
     else this.#usedBy.delete(client);
   }
 }
@@ -189,10 +189,10 @@ export class Connections {
   admit(socket: Socket): void {
     const { maxConnections, maxClientConnections } = this.#limits;
     const client = clientOf(socket.remoteAddress);
-    const own = this.#isProxy(socket.remoteAddress)
+    const ofClient = this.#isProxy(socket.remoteAddress)
       ? []
       : [...this.#open].filter(([, entry]) => entry.client === client);
-    if (!this.#makeRoom(own, maxClientConnections) || !this.#makeRoom([...this.#open], maxConnections)) {
+    if (!this.#makeRoom(ofClient, maxClientConnections) || !this.#makeRoom([...this.#open], maxConnections)) {
       this.#refuse(socket);
       return;
     }

@@ -14,19 +14,19 @@ export async function readToken(file: string, warn: (message: string) => void = 
   const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
   const handle = await open(file, flags).catch((error: Error) => refuse(`cannot be read: ${error.message}`));
   try {
-    const found = await handle.stat();
-    if (!found.isFile()) refuse(`expected a regular file, got ${file}`);
-    if (found.size > maxBytes) refuse(`expected at most ${maxBytes} bytes, got ${found.size}`);
+    const stats = await handle.stat();
+    if (!stats.isFile()) refuse(`expected a regular file, got ${file}`);
+    if (stats.size > maxBytes) refuse(`expected at most ${maxBytes} bytes, got ${stats.size}`);
     const token = (await handle.readFile('utf8')).trim();
     if (!/^[\w.~+/-]{16,}=*$/.test(token)) {
       refuse(
         'expected one line of at least 16 letters, digits and - . _ ~ + / =, such as "openssl rand -hex 32" prints',
       );
     }
-    const others = found.mode & 0o077;
+    const others = stats.mode & 0o077;
     if (others && process.platform !== 'win32') {
       warn(
-        `${file} can be used by others than its owner (mode ${(found.mode & 0o777).toString(8)}); chmod 600 ends that`,
+        `${file} can be used by others than its owner (mode ${(stats.mode & 0o777).toString(8)}); chmod 600 ends that`,
       );
     }
     return token;

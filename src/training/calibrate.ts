@@ -8,9 +8,10 @@ import {
   typicalRange,
 } from '../model/calibration.js';
 import { type ModelConfig, pixelSize } from '../config/config.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { damagedCount } from '../data/damage.js';
 import { mapRange } from '../image/heatmap.js';
-import { remember, remembered } from './memory-bank.js';
+import { bankViews, fillBanks } from './memory-bank.js';
 import { callNative, type NativeDetector, type NativeScore } from '../engine/native.js';
 import { toGrid } from './positions.js';
 import { mapAhead } from '../base/read-ahead.js';
@@ -59,7 +60,7 @@ export interface Split {
 }
 
 const stepsOf = (config: ModelConfig, { train, heldBack }: Split): number =>
-  remembered(config, train).length +
+  bankViews(config, train).length +
   (tellsPlaces(config) ? 3 : 2) * heldBack.length +
   (config.score.evidence && train.length > 0 ? 2 * damagedCount : 0) +
   (measures(config, heldBack) ? 2 * damagedCount : 0);
@@ -88,7 +89,7 @@ interface Scored {
  * one for those of each place, and one for the scores, since each needs what was found before. With
  * `config.training.placesMeasured` places are told apart only where {@link comparePlaces} finds that it does no harm. Fills in
  * `config.calibration` and `config.threshold` and leaves the detector with that configuration. `label`: of the images'
- * product in a unified model. `trained`: other good images, for the memory.
+ * product in a unified model. `trained`: other good images, for the memory bank.
  */
 export async function* calibrate(
   detector: NativeDetector,
@@ -97,17 +98,17 @@ export async function* calibrate(
   { signal, label, trained = [] }: CalibrateOptions = {},
 ): AsyncGenerator<CalibrateProgress, void, undefined> {
   const start = performance.now();
-  const known = remembered(config, trained, label);
+  const known = bankViews(config, trained, label);
   const wanted = config.score.evidence?.placeStride;
   if (known.length === 0) {
-    config.score.memory = null;
+    config.score.memoryBank = null;
     config.score.evidence = null;
   } else if (known.length < leastForGaussians) leaveOutPlaces(config);
   let places = tellsPlaces(config);
   const steps = stepsOf(config, { train: trained, heldBack: files });
   let step = 0;
   const progress = (): CalibrateProgress => progressOf(start, ++step, steps);
-  const use = (used: ModelConfig): Promise<void> => callNative(signal, () => detector.setConfig(JSON.stringify(used)));
+  const use = (used: ModelConfig): Promise<void> => callNative(signal, () => detector.setConfig(toEngineJson(used)));
   /** Scores some of the images; `keep` says what is kept of each, so that no maps pile up. */
   const pass = <T>(some: readonly string[], networkSize: boolean, keep: (found: NativeScore) => T) =>
     mapAhead(
@@ -118,7 +119,7 @@ export async function* calibrate(
     );
 
   await use({ ...config, score: { ...config.score, normalization: 'none' } });
-  for await (const image of remember(detector, config, known, { signal, label })) {
+  for await (const image of fillBanks(detector, config, known, { signal, label })) {
     void image;
     yield progress();
   }
@@ -137,7 +138,7 @@ export async function* calibrate(
 
   const grids: Grids[] = [];
   if (places) {
-    await use({ ...config, score: { ...config.score, smoothing: 0, memory: null, evidence: null } });
+    await use({ ...config, score: { ...config.score, smoothing: 0, memoryBank: null, evidence: null } });
     const size = pixelSize(config);
     const cells = Math.max(1, Math.round(config.input.size / 4));
     const reduce = ({ pixelMap, featureMap }: NativeScore) => ({
@@ -151,8 +152,8 @@ export async function* calibrate(
   }
 
   if (measures(config, files)) {
-    const told = comparePlaces(detector, config, use, files, grids, { signal, label });
-    const aligned = yield* counted(told, progress);
+    const comparison = comparePlaces(detector, config, use, files, grids, { signal, label });
+    const aligned = yield* counted(comparison, progress);
     config.calibration.aligned = aligned;
     config.score.positions = places = aligned;
     if (!aligned) leaveOutPlaces(config);
@@ -195,10 +196,10 @@ export async function* calibrate(
   if (places) setPlaces(config, grids);
   config.calibration.mapRange = typicalRange(scored.map(({ range }) => range));
   const values = scored.flatMap(({ evidence }) => evidence ?? []);
-  const found = config.calibration.evidence && evidenceStatistics(values);
-  if (found) Object.assign(config.calibration.evidence ?? {}, found);
+  const combined = config.calibration.evidence && evidenceStatistics(values);
+  if (combined) Object.assign(config.calibration.evidence ?? {}, combined);
   config.threshold = thresholdOf(
-    scored.map(({ score, evidence }) => (found && evidence ? combineEvidence(found, evidence) : score)),
+    scored.map(({ score, evidence }) => (combined && evidence ? combineEvidence(combined, evidence) : score)),
     config.training.quantile,
   );
   await use(config);
@@ -216,16 +217,16 @@ export async function* calibrateProducts(
 ): AsyncGenerator<CalibrateProgress, void, undefined> {
   const start = performance.now();
   const steps = products.reduce((sum, split) => sum + stepsOf(config, split), 0);
-  const found: [string, Pick<ModelConfig, 'calibration' | 'threshold'>][] = [];
+  const calibrated: [string, Pick<ModelConfig, 'calibration' | 'threshold'>][] = [];
   let step = 0;
   for (const [label, { train, heldBack }] of products.entries()) {
-    const own: ModelConfig = { ...config, score: { ...config.score }, calibration: null, threshold: null };
-    for await (const one of calibrate(detector, own, heldBack, { signal, label, trained: train })) {
+    const productConfig: ModelConfig = { ...config, score: { ...config.score }, calibration: null, threshold: null };
+    for await (const one of calibrate(detector, productConfig, heldBack, { signal, label, trained: train })) {
       void one;
       yield progressOf(start, ++step, steps);
     }
-    const { calibration, threshold } = own;
-    found.push([config.products?.[label] ?? String(label), { calibration, threshold }]);
+    const { calibration, threshold } = productConfig;
+    calibrated.push([config.products?.[label] ?? String(label), { calibration, threshold }]);
   }
-  config.perProduct = Object.fromEntries(found);
+  config.perProduct = Object.fromEntries(calibrated);
 }

@@ -1,4 +1,5 @@
 import { type ModelConfig, pixelSize } from '../config/config.js';
+import { toEngineJson } from '../config/engine-json.js';
 import { damagedSamples, separationOf } from '../data/damage.js';
 import type { CheckpointState } from '../model/model-file.js';
 import { callNative, type NativeTrainer } from '../engine/native.js';
@@ -34,7 +35,14 @@ export class EarlyStopping {
     this.#native = native;
     this.#config = {
       ...config,
-      score: { ...config.score, normalization: 'none', memory: null, evidence: null, positions: false, smoothing: 1 },
+      score: {
+        ...config.score,
+        normalization: 'none',
+        memoryBank: null,
+        evidence: null,
+        positions: false,
+        smoothing: 1,
+      },
     };
     this.#heldBack = heldBack;
     this.#state = state;
@@ -70,13 +78,13 @@ export class EarlyStopping {
   async #separation(signal?: AbortSignal): Promise<number> {
     const config = this.#config;
     const size = pixelSize(config);
-    const detector = await callNative(signal, () => this.#native.toDetector(JSON.stringify(config)));
+    const detector = await callNative(signal, () => this.#native.toDetector(toEngineJson(config)));
     try {
       let [sum, count] = [0, 0];
       for await (const { image, box, label } of damagedSamples(config, this.#heldBack, signal)) {
         const options = { signal, networkSize: true, label: config.products ? label : undefined };
-        const found = await scoreImage(detector, config, image, options);
-        sum += separationOf(found.featureMap ?? found.map, size, box);
+        const scored = await scoreImage(detector, config, image, options);
+        sum += separationOf(scored.featureMap ?? scored.map, size, box);
         count += 1;
       }
       return sum / count;

@@ -46,7 +46,7 @@ export function initOptions({ file, config }: Init, given: TrainerOptions): Trai
 }
 
 /** Whether a run takes its features from the model that it starts from: unless it asks for others. */
-export function ownFeatures({ config }: Init, { backbone, featureStrides }: TrainerOptions): boolean {
+export function keepsFeatures({ config }: Init, { backbone, featureStrides }: TrainerOptions): boolean {
   const { features } = config;
   return Boolean(features && backbone === undefined && same(featureStrides ?? features.strides, features.strides));
 }
@@ -70,7 +70,7 @@ export function checkClasses({ file, config }: Init, products: number): void {
 }
 
 /** Puts the features of the model that a run starts from into its configuration. */
-export function takeFeatures(config: ModelConfig, { config: { unet, features } }: Init, given: TrainerOptions): void {
+export function copyFeatures(config: ModelConfig, { config: { unet, features } }: Init, given: TrainerOptions): void {
   if (!features || !config.features) return;
   config.features.backbone = features.backbone;
   // the model has the backbone down to its depth, no further

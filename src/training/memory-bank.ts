@@ -20,10 +20,10 @@ export interface View {
 }
 
 /** What is looked at for what a model keeps of good images: a sample of them, in several views where these may differ. */
-export function remembered({ score, training, input }: ModelConfig, files: readonly string[], label = 0): View[] {
-  if (!score.memory && !score.evidence) return [];
-  const order = permutation(files.length, random(training.seed, streams.memory, label));
-  const most = Math.min(mostViews, score.memory?.patches ?? mostViews);
+export function bankViews({ score, training, input }: ModelConfig, files: readonly string[], label = 0): View[] {
+  if (!score.memoryBank && !score.evidence) return [];
+  const order = permutation(files.length, random(training.seed, streams.memoryBank, label));
+  const most = Math.min(mostViews, score.memoryBank?.patches ?? mostViews);
   const chosen = Array.from(order.subarray(0, most), (i) => files[i] as string);
   const turns = input.mode === 'resize' && ((training.rotation ?? 0) > 0 || training.flip !== 'none');
   const views = turns && chosen.length > 0 ? Math.max(1, Math.min(viewsOfOne, Math.floor(most / chosen.length))) : 1;
@@ -88,34 +88,34 @@ class Sample {
 }
 
 /**
- * Gives the detector what it is to know of good images: residuals of their patches, as many as `config.score.memory`
+ * Gives the detector what it is to know of good images: residuals of their patches, as many as `config.score.memoryBank`
  * says, and the features that its evidence is fitted on, both drawn evenly from the images. Yields after each view.
  */
-export async function* remember(
+export async function* fillBanks(
   detector: NativeDetector,
   config: ModelConfig,
   views: readonly View[],
   { signal, label = 0 }: { signal?: AbortSignal | undefined; label?: number | undefined },
 ): AsyncGenerator<void, void, undefined> {
-  const { memory, evidence } = config.score;
-  if (views.length === 0 || (!memory && !evidence)) return;
+  const { memoryBank, evidence } = config.score;
+  if (views.length === 0 || (!memoryBank && !evidence)) return;
   const { seed } = config.training;
-  const residuals = new Sample(memory?.patches ?? 0, seed, streams.memory);
+  const residuals = new Sample(memoryBank?.patches ?? 0, seed, streams.memoryBank);
   const features = new Sample(candidates, seed, streams.evidence);
   const statistics: Float32Array[] = [];
-  const given = config.products ? label : undefined;
+  const bankLabel = config.products ? label : undefined;
   const look = async ({ file, view }: View, n: number, inner: AbortSignal) => {
     const transform = view === 0 ? undefined : (pixels: Pixels) => shown(config, pixels, n);
-    const options = { signal: inner, networkSize: true, label: given, view: transform };
-    const wanted = { residuals: Boolean(memory), features: Boolean(evidence), featuresOnly: !memory };
-    const found = await scoreImage(detector, config, file, { ...options, ...wanted });
-    const { evidenceRows: rows, evidenceStatistics, evidenceChannels: channels, evidencePlaces: places } = found;
-    return { residuals: found.residuals, rows, statistics: evidenceStatistics, channels, places };
+    const options = { signal: inner, networkSize: true, label: bankLabel, view: transform };
+    const parts = { residuals: Boolean(memoryBank), features: Boolean(evidence), featuresOnly: !memoryBank };
+    const scored = await scoreImage(detector, config, file, { ...options, ...parts });
+    const { evidenceRows: rows, evidenceStatistics, evidenceChannels: channels, evidencePlaces: places } = scored;
+    return { residuals: scored.residuals, rows, statistics: evidenceStatistics, channels, places };
   };
   let image = 0;
   const numbered = views.map((view, n) => ({ view, n }));
   for await (const found of mapAhead(numbered, ({ view, n }, inner) => look(view, n, inner), { ahead: 2, signal })) {
-    if (memory && found.residuals)
+    if (memoryBank && found.residuals)
       residuals.draw(found.residuals, config.unet.featureChannels ?? 0, image, views.length);
     if (evidence && found.rows && found.statistics) {
       features.draw(found.rows, found.channels, image, views.length);
@@ -127,7 +127,7 @@ export async function* remember(
     image += 1;
     yield;
   }
-  if (memory && residuals.count > 0)
+  if (memoryBank && residuals.count > 0)
     await callNative(signal, () => detector.setMemory(label, residuals.take(), residuals.count));
   if (evidence && features.count > 0) {
     const [rows, images] = [features.take(), concatenated(statistics)];

@@ -1,10 +1,11 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { defaultBackbone, findBackbone } from '../config/backbones.js';
+import { memoryUsageOf, toEngineJson } from '../config/engine-json.js';
 import { calibrate, calibrateProducts, type CalibrateProgress, leastForPlaces } from './calibrate.js';
 import { expandConfig, type ModelConfig, resumeOptions } from '../config/config.js';
 import { parseOptions, parseTrainerOptions, type TrainerOptions } from '../config/options.js';
-import { allGray, findImages, type ImageSet, splitHeldBack, TrainingData } from '../data/dataset.js';
+import { allGray, findImages, type ImageSet, readableImages, splitHeldBack, TrainingData } from '../data/dataset.js';
 import { checkImages, digestFiles } from './image-digests.js';
 import { atCaller, callSite, DdadError, modelError, optionError, throwIfAborted } from '../base/errors.js';
 import {
@@ -13,8 +14,8 @@ import {
   initOptions,
   keepsHead,
   openInit,
-  ownFeatures,
-  takeFeatures,
+  keepsFeatures,
+  copyFeatures,
 } from './initial-model.js';
 import { FileLock } from '../files/lock.js';
 import { evidenceOf } from '../config/evidence.js';
@@ -31,6 +32,7 @@ const fitOptions = z.strictObject({
   checkpointEverySeconds: z.number().positive().optional(),
   resume: z.string().min(1).optional(),
   metrics: z.string().min(1).optional(),
+  strictImages: z.boolean().optional(),
 });
 
 /**
@@ -41,6 +43,7 @@ const fitOptions = z.strictObject({
  *   stopped.
  * - `metrics`: a file that gets a line of JSON a step (loss and its terms, norm of the gradient, learning rate, speed),
  *   within a second. A resumed run goes on in it, after its checkpoint's step; a new one begins it anew.
+ * - `strictImages`: an image that cannot be read ends the run; else it is left out, with one of the warnings.
  */
 export type FitOptions = z.infer<typeof fitOptions>;
 
@@ -81,7 +84,7 @@ export class Trainer {
   readonly #options: TrainerOptions;
   #config: ModelConfig | undefined;
   #detector: NativeDetector | undefined;
-  #memory: Record<string, number> = {};
+  #memoryUsage: Record<string, number> = {};
   #warnings: string[] = [];
   #busy = false;
 
@@ -97,8 +100,8 @@ export class Trainer {
   }
 
   /** Bytes that training took, by purpose; known once `fit` has started. */
-  get memory(): Record<string, number> {
-    return this.#memory;
+  get memoryUsage(): Record<string, number> {
+    return this.#memoryUsage;
   }
 
   /** What the last `fit` found doubtful, in sentences. */
@@ -121,11 +124,11 @@ export class Trainer {
     this.#busy = true;
     try {
       this.#release();
-      const given = parseOptions(fitOptions, options);
-      for (const file of [given.checkpoint, given.metrics]) {
+      const fitting = parseOptions(fitOptions, options);
+      for (const file of [fitting.checkpoint, fitting.metrics]) {
         if (file !== undefined) locks.push(await FileLock.take(file));
       }
-      run = await this.#open(dataset, given);
+      run = await this.#open(dataset, fitting);
       yield* this.#train(run);
       yield* this.#calibrate(run);
     } catch (error) {
@@ -145,7 +148,7 @@ export class Trainer {
       if (!detector || !this.#config) {
         throw new DdadError('ERR_ARGUMENT', 'save: expected a trained model; let fit run to its end first');
       }
-      const config = JSON.stringify(this.#config);
+      const config = toEngineJson(this.#config);
       const dropped = await droppedSignature(path);
       await callNative(undefined, (token) => detector.save(path, config, token));
       if (dropped !== undefined) this.#warnings.push(dropped);
@@ -173,8 +176,11 @@ export class Trainer {
     const { signal, resume } = options;
     throwIfAborted(signal);
     const { device = 'auto', threads = 0, precision = 'float32' } = this.#options;
-    const images = await findImages(dataset);
+    const all = await findImages(dataset);
     const saved = resume === undefined ? undefined : await readCheckpoint(resume);
+    // Images that a checkpoint was trained on could be read then; whether they are the same is seen below.
+    const known = options.strictImages === true || saved?.state.fingerprint === all.fingerprint;
+    const { images, unreadable } = known ? { images: all, unreadable: [] } : await readableImages(all, signal);
     const digests = await digestFiles(images.files, signal);
     if (saved) checkImages(resume as string, saved.state, images, digests);
     if (saved && !saved.state.digests) {
@@ -190,20 +196,25 @@ export class Trainer {
     if (images.overlays > 0) {
       this.#warnings.push(`left out, since ddad-native has written them: ${images.overlays} overlays`);
     }
+    if (unreadable.length > 0) {
+      const named = unreadable.slice(0, mostNamed).map(({ file, reason }) => `${file} (${reason})`);
+      const more = unreadable.length > named.length ? ` and ${unreadable.length - named.length} more` : '';
+      this.#warnings.push(`left out, since they cannot be read: ${named.join(', ')}${more}`);
+    }
     const init = saved ? undefined : await openInit(this.#options.init);
-    const config = saved ? this.#goOn(saved, options) : await this.#begin(images, options, init);
-    const brought = resume ?? (init && ownFeatures(init, this.#options) ? init.file : undefined);
-    const backbone = config.features ? (brought ?? findBackbone(this.#options.backbone ?? defaultBackbone)) : '';
+    const config = saved ? this.#resumedConfig(saved, options) : await this.#newConfig(images, options, init);
+    const backboneIn = resume ?? (init && keepsFeatures(init, this.#options) ? init.file : undefined);
+    const backbone = config.features ? (backboneIn ?? findBackbone(this.#options.backbone ?? defaultBackbone)) : '';
     const engine = JSON.stringify({ device, threads, precision, backbone });
-    const native = new (addon().NativeTrainer)(JSON.stringify(config), engine);
+    const native = new (addon().NativeTrainer)(toEngineJson(config), engine);
     const { fingerprint, files } = images;
     const { step, elapsedMs, early } = saved?.state ?? { step: 0, elapsedMs: 0 };
     const state: CheckpointState = { step, elapsedMs, fingerprint, images: files.length, digests };
     if (early) {
-      const asked = options.timeLimitMs ?? this.#options.steps ?? this.#options.earlyStopping;
+      const continues = options.timeLimitMs ?? this.#options.steps ?? this.#options.earlyStopping;
       const ended = early.total !== undefined && step >= early.total;
-      state.early = ended && asked !== undefined ? { looks: early.looks } : early;
-      if (ended && asked === undefined) {
+      state.early = ended && continues !== undefined ? { looks: early.looks } : early;
+      if (ended && continues === undefined) {
         this.#warnings.push(`training had ended by itself at ${step} steps; steps or a time limit would make it go on`);
       }
     }
@@ -213,18 +224,16 @@ export class Trainer {
         throw resume === undefined ? optionError(error) : modelError(error, resume);
       });
       // Whether the model can be scored with is not to be found out after hours of training.
-      const early = await callNative(signal, () => native.toDetector(JSON.stringify(config))).catch(
-        (error: unknown) => {
-          throw optionError(error);
-        },
-      );
+      const early = await callNative(signal, () => native.toDetector(toEngineJson(config))).catch((error: unknown) => {
+        throw optionError(error);
+      });
       early.dispose();
       if (init) {
         const keepHead = keepsHead(init, config);
         await callNative(signal, (token) => native.initialize(init.file, keepHead, token));
       }
       if (resume !== undefined) await callNative(signal, (token) => native.loadCheckpoint(resume, token));
-      this.#memory = JSON.parse(native.memory()) as Record<string, number>;
+      this.#memoryUsage = memoryUsageOf(native.memory());
       if (options.metrics !== undefined) log = await MetricsLog.open(options.metrics, state.step);
     } catch (error) {
       native.dispose();
@@ -234,20 +243,24 @@ export class Trainer {
     return { config, images, native, state, options, log };
   }
 
-  async #begin(images: ImageSet, { signal, timeLimitMs }: FitOptions, init: Init | undefined): Promise<ModelConfig> {
+  async #newConfig(
+    images: ImageSet,
+    { signal, timeLimitMs }: FitOptions,
+    init: Init | undefined,
+  ): Promise<ModelConfig> {
     const { files, products } = images;
-    const given = init ? initOptions(init, this.#options) : this.#options;
-    const { channels = 'auto' } = given;
+    const chosenOptions = init ? initOptions(init, this.#options) : this.#options;
+    const { channels = 'auto' } = chosenOptions;
     const gray = channels === 'auto' && (await allGray(files, signal));
     const chosen = {
-      ...given,
+      ...chosenOptions,
       channels: channels === 'auto' ? (gray ? ('gray' as const) : ('rgb' as const)) : channels,
     };
-    const own = init && ownFeatures(init, this.#options);
-    const config = expandConfig(chosen, own ? [] : await readTaps(given.backbone, signal), init?.config);
-    if (init && own) takeFeatures(config, init, given);
+    const isKept = init && keepsFeatures(init, this.#options);
+    const config = expandConfig(chosen, isKept ? [] : await readTaps(chosenOptions.backbone, signal), init?.config);
+    if (init && isKept) copyFeatures(config, init, chosenOptions);
     config.training.timeLimitMs = timeLimitMs ?? null;
-    if (timeLimitMs !== undefined && given.steps === undefined) config.training.steps = null;
+    if (timeLimitMs !== undefined && chosenOptions.steps === undefined) config.training.steps = null;
     const names = products.flatMap(({ name }) => name ?? []);
     if (init) checkClasses(init, names.length);
     if (names.length > 0) {
@@ -257,16 +270,16 @@ export class Trainer {
     return config;
   }
 
-  #goOn({ config: saved, state }: Checkpoint, { timeLimitMs }: FitOptions): ModelConfig {
-    const given = this.#options;
-    if (given.steps !== undefined && given.steps < state.step) {
+  #resumedConfig({ config: saved, state }: Checkpoint, { timeLimitMs }: FitOptions): ModelConfig {
+    const changes = this.#options;
+    if (changes.steps !== undefined && changes.steps < state.step) {
       const nothing = `the checkpoint is at step ${state.step}, so there is nothing to do`;
       throw new DdadError(
         'ERR_OPTION',
-        `option "steps": ${nothing}; expected ${state.step} or more, got ${given.steps}`,
+        `option "steps": ${nothing}; expected ${state.step} or more, got ${changes.steps}`,
       );
     }
-    const config = expandConfig(resumeOptions(saved, given), undefined, saved);
+    const config = expandConfig(resumeOptions(saved, changes), undefined, saved);
     const { quantile } = config.training;
     Object.assign(config.unet, saved.unet);
     config.features = saved.features;
@@ -277,11 +290,11 @@ export class Trainer {
     config.score.evidence = rows === undefined ? null : evidenceOf(depth, { whole, aligned, rows });
     Object.assign(config.training, saved.training, { quantile });
     if (saved.products) config.products = saved.products;
-    if (given.earlyStopping) config.training.earlyStopping = true;
-    else if (given.steps !== undefined || given.earlyStopping === false) delete config.training.earlyStopping;
-    if (given.positions !== undefined) delete config.training.placesMeasured;
-    if (timeLimitMs !== undefined || given.steps !== undefined) {
-      Object.assign(config.training, { steps: given.steps ?? null, timeLimitMs: timeLimitMs ?? null });
+    if (changes.earlyStopping) config.training.earlyStopping = true;
+    else if (changes.steps !== undefined || changes.earlyStopping === false) delete config.training.earlyStopping;
+    if (changes.positions !== undefined) delete config.training.placesMeasured;
+    if (timeLimitMs !== undefined || changes.steps !== undefined) {
+      Object.assign(config.training, { steps: changes.steps ?? null, timeLimitMs: timeLimitMs ?? null });
     }
     return config;
   }
@@ -407,8 +420,8 @@ export class Trainer {
       );
     }
     const raw: ModelConfig = { ...config, score: { ...config.score, normalization: 'none' } };
-    this.#memory = JSON.parse(native.memory()) as Record<string, number>;
-    const detector = await callNative(options.signal, () => native.toDetector(JSON.stringify(raw)));
+    this.#memoryUsage = memoryUsageOf(native.memory());
+    const detector = await callNative(options.signal, () => native.toDetector(toEngineJson(raw)));
     native.dispose();
     try {
       const { signal } = options;
@@ -439,6 +452,9 @@ export class Trainer {
   }
 }
 
+/** Images that cannot be read and are named one by one. */
+const mostNamed = 5;
+
 /** Held-back images that the spread of each value of the evidence is told from. */
 const leastForEvidence = 4;
 
@@ -462,24 +478,7 @@ async function writeCheckpoint(
   config: ModelConfig,
   state: CheckpointState,
 ): Promise<void> {
-  const metadata = JSON.stringify({ ...config, checkpoint: state });
+  const metadata = toEngineJson({ ...config, checkpoint: state });
   // Not cancellable: what an aborted run keeps is written here.
   await callNative(undefined, (token) => native.saveCheckpoint(path, metadata, token));
-}
-
-/** Bytes of the device's memory that training takes, what it has left, and the largest batch that fits in there. */
-export type TrainingMemory = Record<
-  'parameters' | 'optimizer' | 'activations' | 'packedWeights' | 'total' | 'available' | 'largestBatch',
-  number
->;
-
-/** What training with these options takes, without building anything: at the size that the options or preset name. */
-export async function trainingMemory(options: TrainerOptions, signal?: AbortSignal): Promise<TrainingMemory> {
-  const given = parseTrainerOptions(options);
-  const { device = 'auto', threads = 0, precision = 'float32' } = given;
-  const config = expandConfig(given, await readTaps(given.backbone, signal));
-  const backbone = config.features ? findBackbone(given.backbone ?? defaultBackbone) : '';
-  const engine = JSON.stringify({ device, threads, precision, backbone });
-  const report = await callNative(signal, (token) => addon().trainingMemory(JSON.stringify(config), engine, token));
-  return JSON.parse(report) as TrainingMemory;
 }

@@ -350,7 +350,17 @@ export const attacks = [
         await cp(await copied(context), path.join(folder, product, 'train', 'good'), { recursive: true });
       }
       const out = path.join(folder, 'model.safetensors');
-      const { status, stderr } = await run(['train', folder, '--out', out, '--steps', '1', '--memory', '0', ...lean]);
+      const { status, stderr } = await run([
+        'train',
+        folder,
+        '--out',
+        out,
+        '--steps',
+        '1',
+        '--memory-bank',
+        '0',
+        ...lean,
+      ]);
       if (status !== 0) return check(/ERR_DATASET/.test(stderr), stderr);
       const loaded = await run(['info', out]);
       check(loaded.status === 0, `the model cannot be loaded: ${loaded.stderr}`);

@@ -228,13 +228,13 @@ export const attacks = [
         const controller = new AbortController();
         const { signal } = controller;
         const calls = Array.from({ length: 1000 }, () => detector.score(image, { signal }).catch(({ code }) => code));
-        const { used } = detector.stats().memory;
+        const { used } = detector.stats().imageMemory;
         assert.ok(used <= budget, `${used} bytes of ${budget}`);
         controller.abort();
         const codes = new Set(await Promise.all(calls));
         assert.deepEqual([...codes].sort(), ['ERR_ABORTED', 'ERR_BUSY']);
-        for (let i = 0; i < 500 && detector.stats().memory.used > 0; i++) await pause(20);
-        assert.equal(detector.stats().memory.used, 0, 'memory is not given back');
+        for (let i = 0; i < 500 && detector.stats().imageMemory.used > 0; i++) await pause(20);
+        assert.equal(detector.stats().imageMemory.used, 0, 'memory is not given back');
       } finally {
         detector.dispose();
       }

@@ -265,7 +265,7 @@ test('a run makes the data, trains, judges, and goes on where it was', async () 
   const places = ['--data', data, '--work', path.join(folder, 'work'), '--json', json];
   const run = (...more) => accuracy('--short', '--sets', 'boards', '--steps', '2', ...places, ...more);
 
-  const first = await run('--methods', 'ours,ours-pixel', '--candidate', 'plain={"memory":null,"alpha":0.5}');
+  const first = await run('--methods', 'ours,ours-pixel', '--candidate', 'plain={"memoryBank":null,"alpha":0.5}');
   assert.equal(first.code, 0, first.stderr);
   const { results, failed } = JSON.parse(await readFile(json, 'utf8'));
   assert.deepEqual(failed, []);

@@ -167,7 +167,7 @@ test('another build runs in turn; what is none is refused', async () => {
   await writeFile(at('package/bin/ddad-native.js'), '');
   const refused = async (against, status, message) =>
     assertRefused(await bench('unet', ...quick, '1', '--against', against), status, message);
-  await refused(at('nowhere'), 2, /ERR_OPTION: option "against": expected the folder of a built ddad-native.*no such/);
+  await refused(at('nowhere'), 2, /ERR_OPTION: --against: expected the folder of a built ddad-native.*no such/);
   await refused(measured, 2, /ERR_OPTION: .*measured\.json: a file that is no addon/);
   await refused(folder, 2, /ERR_OPTION: .*a folder without bin/);
   await refused(at('package'), 2, /ERR_OPTION: .*no build\/Release\/ddad\.node/);
@@ -185,7 +185,7 @@ test('a command line that cannot be understood', async () => {
     [['ops', '--max-regression', 'much'], /--max-regression: expected a percentage such as 5%, got "much"/],
     [['ops', '--compare'], /compare/],
     [['ops', '--json', 'a', '--json', 'b'], /--json: given twice/],
-    [['ops', '--jsn'], /did you mean "json"\?/],
+    [['ops', '--jsn'], /did you mean "--json"\?/],
   ]) {
     assertRefused(await bench(...args), 2, message);
   }

@@ -34,11 +34,14 @@ test('the package has all that its own build needs', () => {
   assert.ok(files.includes('scripts/cuda.txt'));
 });
 
-test('the package has the service that its command starts and that users copy', () => {
+test('the package has the service that its command starts and an example of it', () => {
   const folder = path.join(root, 'examples', 'service');
   const service = fs.readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   const names = service.map(({ parentPath, name }) => path.relative(root, path.join(parentPath, name)));
-  assert.ok(names.includes(path.join('examples', 'service', 'start.mjs')));
+  for (const name of ['page/index.html', 'page/page.css', 'page/page.js', 'start.js']) {
+    assert.ok(files.includes(`dist/service/${name}`), name);
+  }
+  assert.ok(names.includes(path.join('examples', 'service', 'server.mjs')));
   for (const name of names) assert.ok(files.includes(name.split(path.sep).join('/')), name);
 });
 

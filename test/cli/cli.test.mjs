@@ -40,7 +40,7 @@ test('train writes a model and says what it did as JSON on stdout', async () => 
   assert.equal(trained.stderr.includes(`device: auto was the CPU: ${reason}`), !available, trained.stderr);
   const result = JSON.parse(trained.stdout);
   assert.deepEqual([result.model, result.steps, result.calibrationImages], [model, 5, 1]);
-  assert.ok(Number.isFinite(result.loss) && Number.isFinite(result.threshold) && result.memory.peak > 0);
+  assert.ok(Number.isFinite(result.loss) && Number.isFinite(result.threshold) && result.memoryUsage.peak > 0);
   assert.ok((await stat(model)).size > 1000);
   assert.equal(result.checkpoint, at('model.checkpoint.safetensors'));
   assert.ok((await stat(result.checkpoint)).size > (await stat(model)).size);
@@ -99,21 +99,24 @@ test('usage errors: one line, exit status 2, the nearest known word', async () =
     [['train'], /expected "ddad-native train <dataset>"/],
     [['train', parts], /expected --out/],
     [['train', parts, 'more', '--out', at('x')], /unexpected argument "more"/],
-    [['train', parts, '--out', at('x'), '--stps', '3'], /unknown option "--stps"; did you mean "steps"\?/],
+    [['train', parts, '--out', at('x'), '--stps', '3'], /unknown option "--stps"; did you mean "--steps"\?/],
     [['train', parts, '--out', at('x'), '--steps', 'many'], /--steps: expected a number, got "many"/],
     [['train', parts, '--out', at('x'), '--steps', '1', '--steps', '2'], /--steps: given twice/],
-    [['train', parts, '--out', at('x'), '--steps', '0'], /ERR_OPTION: option "steps"/],
+    [['train', parts, '--out', at('x'), '--steps', '0'], /ERR_OPTION: --steps: expected/],
     [
       ['train', parts, '--out', at('x'), '--preset', 'huge'],
       /--preset: expected "nano", "lite", "base", "paper-256", got "huge"/,
     ],
-    [['train', parts, '--out', at('x'), '--preset', 'nano', '--size', '33'], /option "size": expected a multiple of 4/],
+    [['train', parts, '--out', at('x'), '--preset', 'nano', '--size', '33'], /--size: expected a multiple of 4/],
     [['train', parts, '--out', at('x'), '--time-limit', '5 parsecs'], /--time-limit: expected a duration/],
     [['train', parts, '--out', at('x'), '--top-pixels', 'all'], /--top-pixels: expected a number/],
     [['score', model], /expected "ddad-native score <model> <images\.\.>"/],
-    [['score', model, good, '--treshold', '3'], /unknown option "--treshold"; did you mean "threshold"\?/],
+    [['score', model, good, '--treshold', '3'], /unknown option "--treshold"; did you mean "--threshold"\?/],
     [['train', parts, '--out', at('x'), '--evidence', '-1'], /--evidence: expected a whole number from 0 to 1000000/],
-    [['train', parts, '--out', at('x'), '--memory', '1.5'], /--memory: expected a whole number from .*, got "1.5"/],
+    [
+      ['train', parts, '--out', at('x'), '--memory-bank', '1.5'],
+      /--memory-bank: expected a whole number from .*, got "1.5"/,
+    ],
     [
       ['score', model, good, '--memory-budget', '2GiB'],
       /--memory-budget: expected a size in B, kB, MB or GB such as 50MB, got "2GiB"/,
@@ -124,7 +127,7 @@ test('usage errors: one line, exit status 2, the nearest known word', async () =
     ],
     [['score', model, good, '--fail-on-anomaly', '--alpha', '0.5'], /its own score alone; give one with --threshold/],
     [['verify'], /expected "ddad-native verify <golden\.\.>"/],
-    [['info', '--jsn'], /did you mean "json"\?/],
+    [['info', '--jsn'], /did you mean "--json"\?/],
   ]) {
     assertOneError(await run(args), 2, message);
   }
@@ -199,10 +202,10 @@ test('--heatmaps without --out writes to the folder that the help names', async 
   assert.deepEqual((await readdir(path.join(at('here'), 'heatmaps'))).sort(), ['00.heatmap.png', 'scores.jsonl']);
 });
 
-test('a folder with a damaged image trains nothing', async () => {
+test('a folder with a damaged image trains nothing where all must be read', async () => {
   const broken = await makeDataset(at('broken'), 3);
   await writeFile(path.join(broken, 'train', 'good', '99.png'), 'not an image');
-  const result = await run(['train', broken, '--out', at('never.safetensors'), ...tinyFlags]);
+  const result = await run(['train', broken, '--out', at('never.safetensors'), '--strict-images', ...tinyFlags]);
   assertOneError(result, 1, /ERR_IMAGE: .*99\.png: not an image/);
   assert.ok(!existsSync(at('never.safetensors')));
 });
@@ -281,7 +284,7 @@ test('a run that has done its steps is calibrated anew; fewer steps than are don
   assertOneError(
     await again('--steps', '3'),
     2,
-    /ERR_OPTION: option "steps": the checkpoint is at step 5, so there is nothing to do; expected 5 or more, got 3$/m,
+    /ERR_OPTION: --steps: the checkpoint is at step 5, so there is nothing to do; expected 5 or more, got 3$/m,
   );
   assert.ok(!existsSync(at('anew.safetensors')));
   for (const more of [['--steps', '5'], []]) {

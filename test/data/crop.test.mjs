@@ -238,5 +238,5 @@ test('train --rotation', async () => {
   assert.equal(JSON.parse((await readSafetensors(out)).header.__metadata__.config).training.rotation, 15);
   const refused = await run([...args, '--out', at('x'), '--rotation', '200']);
   assert.equal(refused.code, 2);
-  assert.match(refused.stderr, /option "rotation": .*got 200/);
+  assert.match(refused.stderr, /--rotation: .*got 200/);
 });

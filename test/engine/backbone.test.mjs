@@ -45,7 +45,7 @@ test('a name finds the package of backbones from the working directory, and says
   assert.equal(missing.code, 2);
   assert.match(
     missing.stderr,
-    /"backbone": expected the package ddad-native-backbones to be installed, which has "lite2"/,
+    /--backbone: expected the package ddad-native-backbones to be installed, which has "lite2"/,
   );
   // its package.json is what `npm install` would bring; the weights are other ones of that architecture's family
   const manifest = path.join(root, 'packages', 'backbones', 'package.json');

@@ -279,12 +279,12 @@ export const options = {
     'option "backbone": expected the package ddad-native-backbones to be installed, which has "<name>", or a weights file':
       () => trainer({ backbone: 'lite2' }).fit(parts).next(),
     'option "positions": goes with mode "resize" only': () => trainer({ positions: true }),
-    'option "memory": goes with features only, which need a backbone': () =>
-      trainer({ backbone: null, memory: { patches: 9, weight: 0.5 } }),
+    'option "memoryBank": goes with features only, which need a backbone': () =>
+      trainer({ backbone: null, memoryBank: { patches: 9, weight: 0.5 } }),
     'option "evidence": goes with normalization "calibration" only, got "<value>"': () =>
       trainer({ normalization: 'none', evidence: { rows: 9 } }),
-    'option "memory": goes with normalization "calibration" only, got "<value>"': () =>
-      trainer({ normalization: 'none', memory: { patches: 9, weight: 0.5 } }),
+    'option "memoryBank": goes with normalization "calibration" only, got "<value>"': () =>
+      trainer({ normalization: 'none', memoryBank: { patches: 9, weight: 0.5 } }),
     'option "unet.channelMult": expected at least 3 levels, which features need, got <n>': () =>
       trainer({ unet: { channelMult: [1, 1], numHeadChannels: 32 } }),
     'option "unet.attentionResolutions": expected divisors of <n>, got <n>': () =>

@@ -35,7 +35,7 @@ export const usage = {
     '--<option>: expected a whole number from <n> to <n>, got "<text>"': [
       () => cli(['bench', 'ops', '--rounds', '0']),
       () => train('--evidence', '-1'),
-      () => train('--memory', '1.5'),
+      () => train('--memory-bank', '1.5'),
     ],
     '--max-regression: expected a percentage such as 5%, got "<text>"': () =>
       cli(['bench', 'ops', '--max-regression', 'much']),

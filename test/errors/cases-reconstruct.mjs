@@ -10,8 +10,8 @@ const several = await load(unified);
 
 /** A model that takes images whole, with a Gaussian at each place; and one of two products with features. */
 const [whole, featured, placed] = [at('whole.safetensors'), at('featured.safetensors'), at('placed.safetensors')];
-await trainTiny({ Trainer }, parts, whole, { steps: 2, mode: 'resize', memory: null });
-await trainTiny({ Trainer }, products, featured, { steps: 2, memory: null });
+await trainTiny({ Trainer }, parts, whole, { steps: 2, mode: 'resize', memoryBank: null });
+await trainTiny({ Trainer }, products, featured, { steps: 2, memoryBank: null });
 const fitted = await load(whole);
 await fitted.fitPadim(parts, { channels: 8 });
 await fitted.save(placed);
@@ -81,7 +81,7 @@ export const reconstruction = {
   },
   ERR_OPTION: {
     'option "<kind or method>": the model has no Gaussian of good features; "ddad-native fit-padim <model> <dataset> --out <file>" adds one':
-      [() => detector.reconstruct(good), () => load(model, { scoring: { kind: 'padim' } })],
+      [() => detector.reconstruct(good, { method: 'gradient' }), () => load(model, { scoring: { kind: 'padim' } })],
     'option "<name>": goes with method "<method>" only, got "<method>"': [
       () => detector.reconstruct(good, { method: 'ddpm', eta: 0.5 }),
       () => detector.reconstruct(good, { method: 'ddim', rounds: 5 }),

@@ -61,7 +61,9 @@ function readRows() {
 /** A message of the page as a pattern: `<what>` stands for anything, and a suggestion may follow. */
 const patternOf = (message) => {
   const parts = message.split(/<[^<>]+>/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
-  return new RegExp(`^${parts.join('[\\s\\S]+')}(; did you mean ".+"\\?)?$`);
+  // The command line names the flag that was typed.
+  const text = parts.join('[\\s\\S]+').replace(/^option ".*?"/, (option) => `(?:${option}|--[a-z-]+)`);
+  return new RegExp(`^${text}(; did you mean ".+"\\?)?$`);
 };
 
 const rows = readRows();

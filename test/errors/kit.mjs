@@ -26,8 +26,8 @@ export const [model, checkpoint] = [at('model.safetensors'), at('checkpoint.safe
 export const [plain, unified] = [at('plain.safetensors'), at('unified.safetensors')];
 const few = { steps: 2 };
 await trainTiny({ Trainer }, parts, model, few, { checkpoint });
-await trainTiny({ Trainer }, parts, plain, { ...few, backbone: null, memory: null });
-await trainTiny({ Trainer }, products, unified, { ...few, backbone: null, memory: null });
+await trainTiny({ Trainer }, parts, plain, { ...few, backbone: null, memoryBank: null });
+await trainTiny({ Trainer }, products, unified, { ...few, backbone: null, memoryBank: null });
 
 export async function load(file = model, options = {}) {
   const detector = await Detector.load(file, { threads: 1, ...options });

@@ -22,13 +22,19 @@ const evaluate = (...more) => run(['evaluate', model, parts, '--threads', '1', .
 test('evaluate prints a table a person can read', async () => {
   const { code, stdout, stderr } = await evaluate();
   assert.equal(code, 0, stderr);
-  const [head, bad, all, , ...rest] = stdout.trimEnd().split('\n');
-  assert.match(head, /^defect +images +image AUROC +AP +best F1 +pixel AUROC +AP +best F1 +AUPRO 0\.3 +AUPRO 0\.05$/);
+  const [groups, head, bad, all, , ...rest] = stdout.trimEnd().split('\n');
+  assert.match(groups, /^ +image +pixel$/);
+  assert.match(head, /^defect +images +AUROC +AP +F1 +AUROC +AP +F1 +AUPRO +at \.05$/);
+  assert.equal(groups.indexOf('image') + 5, head.indexOf('AUROC') + 5, 'each group stands above its first figure');
+  assert.ok(
+    [groups, head, bad, all, ...rest.slice(0, 2)].every((line) => line.length <= 80),
+    'a terminal of 80 columns',
+  );
   assert.match(bad, /^bad {5,}1( +[01]\.\d{4}){8}$/);
   assert.equal(all.replace(/^all/, 'bad'), bad, 'there is one defect');
   assert.match(rest[0], /^each against 3 good images; - where/);
   assert.match(
-    rest[1],
+    rest[2],
     /^above the threshold -?\d\S*: [01] of 1 image with defects, \d of 3 good ones \(\d+\.\d %, calibration expected 1\.0 %\)$/,
   );
   assert.match(stderr, /^memory: /m);
@@ -60,7 +66,7 @@ test('failures are one line with a code, and write nothing', async () => {
   await writeFile(at('file'), 'x');
   for (const [args, status, message] of [
     [['evaluate', model], 2, /ERR_USAGE: expected "ddad-native evaluate <model> <dataset>"/],
-    [['evaluate', model, parts, '--treshold', '1'], 2, /unknown option "--treshold"; did you mean "threshold"\?/],
+    [['evaluate', model, parts, '--treshold', '1'], 2, /unknown option "--treshold"; did you mean "--threshold"\?/],
     [['evaluate', model, parts, '--limit-report', '1.5'], 2, /--limit-report: expected a number of images, got "1.5"/],
     [['evaluate', model, at('plain'), '--out', out], 1, /ERR_DATASET: .*plain: expected a folder test\//],
     [['evaluate', model, at('nowhere'), '--out', out], 1, /ERR_DATASET: .*nowhere: no such folder/],

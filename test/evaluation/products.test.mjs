@@ -188,9 +188,9 @@ test('score --product judges by that product; without it, or with another, it is
   assert.equal(code, 0, stderr);
   assert.equal(JSON.parse(stdout).threshold, trained.perProduct.screw.threshold);
   for (const [more, message] of [
-    [[], /ERR_OPTION: option "product": expected one of .*"bottle", "screw", got none/],
+    [[], /ERR_OPTION: --product: expected one of .*"bottle", "screw", got none/],
     [['--product', 'scrw'], /"bottle", "screw", got "scrw"; did you mean "screw"\?/],
-    [['--prodct', 'screw'], /unknown option "--prodct"; did you mean "product"\?/],
+    [['--prodct', 'screw'], /unknown option "--prodct"; did you mean "--product"\?/],
   ]) {
     const refused = await run(['score', model, bad, ...more]);
     assert.equal(refused.code, 2, refused.stderr);
@@ -211,14 +211,14 @@ test('evaluate prints a line a product, and the report has them', async () => {
   const out = at('out');
   const { code, stdout, stderr } = await run(['evaluate', model, parts, '--out', out, '--threads', '1']);
   assert.equal(code, 0, stderr);
-  const [head, bottle, screw, mean, , ...rest] = stdout.trimEnd().split('\n');
-  assert.match(head, /^product +images +image AUROC/);
+  const [, head, bottle, screw, mean, , ...rest] = stdout.trimEnd().split('\n');
+  assert.match(head, /^product +images +AUROC/);
   assert.match(bottle, /^bottle {2,}1( +[01]\.\d{4}){8}$/);
   assert.match(screw, /^screw {2,}1( +[01]\.\d{4}){8}$/);
   assert.match(mean, /^mean {2,}2 +[01]\.\d{4} +[01]\.\d{4} +-/);
   assert.match(rest[0], /^each against its own good images/);
-  assert.match(rest[1], /^bottle: above the threshold -?\d\S*: [01] of 1 image with defects/);
-  assert.match(rest[2], /^screw: above the threshold/);
+  assert.match(rest[2], /^bottle: above the threshold -?\d\S*: [01] of 1 image with defects/);
+  assert.match(rest[3], /^screw: above the threshold/);
   const metrics = JSON.parse(await readFile(path.join(out, 'metrics.json'), 'utf8'));
   assert.equal(metrics.perProduct.screw.threshold, trained.perProduct.screw.threshold);
   assert.equal(metrics.scores.length, 4);

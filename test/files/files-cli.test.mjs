@@ -25,7 +25,7 @@ const at = (...names) => path.join(folder, ...names);
 const parts = await makeDataset(at('parts'), 6, 20, 20);
 const good = path.join(parts, 'train', 'good', '00.png');
 const model = at('model.safetensors');
-const lean = [...tinyFlags, '--backbone', 'none', '--memory', '0'];
+const lean = [...tinyFlags, '--backbone', 'none', '--memory-bank', '0'];
 const train = (out, ...more) => ['train', parts, '--out', out, ...lean, ...more];
 const trained = await run(train(model, '--steps', '2'));
 assert.equal(trained.code, 0, trained.stderr);

@@ -137,7 +137,7 @@ test("the engine's temporary files have names that the next run knows", async ()
   await trainTiny({ Trainer }, parts, path.join(place, 'model.safetensors'), {
     steps: 1,
     backbone: null,
-    memory: null,
+    memoryBank: null,
   });
   await new Promise((resolve) => setTimeout(resolve, 50));
   watcher.close();
@@ -198,7 +198,7 @@ test('a run lets go of its locks, whatever ends it', async () => {
   const [checkpoint, metrics] = [at('run.checkpoint.safetensors'), at('run.jsonl')];
   for (const ending of ['end', 'leave', 'abort']) {
     const controller = new AbortController();
-    const trainer = new Trainer({ ...tiny, backbone: null, memory: null });
+    const trainer = new Trainer({ ...tiny, backbone: null, memoryBank: null });
     try {
       for await (const progress of trainer.fit(parts, { checkpoint, metrics, signal: controller.signal })) {
         void progress;
@@ -217,7 +217,7 @@ test('a run lets go of its locks, whatever ends it', async () => {
 
 test('a checkpoint knows its images by their bytes; one of before is told of', async () => {
   const checkpoint = at('digests.safetensors');
-  const few = { ...tiny, steps: 2, backbone: null, memory: null };
+  const few = { ...tiny, steps: 2, backbone: null, memoryBank: null };
   await trainTiny({ Trainer }, parts, at('digests-model.safetensors'), few, { checkpoint });
   const { header, data } = await readSafetensors(checkpoint);
   const config = JSON.parse(header.__metadata__.config);

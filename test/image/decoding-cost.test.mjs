@@ -135,7 +135,7 @@ test('an image that never fits is refused before it is decoded, by what its head
     assert.match(reason.message, message);
   }
   assert.ok(rss() - before < 60 * MB, `${(rss() - before) / MB} MB`);
-  assert.equal(detector.stats().memory.used, 0);
+  assert.equal(detector.stats().imageMemory.used, 0);
   const raw = { data: new Uint8Array(9e6), width: 3000, height: 3000, channels: 1 };
   await assert.rejects(detector.score(raw), { code: 'ERR_MEMORY' });
   await assert.rejects(detector.reconstruct(bombs[0], { method: 'ddim' }), { code: 'ERR_MEMORY' });
@@ -152,7 +152,7 @@ test('what does not fit waits: many at once take no more than the budget', async
   let most = 0;
   let decoding = 0;
   const watch = setInterval(() => {
-    const { memory, decoding: now } = detector.stats();
+    const { imageMemory: memory, decoding: now } = detector.stats();
     most = Math.max(most, memory.used);
     decoding = Math.max(decoding, now);
   }, 1);
@@ -165,14 +165,14 @@ test('what does not fit waits: many at once take no more than the budget', async
   );
   assert.ok(most > budget / 2 && most <= budget, `${most / MB} MB used`);
   assert.ok(decoding >= 1);
-  assert.equal(detector.stats().memory.used, 0);
+  assert.equal(detector.stats().imageMemory.used, 0);
 });
 
 test('an overlay takes its memory from the same budget, and gives it back', async (t) => {
   const detector = await load(t, { memoryBudget: 64 * MB });
   const result = await detector.score(await flat(1200, 1200));
   let most = 0;
-  const watch = setInterval(() => (most = Math.max(most, detector.stats().memory.used)), 1);
+  const watch = setInterval(() => (most = Math.max(most, detector.stats().imageMemory.used)), 1);
   await Promise.all(Array.from({ length: 12 }, () => result.heatmap()));
   clearInterval(watch);
   assert.ok(most > 8 * MB && most <= 64 * MB, `${most / MB} MB used`);
@@ -180,7 +180,7 @@ test('an overlay takes its memory from the same budget, and gives it back', asyn
   const stopped = result.heatmap({ signal: controller.signal });
   controller.abort();
   await assert.rejects(stopped, { code: 'ERR_ABORTED' });
-  await until(() => detector.stats().memory.used === 0);
+  await until(() => detector.stats().imageMemory.used === 0);
 });
 
 test('uploads that are aborted do not pile up: their decoding keeps its place', async (t) => {
@@ -206,7 +206,7 @@ test('uploads that are aborted do not pile up: their decoding keeps its place', 
     [],
   );
   await until(() => detector.stats().decoding === 0);
-  assert.equal(detector.stats().memory.used, 0);
+  assert.equal(detector.stats().imageMemory.used, 0);
   assert.ok(Number.isFinite((await detector.score(pattern(40, 40))).score));
 });
 
@@ -238,5 +238,5 @@ test('a PNG whose rows end early is an error, and its memory comes back', async 
   const body = deflateSync(Buffer.alloc(1000));
   const cut = Buffer.concat([whole.subarray(0, chunk), Buffer.from([0, 0, 0, body.length]), Buffer.from('IDAT'), body]);
   await assert.rejects(detector.score(cut), { code: 'ERR_IMAGE', message: /damaged or truncated/ });
-  assert.equal(detector.stats().memory.used, 0);
+  assert.equal(detector.stats().imageMemory.used, 0);
 });

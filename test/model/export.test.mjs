@@ -27,7 +27,7 @@ const learned = { steps: 8, lr: 0.01 };
 const [model, checkpoint, whole] = [at('model.safetensors'), at('checkpoint.safetensors'), at('whole.safetensors')];
 await trainTiny({ Trainer }, parts, model, { ...learned, smoothing: 1.5 }, { checkpoint });
 // whole images: places are told apart, residuals of good images are remembered, the backbone sees them twice as fine
-const resized = { mode: 'resize', featureScale: 2, memory: { patches: 60, weight: 0.75 }, alpha: 0.3 };
+const resized = { mode: 'resize', featureScale: 2, memoryBank: { patches: 60, weight: 0.75 }, alpha: 0.3 };
 await trainTiny({ Trainer }, parts, whole, { ...learned, ...resized });
 
 /** Images of a side as the model takes them in, each another. */
@@ -246,7 +246,7 @@ test('every way to score that the engine has', async (t) => {
   }
   await t.test('without features', async () => {
     const file = at('plain.safetensors');
-    await trainTiny({ Trainer }, parts, file, { ...learned, backbone: null, memory: null });
+    await trainTiny({ Trainer }, parts, file, { ...learned, backbone: null, memoryBank: null });
     const { graph, detector } = await both(file);
     assert.ok(!graph.outputs.includes('featureMap'));
     await assertScores(graph, detector, imagesOf(16, 2));

@@ -3,6 +3,7 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
+import engineJson from '../../dist/config/engine-json.js';
 import { Detector, importModel, Trainer } from '../../dist/index.js';
 import {
   makeDataset,
@@ -85,7 +86,7 @@ test('a checkpoint in either form of PyTorch: network, values and configuration'
     assert.equal(featureChannels, 192);
     assert.equal(told.at(-1), 1);
     const model = await checkValues(out, found.tensors);
-    assert.deepEqual(JSON.parse(model.header.__metadata__.config), found.config);
+    assert.deepEqual(engineJson.fromEngineJson(model.header.__metadata__.config), found.config);
     const head = floats(model, 'feat_rec1.2.weight');
     assert.ok(head.every((v) => Math.abs(v) <= 1 / Math.sqrt(32)) && new Set(head).size > 1000);
     assert.ok(floats(model, 'feature_std').every((v) => v === 1));

@@ -145,6 +145,6 @@ test('from the command line: another score, and its threshold where one is given
   assert.equal(JSON.parse(strict.stdout).anomalous, true);
   const wrong = await run(['score', model, bad, '--scales', '6']);
   assert.equal(wrong.code, 2);
-  assert.match(wrong.stderr, /ERR_OPTION: option "scales"/);
+  assert.match(wrong.stderr, /ERR_OPTION: --scales/);
   assert.equal((await run(['evaluate', model, parts, '--score', 'colour'])).code, 2);
 });

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFile, rename, truncate, utimes, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import sharp from 'sharp';
 import { Detector, Trainer } from '../../dist/index.js';
 import {
@@ -28,6 +31,36 @@ async function load(t, file, options) {
   t.after(() => detector.dispose());
   return detector;
 }
+
+test('results can be cloned, and posted from a worker', async (t) => {
+  const detector = await load(t, model, { threads: 1 });
+  for (const image of [bad, await readFile(bad), pattern(72, 66, 3, true)]) {
+    const result = await detector.score(image);
+    const clone = structuredClone(result);
+    // the clone of a Buffer is a Uint8Array
+    assert.deepEqual({ ...clone, image: 0 }, { ...result, image: 0 });
+    assert.equal(clone.heatmap, undefined, 'it needs the image that was scored');
+    assert.equal((await result.heatmap()).toString('latin1', 1, 4), 'PNG');
+  }
+  const [sample] = await detector.sample({ respacing: '3', previews: 1 });
+  assert.deepEqual(structuredClone(sample).image, sample.image);
+  assert.equal((await sample.png()).toString('latin1', 1, 4), 'PNG');
+});
+
+test('a worker scores and posts its results', async () => {
+  const index = fileURLToPath(new URL('../../dist/index.js', import.meta.url));
+  const code = `const { Detector } = require(${JSON.stringify(index)});
+    const { parentPort } = require('node:worker_threads');
+    Detector.load(${JSON.stringify(model)}, { threads: 1 }).then(async (detector) => {
+      parentPort.postMessage(await detector.score(${JSON.stringify(bad)}));
+      await detector[Symbol.asyncDispose]();
+    });`;
+  const worker = new Worker(code, { eval: true });
+  const [posted] = await once(worker, 'message');
+  await once(worker, 'exit');
+  assert.equal(posted.map.data.length, 72 * 66);
+  assert.equal(typeof posted.score, 'number');
+});
 
 test('scores paths, encoded images and pixels alike, again and again', async (t) => {
   const detector = await load(t, model, { threads: 1 });
@@ -197,7 +230,7 @@ test('a disposed detector refuses work, and work in flight ends', async () => {
   await assert.rejects(running, { code: 'ERR_DISPOSED' });
   await assert.rejects(detector.score(good), { code: 'ERR_DISPOSED' });
   await assert.rejects(detector.scoreAll([good]).next(), { code: 'ERR_DISPOSED' });
-  assert.throws(() => detector.memory, { code: 'ERR_DISPOSED' });
+  assert.throws(() => detector.memoryUsage, { code: 'ERR_DISPOSED' });
   detector.dispose();
   await detector[Symbol.asyncDispose]();
 });

@@ -21,7 +21,7 @@ const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
 const parts = await makeDataset(at('parts'), 4);
 const [model, checkpoint] = [at('model.safetensors'), at('checkpoint.safetensors')];
-await trainTiny({ Trainer }, parts, model, { steps: 2, backbone: null, memory: null }, { checkpoint });
+await trainTiny({ Trainer }, parts, model, { steps: 2, backbone: null, memoryBank: null }, { checkpoint });
 
 /** A copy whose configuration `change` has changed. */
 async function changed(from, change) {

@@ -249,7 +249,7 @@ test('an aborted call keeps its place and its memory until its decoding has ende
   assert.ok(atOnce >= 1 && atOnce <= 3);
   controller.abort();
   for (const call of aborted) await assert.rejects(call, { code: 'ERR_ABORTED' });
-  const { queued, decoding, memory } = queue.stats();
+  const { queued, decoding, imageMemory: memory } = queue.stats();
   assert.deepEqual([queued, decoding, memory.used], [0, atOnce, 100 * atOnce]);
   const others = Array.from({ length: 4 }, () => add(queue, decodeSlowly));
   const codes = (
@@ -262,5 +262,5 @@ test('an aborted call keeps its place and its memory until its decoding has ende
     await turns();
   }
   await Promise.allSettled(others);
-  assert.deepEqual([queue.stats().memory.used, queue.stats().decoding], [0, 0]);
+  assert.deepEqual([queue.stats().imageMemory.used, queue.stats().decoding], [0, 0]);
 });

@@ -24,8 +24,8 @@ const parts = await makeDataset(at('parts'), 8, 40, 36);
 const products = await makeProducts(at('products'), { bottle: 3, screw: 3 });
 const [texture, aligned, unified] = [at('texture'), at('aligned'), at('unified')].map((name) => `${name}.safetensors`);
 await trainTiny({ Trainer }, parts, texture);
-await trainTiny({ Trainer }, parts, aligned, { mode: 'resize', memory: null });
-await trainTiny({ Trainer }, products, unified, { memory: null });
+await trainTiny({ Trainer }, parts, aligned, { mode: 'resize', memoryBank: null });
+await trainTiny({ Trainer }, products, unified, { memoryBank: null });
 const good = path.join(parts, 'train', 'good', '03.png');
 const few = { respacing: '10', step: 3 };
 
@@ -100,8 +100,8 @@ test('a Gaussian is fitted, kept in the file, and takes an image nearer to good 
   assert.deepEqual(seen.at(-1), [8, 8]);
   assert.deepEqual([detector.config.padim.channels.length, detector.config.padim.images], [12, 8]);
   assert.deepEqual(detector.config.padim.grid, [4, 4]);
-  assert.equal(detector.memory.gaussians, 4 * 16 * (12 + 144));
-  assert.equal(detector.memory.reconstructions, undefined);
+  assert.equal(detector.memoryUsage.gaussians, 4 * 16 * (12 + 144));
+  assert.equal(detector.memoryUsage.reconstructions, undefined);
   const saved = at('fitted.safetensors');
   await detector.save(saved);
   const again = await load(saved);
@@ -187,7 +187,7 @@ test('an abort ends it between two steps, a disposal too; nothing stays behind',
   await assert.rejects(detector.reconstruct(good, { ...endless, onProgress, signal: controller.signal }), {
     code: 'ERR_ABORTED',
   });
-  assert.equal(detector.memory.reconstructions, undefined);
+  assert.equal(detector.memoryUsage.reconstructions, undefined);
   let begun = false;
   const running = detector.reconstruct(good, { ...endless, onProgress: () => (begun = true) });
   const ended = assert.rejects(running, { code: 'ERR_DISPOSED' });

@@ -116,7 +116,7 @@ test('a small budget holds scoreAll back, and does not end it', async (t) => {
     together.some(({ reason }) => reason?.code === 'ERR_BUSY'),
     'all copies together have no room',
   );
-  assert.equal(detector.stats().memory.used, 0);
+  assert.equal(detector.stats().imageMemory.used, 0);
 });
 
 test('an overlay is drawn upon what was scored', async (t) => {
@@ -146,7 +146,7 @@ test('a reconstruction is one of what was given', async (t) => {
   assert.deepEqual(raw.image.data, alone.image.data);
   const far = Math.max(...png.image.data.map((value, i) => Math.abs(value - alone.image.data[i])));
   assert.ok(far < 1e-3, `off by ${far}`); // two go through the network together
-  assert.equal(detector.stats().memory.used, 0);
+  assert.equal(detector.stats().imageMemory.used, 0);
 });
 
 test('transfer takes the memory over instead', async (t) => {
@@ -189,7 +189,7 @@ test('what cannot be taken over is refused, and stays as it is', async (t) => {
   await assert.rejects(detector.score({ ...frames[0], data }, aborted), { code: 'ERR_ABORTED' });
   await assert.rejects(detector.score({ ...frames[0], width: 7, data }, { transfer: true }), { code: 'ERR_IMAGE' });
   assert.equal(data.length, width * height, 'what was refused has not been taken');
-  assert.equal(detector.stats().memory.used, 0);
+  assert.equal(detector.stats().imageMemory.used, 0);
 });
 
 test('a copy without room is refused at once, whatever whenFull says', async (t) => {

@@ -174,7 +174,7 @@ describe('a copy of examples/service', async () => {
        const detector = await Detector.load(${JSON.stringify(model)}, { threads: 1 });
        console.error(await startService(detector, { port: 0, closeMs: 300 }));
        process.on('exit', () => {
-         try { detector.memory } catch ({ code }) { console.error(code) }
+         try { detector.memoryUsage } catch ({ code }) { console.error(code) }
        });`,
     );
     const { child, finished } = launch(t, 'own.mjs');

@@ -180,7 +180,7 @@ const rss = [];
 let mostUsed = 0;
 const sampler = setInterval(() => {
   rss.push(process.memoryUsage.rss() / 1e6);
-  mostUsed = Math.max(mostUsed, detector.stats().memory.used / 1e6);
+  mostUsed = Math.max(mostUsed, detector.stats().imageMemory.used / 1e6);
 }, 50);
 const replacer = setInterval(() => void replace().catch((error) => unexpected.set(String(error.stack), 1)), 20_000);
 delay.enable();
@@ -194,7 +194,7 @@ counts.lost = open.size;
 // After the first sixth, when every size has been compiled and the heap has found its size.
 const part = Math.max(1, rss.length / 6);
 const growth = median(rss.slice(-Math.ceil(part))) - median(rss.slice(Math.floor(part), Math.ceil(2 * part)));
-const leftInUse = detector.stats().memory.used;
+const leftInUse = detector.stats().imageMemory.used;
 await detector[Symbol.asyncDispose]();
 await pause(200);
 const handles = process.getActiveResourcesInfo().filter((name) => !['TTYWrap', 'PipeWrap', 'Timeout'].includes(name));

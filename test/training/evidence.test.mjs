@@ -26,7 +26,7 @@ const { evidenceBanks, evidenceNames } = evidence;
 const { expandConfig, optionsOf } = config;
 const { combineEvidence, evidenceStatistics, standardised } = calibration;
 const { findImages, splitHeldBack } = dataset;
-const { remembered } = memory;
+const { bankViews } = memory;
 const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
 const parts = await makeDataset(at('parts'), 14);
@@ -159,7 +159,7 @@ test('textures have banks and no comparison of whole images; products have evide
 
 test('where parts may lie in several ways, what is kept of them is seen in several ways', () => {
   const files = Array.from({ length: 20 }, (_, i) => `${i}.png`);
-  const views = (options) => remembered(expandConfig({ channels: 'gray', ...options }), files);
+  const views = (options) => bankViews(expandConfig({ channels: 'gray', ...options }), files);
   assert.equal(views({}).length, 20);
   for (const options of [{ rotation: 180 }, { flip: 'horizontal' }]) {
     assert.equal(views(options).length, 80);
@@ -167,7 +167,7 @@ test('where parts may lie in several ways, what is kept of them is seen in sever
   }
   assert.equal(views({ rotation: 180, mode: 'crop' }).length, 20);
   const many = Array.from({ length: 600 }, (_, i) => String(i));
-  assert.equal(remembered(expandConfig({ channels: 'gray', rotation: 180 }), many).length, 600, 'a thousand at most');
+  assert.equal(bankViews(expandConfig({ channels: 'gray', rotation: 180 }), many).length, 600, 'a thousand at most');
 });
 
 test('with few held-back images the ensemble judges, and it is said', async () => {

@@ -4,11 +4,21 @@ import path from 'node:path';
 import { test } from 'node:test';
 import config from '../../dist/config/config.js';
 import { Detector, Trainer } from '../../dist/index.js';
+import engineJson from '../../dist/config/engine-json.js';
 import memory from '../../dist/training/memory-bank.js';
-import { makeDataset, png, readSafetensors, temporaryFolder, trainTiny, writeSafetensors } from '../helpers/common.mjs';
+import {
+  makeDataset,
+  png,
+  readSafetensors,
+  run,
+  temporaryFolder,
+  tinyFlags,
+  trainTiny,
+  writeSafetensors,
+} from '../helpers/common.mjs';
 
-const { defaultMemory, expandConfig, optionsOf, resumeOptions } = config;
-const { remember, remembered } = memory;
+const { defaultMemoryBank, expandConfig, optionsOf, resumeOptions } = config;
+const { fillBanks, bankViews } = memory;
 const folder = await temporaryFolder();
 const at = (name) => path.join(folder, name);
 const parts = await makeDataset(at('parts'), 12);
@@ -18,7 +28,7 @@ const settings = (patches, seed = 0) => ({
   input: { mode: 'resize', size: 16, channels: 1 },
   features: null,
   unet: { featureChannels: 2 },
-  score: { memory: patches === null ? null : { patches, weight: 0.5 } },
+  score: { memoryBank: patches === null ? null : { patches, weight: 0.5 } },
   training: { seed, flip: 'none' },
 });
 
@@ -42,7 +52,7 @@ async function drawn(patches, images, cells, seed) {
     setMemory: (label, values, count) => Promise.resolve(void (given = { label, values, count })),
   };
   let steps = 0;
-  for await (const _ of remember(detector, settings(patches, seed), asTheyAre(files), { label: 3 })) steps += 1;
+  for await (const _ of fillBanks(detector, settings(patches, seed), asTheyAre(files), { label: 3 })) steps += 1;
   assert.equal(steps, images);
   assert.deepEqual([given.label, given.values.length], [3, 2 * given.count]);
   return Array.from({ length: given.count }, (_, i) => [given.values[2 * i], given.values[2 * i + 1]]);
@@ -61,29 +71,29 @@ test('as many patches as asked for, evenly from all images, none twice', async (
 
 test('no more images than patches, and none without a memory', () => {
   const files = Array.from({ length: 2000 }, (_, i) => String(i));
-  assert.equal(remembered(settings(7), files).length, 7);
-  assert.equal(new Set(remembered(settings(20_000), files).map(({ file }) => file)).size, 1000);
-  assert.deepEqual(remembered(settings(null), files), []);
-  assert.notDeepEqual(remembered(settings(7), files, 1), remembered(settings(7), files, 0));
+  assert.equal(bankViews(settings(7), files).length, 7);
+  assert.equal(new Set(bankViews(settings(20_000), files).map(({ file }) => file)).size, 1000);
+  assert.deepEqual(bankViews(settings(null), files), []);
+  assert.notDeepEqual(bankViews(settings(7), files, 1), bankViews(settings(7), files, 0));
 });
 
 test('whole images are remembered by default, and options that contradict it are refused', () => {
   const lite = expandConfig({ channels: 'gray' });
-  assert.deepEqual(lite.score.memory, defaultMemory);
+  assert.deepEqual(lite.score.memoryBank, defaultMemoryBank);
   assert.deepEqual(expandConfig(optionsOf(lite)), lite);
-  for (const none of [{ mode: 'crop' }, { backbone: null }, { normalization: 'per-image' }, { memory: null }]) {
+  for (const none of [{ mode: 'crop' }, { backbone: null }, { normalization: 'per-image' }, { memoryBank: null }]) {
     const expanded = expandConfig({ channels: 'gray', ...none });
-    assert.equal(expanded.score.memory, null);
+    assert.equal(expanded.score.memoryBank, null);
     assert.deepEqual(expandConfig(optionsOf(expanded)), expanded);
   }
-  assert.deepEqual(resumeOptions(lite, { memory: null }).memory, null);
+  assert.deepEqual(resumeOptions(lite, { memoryBank: null }).memoryBank, null);
   const wanted = { patches: 10, weight: 0.5 };
   for (const [options, message] of [
-    [{ memory: wanted, backbone: null }, /option "memory": goes with features only/],
-    [{ memory: wanted, normalization: 'none' }, /option "memory": goes with normalization "calibration" only/],
-    [{ memory: { patches: 0, weight: 0.5 } }, /option "memory.patches"/],
-    [{ memory: { patches: 10, weight: 1.5 } }, /option "memory.weight"/],
-    [{ memory: 10 }, /option "memory"/],
+    [{ memoryBank: wanted, backbone: null }, /option "memoryBank": goes with features only/],
+    [{ memoryBank: wanted, normalization: 'none' }, /option "memoryBank": goes with normalization "calibration" only/],
+    [{ memoryBank: { patches: 0, weight: 0.5 } }, /option "memoryBank.patches"/],
+    [{ memoryBank: { patches: 10, weight: 1.5 } }, /option "memoryBank.weight"/],
+    [{ memoryBank: 10 }, /option "memoryBank"/],
   ]) {
     assert.throws(() => new Trainer(options), { code: 'ERR_OPTION', message });
   }
@@ -91,16 +101,16 @@ test('whole images are remembered by default, and options that contradict it are
 
 test('the model keeps its memory, which tells known images from others', async (t) => {
   const file = at('model.safetensors');
-  const trained = await trainTiny({ Trainer }, parts, file, { ...resized, memory: { patches: 100, weight: 1 } });
+  const trained = await trainTiny({ Trainer }, parts, file, { ...resized, memoryBank: { patches: 100, weight: 1 } });
   const { header } = await readSafetensors(file);
   assert.deepEqual(header['residual_memory.0'].shape, [100, trained.unet.featureChannels]);
-  assert.ok(trained.calibration.memoryStd > 0);
-  await trainTiny({ Trainer }, parts, at('none.safetensors'), { ...resized, memory: null });
+  assert.ok(trained.calibration.memoryBankStd > 0);
+  await trainTiny({ Trainer }, parts, at('none.safetensors'), { ...resized, memoryBank: null });
   const detector = await Detector.load(file);
   const without = await Detector.load(at('none.safetensors'));
   t.after(() => [detector, without].forEach((one) => one.dispose()));
-  assert.ok(detector.memory.residualMemory > 100 * 4 * trained.unet.featureChannels);
-  assert.equal(without.memory.residualMemory, 0);
+  assert.ok(detector.memoryUsage.memoryBank > 100 * 4 * trained.unet.featureChannels);
+  assert.equal(without.memoryUsage.memoryBank, 0);
   const good = await detector.score(path.join(parts, 'train', 'good', '05.png'));
   const bad = await detector.score(path.join(parts, 'test', 'bad', '00.png'));
   assert.ok(bad.score > good.score, `${bad.score} ${good.score}`);
@@ -112,7 +122,7 @@ test('the model keeps its memory, which tells known images from others', async (
 
 test('a model without the memory that it names, or with another one, is refused', async () => {
   const file = at('whole.safetensors');
-  await trainTiny({ Trainer }, parts, file, { ...resized, memory: { patches: 20, weight: 0.5 } });
+  await trainTiny({ Trainer }, parts, file, { ...resized, memoryBank: { patches: 20, weight: 0.5 } });
   const { header, data } = await readSafetensors(file);
   const refused = {
     code: 'ERR_MODEL_FORMAT',
@@ -130,4 +140,33 @@ test('a model without the memory that it names, or with another one, is refused'
     await writeSafetensors(broken, { header: copy, data });
     await assert.rejects(Detector.load(broken), refused);
   }
+});
+
+test('the bank has one name here, and the older one in files and for the engine', async () => {
+  const config = { score: { memoryBank: { patches: 3, weight: 1 } }, perProduct: { memory: { calibration: null } } };
+  const json = engineJson.toEngineJson(config);
+  assert.deepEqual(JSON.parse(json), { score: { memory: { patches: 3, weight: 1 } }, perProduct: config.perProduct });
+  assert.deepEqual(engineJson.fromEngineJson(json), config);
+  assert.deepEqual(engineJson.fromEngineJson('{"calibration":{"memoryMean":1,"memoryStd":2}}'), {
+    calibration: { memoryBankMean: 1, memoryBankStd: 2 },
+  });
+});
+
+test('what was called memory is refused with its new name', async () => {
+  assert.throws(() => new Trainer({ memory: null }), {
+    code: 'ERR_OPTION',
+    message: 'unknown option "memory"; did you mean "memoryBank"?',
+  });
+  for (const flag of ['--memory=5', '--no-memory']) {
+    const { code, stderr } = await run(['train', parts, '--out', at('never.safetensors'), flag]);
+    assert.deepEqual([code, /did you mean "--memory-bank"\?$/m.test(stderr)], [2, true], stderr);
+  }
+});
+
+test('--no-memory-bank trains a model without one', async () => {
+  const file = at('flag.safetensors');
+  const flags = ['--mode', 'resize', ...tinyFlags, '--steps', '2', '--no-memory-bank'];
+  const { code, stderr } = await run(['train', parts, '--out', file, ...flags]);
+  assert.equal(code, 0, stderr);
+  assert.equal(JSON.parse((await run(['info', file, '--json'])).stdout).score.memoryBank, null);
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
+import engineJson from '../../dist/config/engine-json.js';
 import { DdadError, Detector, Trainer } from '../../dist/index.js';
 import { makeDataset, readSafetensors, temporaryFolder, tiny, trainTiny } from '../helpers/common.mjs';
 
@@ -47,12 +48,12 @@ test('trains, calibrates and reports both', async () => {
   assert.ok(calibration.pixelStd.every((std) => std > 0));
   assert.ok(Number.isFinite(threshold));
   assert.match(trainer.warnings[0], /quantile 0\.99 of only 1 held-back image/);
-  assert.ok(trainer.memory.parameters > 0);
+  assert.ok(trainer.memoryUsage.parameters > 0);
   await trainer.save(at('model.safetensors'));
   const { header } = await readSafetensors(at('model.safetensors'));
   const metadata = header.__metadata__;
   assert.deepEqual([metadata.format, metadata.formatVersion, metadata.kind], ['ddad-native', '1', 'model']);
-  assert.deepEqual(JSON.parse(metadata.config), trainer.config);
+  assert.deepEqual(engineJson.fromEngineJson(metadata.config), trainer.config);
   trainer.dispose();
   await assert.rejects(trainer.save(at('x.safetensors')), { code: 'ERR_ARGUMENT' });
 });

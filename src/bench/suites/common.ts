@@ -1,4 +1,5 @@
 import { expandConfig, type ModelConfig } from '../../config/config.js';
+import { toEngineJson } from '../../config/engine-json.js';
 import { DdadError } from '../../base/errors.js';
 import { addon, addonPath, callNative, type ProfileKind } from '../../engine/native.js';
 import { medianOf, undisturbed } from '../statistics.js';
@@ -21,7 +22,7 @@ export function configOf({ preset }: Task, backbone?: null): ModelConfig {
     preset,
     channels: 'rgb',
     batchSize: trainingBatch,
-    ...(backbone === null ? { backbone, normalization: 'none', memory: null } : {}),
+    ...(backbone === null ? { backbone, normalization: 'none', memoryBank: null } : {}),
   });
 }
 
@@ -35,19 +36,19 @@ export async function profile<T>(
   const run = engine.profile?.bind(engine);
   if (!run) throw new DdadError('ERR_ADDON', `${addonPath()}: expected a build that can profile, got an older one`);
   const text = JSON.stringify({ device: 'cpu', ...options });
-  return JSON.parse(await callNative(undefined, (token) => run(what, JSON.stringify(config ?? {}), text, token))) as T;
+  return JSON.parse(await callNative(undefined, (token) => run(what, toEngineJson(config ?? {}), text, token))) as T;
 }
 
 /** What the machine reaches at best just now, and the middle rate of multiply-adds; nothing with a build without it. */
 export async function machineFigures({ threads }: Task): Promise<{ machine: Figure[]; middle?: number }> {
   if (!addon().profile) return { machine: [] };
   const options = { batch: 1, threads, samples: 3, seconds: 0 };
-  const found = await profile<{ flopsPerSecond: number[]; bytesPerSecond: number[] }>('ceiling', null, options);
+  const ceiling = await profile<{ flopsPerSecond: number[]; bytesPerSecond: number[] }>('ceiling', null, options);
   const machine: Figure[] = [
-    { name: 'multiply-add', unit: 'GFLOP/s', value: Math.max(...found.flopsPerSecond) / 1e9 },
-    { name: 'copy', unit: 'GB/s', value: Math.max(...found.bytesPerSecond) / 1e9 },
+    { name: 'multiply-add', unit: 'GFLOP/s', value: Math.max(...ceiling.flopsPerSecond) / 1e9 },
+    { name: 'copy', unit: 'GB/s', value: Math.max(...ceiling.bytesPerSecond) / 1e9 },
   ];
-  return { machine, middle: medianOf(found.flopsPerSecond) };
+  return { machine, middle: medianOf(ceiling.flopsPerSecond) };
 }
 
 /** Milliseconds of `run`, again and again until the seconds are over, at least three times, after once to warm up. */

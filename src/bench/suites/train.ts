@@ -1,4 +1,5 @@
 import { pixelSize } from '../../config/config.js';
+import { toEngineJson } from '../../config/engine-json.js';
 import { defaultBackbone } from '../../config/backbones.js';
 import { addon, callNative, type NativeTrainer } from '../../engine/native.js';
 import { syntheticPixels } from '../synthetic.js';
@@ -9,7 +10,7 @@ import { budget, configOf, engineOptions, type Suite, timeFigure, timesOf, train
 export async function openTrainer(task: Task): Promise<{ native: NativeTrainer; step: () => Promise<unknown> }> {
   const config = configOf(task);
   const options = JSON.stringify({ ...engineOptions(task), backbone: defaultBackbone });
-  const native = new (addon().NativeTrainer)(JSON.stringify(config), options);
+  const native = new (addon().NativeTrainer)(toEngineJson(config), options);
   await callNative(undefined, (token) => native.open(token));
   const size = pixelSize(config);
   const pixels = Float32Array.from(syntheticPixels(size, size * trainingBatch, 1), (value) => value / 127.5 - 1);
