@@ -84,7 +84,7 @@ export function standardised(
 /** Of the mean of exponentials that the score is. */
 const temperature = 2;
 
-/** The score that the engine makes of them (combineEvidence in native/score/evidence_config.h). */
+/** The score that the engine makes of them (combineEvidence in native/score/evidence/evidence_config.h). */
 export function combineEvidence(
   found: { mean: readonly number[]; std: readonly number[] },
   values: Float64Array,

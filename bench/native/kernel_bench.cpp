@@ -7,7 +7,7 @@
 #include <functional>
 
 #include "device/dispatch.h"
-#include "ops/conv.h"
+#include "ops/conv/conv.h"
 #include "score/score_pass.h"
 #include "train/trainer.h"
 #include "unet/initialize.h"

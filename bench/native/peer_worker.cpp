@@ -7,9 +7,9 @@
 
 #include "device/dispatch.h"
 #include "file/safetensors.h"
+#include "graph/parameters.h"
 #include "json_lines.h"
-#include "ops/parameters.h"
-#include "score/pixels.h"
+#include "score/image/pixels.h"
 #include "score/score_pass.h"
 #include "train/trainer.h"
 #include "unet/initialize.h"

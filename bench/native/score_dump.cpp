@@ -7,10 +7,11 @@
 #include <vector>
 
 #include "backbone/stored_features.h"
-#include "ops/parameters.h"
-#include "score/pixels.h"
+#include "base/error.h"
+#include "graph/parameters.h"
+#include "score/image/pixels.h"
+#include "score/scorer.h"
 #include "score/score_pass.h"
-#include "tensor/error.h"
 
 namespace ddad::bench {
 namespace {

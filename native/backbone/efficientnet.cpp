@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "backbone/batch_norm.h"
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace ddad {
 namespace {

@@ -4,8 +4,8 @@
 #include <functional>
 #include <string>
 
-#include "tensor/bilinear.h"
-#include "tensor/error.h"
+#include "base/bilinear.h"
+#include "base/error.h"
 
 namespace ddad {
 namespace {

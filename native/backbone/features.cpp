@@ -6,9 +6,9 @@
 #include <numeric>
 
 #include "backbone/feature_kernels.h"
+#include "base/error.h"
 #include "device/parallel.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

@@ -8,10 +8,10 @@
 
 #include "backbone/feature_functions.h"
 #include "backbone/gaussian_kernels.h"
+#include "base/error.h"
+#include "base/memory_limit.h"
+#include "base/philox.h"
 #include "device/parallel.h"
-#include "tensor/error.h"
-#include "tensor/memory_limit.h"
-#include "tensor/philox.h"
 
 namespace ddad {
 namespace {

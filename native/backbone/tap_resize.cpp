@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/bilinear.h"
 #include "device/parallel.h"
-#include "tensor/bilinear.h"
 
 namespace ddad {
 namespace {

@@ -3,11 +3,11 @@
 #include <string>
 #include <utility>
 
-#include "bind/arguments.h"
-#include "bind/cancel_token.h"
-#include "bind/env_data.h"
-#include "bind/errors.h"
-#include "bind/resource.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/cancel_token.h"
+#include "bind/napi/env_data.h"
+#include "bind/napi/errors.h"
+#include "bind/napi/resource.h"
 #include "export/export.h"
 #include "file/json_fields.h"
 

@@ -2,9 +2,9 @@
 
 #include <utility>
 
-#include "bind/arguments.h"
-#include "bind/cancel_token.h"
-#include "tensor/error.h"
+#include "base/error.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/cancel_token.h"
 
 namespace ddad::bind {
 

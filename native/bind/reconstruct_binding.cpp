@@ -2,12 +2,12 @@
 // task of its own on the compute thread, so whatever else waits there has its turn in between.
 #include <climits>
 
-#include "bind/arguments.h"
-#include "bind/cancel_token.h"
+#include "base/error.h"
 #include "bind/detector_binding.h"
 #include "bind/images.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/cancel_token.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad::bind {
 namespace {

@@ -1,8 +1,8 @@
 // The way into libddad_cuda.so: see device/cuda_abi.h.
 #include "backbone/feature_functions_cuda.h"
+#include "device/cuda/device_cuda.h"
+#include "device/cuda/device_state_cuda.h"
 #include "device/cuda_abi.h"
-#include "device/device_cuda.h"
-#include "device/device_state_cuda.h"
 #include "nlohmann/json.hpp"
 #include "noise/noise_functions_cuda.h"
 #include "ops/op_functions_cuda.h"

@@ -14,8 +14,8 @@
 #include <thread>
 #include <utility>
 
+#include "base/error.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

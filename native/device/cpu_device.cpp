@@ -6,8 +6,8 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "tensor/aligned_buffer.h"
-#include "tensor/memory_limit.h"
+#include "base/aligned_buffer.h"
+#include "base/memory_limit.h"
 
 namespace ddad {
 namespace {

@@ -9,8 +9,8 @@
 #include <mutex>
 #include <string>
 
+#include "base/error.h"
 #include "device/cuda_abi.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

@@ -6,10 +6,10 @@
 #include <mutex>
 #include <thread>
 
+#include "base/error.h"
 #include "device/cpu_device.h"
 #include "device/cuda_library.h"
 #include "device/thread_team.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

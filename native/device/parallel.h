@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
+#include "base/cancel.h"
 #include "device/thread_team.h"
-#include "tensor/cancel.h"
 
 namespace ddad {
 

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include "base/cancel.h"
 #include "nlohmann/json.hpp"
-#include "tensor/cancel.h"
 
 namespace ddad {
 

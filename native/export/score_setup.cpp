@@ -2,10 +2,10 @@
 #include <numeric>
 
 #include "backbone/stored_features.h"
+#include "base/error.h"
 #include "export/score_graph.h"
 #include "file/json_fields.h"
 #include "score/model_file.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

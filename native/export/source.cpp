@@ -5,11 +5,11 @@
 
 #include <cstdint>
 
+#include "base/error.h"
 #include "file/digest.h"
 #include "file/json_fields.h"
-#include "ops/parameters.h"
+#include "graph/parameters.h"
 #include "score/model_file.h"
-#include "tensor/error.h"
 #include "unet/config.h"
 
 namespace ddad {

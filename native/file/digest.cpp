@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <exception>
 
+#include "base/cancel.h"
+#include "base/error.h"
 #include "file/safetensors_header.h"
-#include "tensor/cancel.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

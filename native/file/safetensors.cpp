@@ -5,11 +5,11 @@
 #include <cstring>
 #include <utility>
 
+#include "base/cancel.h"
+#include "base/error.h"
 #include "file/digest.h"
 #include "file/reals.h"
 #include "file/safetensors_header.h"
-#include "tensor/cancel.h"
-#include "tensor/error.h"
 
 static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian and read in place");
 

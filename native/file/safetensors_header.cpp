@@ -8,8 +8,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/error.h"
 #include "nlohmann/json.hpp"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

@@ -8,15 +8,15 @@
 #include <vector>
 
 #include "backbone/stored_features.h"
-#include "file/checkpoint.h"
+#include "base/error.h"
+#include "file/checkpoint/checkpoint.h"
 #include "file/json_fields.h"
 #include "file/reals.h"
 #include "file/safetensors_header.h"
 #include "file/safetensors_writer.h"
 #include "file/tensor_source.h"
+#include "graph/parameters.h"
 #include "import/infer.h"
-#include "ops/parameters.h"
-#include "tensor/error.h"
 #include "unet/initialize.h"
 #include "unet/unet.h"
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
 #include "file/safetensors.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

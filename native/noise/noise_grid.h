@@ -4,10 +4,10 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/bf16.h"
+#include "base/philox.h"
 #include "device/grid.h"
 #include "noise/noising.h"
-#include "tensor/bf16.h"
-#include "tensor/philox.h"
 
 namespace ddad {
 

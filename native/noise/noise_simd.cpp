@@ -1,5 +1,5 @@
+#include "base/philox.h"
 #include "noise/noise_kernels.h"
-#include "tensor/philox.h"
 
 namespace ddad {
 namespace DDAD_ISA {

@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+#include "base/philox.h"
 #include "device/parallel.h"
 #include "noise/noise_functions.h"
 #include "noise/noise_kernels.h"
-#include "tensor/error.h"
-#include "tensor/philox.h"
 
 namespace ddad {
 namespace {

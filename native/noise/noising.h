@@ -25,7 +25,7 @@ struct ImageBatch {
 };
 
 /// Where a sample's standard normal noise comes from: `given` [pixels, C], or Philox at (stream, step, sample) with
-/// `seed` where `given` is null (see tensor/philox.h). `sample` counts over the whole batch, however it is split.
+/// `seed` where `given` is null (see base/philox.h). `sample` counts over the whole batch, however it is split.
 struct NoiseSource {
   const float* given = nullptr;
   uint64_t seed = 0;

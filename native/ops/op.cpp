@@ -1,7 +1,15 @@
-#include "ops/op.h"
+#include "graph/op.h"
 
-#include "ops/op_check.h"
-#include "ops/op_functions.h"
+#include "graph/op_check.h"
+#include "graph/op_functions.h"
+#include "ops/attention/attention.h"
+#include "ops/conv/conv.h"
+#include "ops/depthwise/depthwise.h"
+#include "ops/embedding/embedding.h"
+#include "ops/group_norm/group_norm.h"
+#include "ops/linear/linear.h"
+#include "ops/resample/resample.h"
+#include "ops/squeeze_excite/squeeze_excite.h"
 
 namespace ddad {
 

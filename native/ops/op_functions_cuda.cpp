@@ -1,7 +1,14 @@
 #include "ops/op_functions_cuda.h"
 
-#include "ops/kernels_cuda.h"
-#include "ops/makers_cuda.h"
+#include "ops/attention/attention.h"
+#include "ops/conv/conv.h"
+#include "ops/depthwise/depthwise.h"
+#include "ops/elementwise/kernels_cuda.h"
+#include "ops/embedding/embedding.h"
+#include "ops/group_norm/group_norm.h"
+#include "ops/linear/linear.h"
+#include "ops/resample/resample.h"
+#include "ops/squeeze_excite/squeeze_excite.h"
 
 namespace ddad {
 namespace {

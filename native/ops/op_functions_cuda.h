@@ -1,5 +1,5 @@
 #pragma once
-#include "ops/op_functions.h"
+#include "graph/op_functions.h"
 
 namespace ddad {
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/finite.h"
-#include "tensor/error.h"
-#include "tensor/philox.h"
+#include "base/error.h"
+#include "base/philox.h"
+#include "graph/finite.h"
 
 namespace ddad {
 

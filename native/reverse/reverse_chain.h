@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "graph/plan.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
-#include "ops/plan.h"
 #include "unet/unet.h"
 
 namespace ddad {

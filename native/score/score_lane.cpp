@@ -4,9 +4,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "score/mosaic.h"
-#include "score/resize.h"
-#include "tensor/error.h"
+#include "base/error.h"
+#include "score/image/mosaic.h"
+#include "score/image/resize.h"
 
 namespace ddad {
 namespace {

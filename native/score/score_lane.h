@@ -5,7 +5,7 @@
 
 #include "device/device.h"
 #include "score/feature_pass.h"
-#include "score/pixels.h"
+#include "score/image/pixels.h"
 #include "score/score_model.h"
 #include "score/score_pass.h"
 #include "score/scorer.h"

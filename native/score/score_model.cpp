@@ -3,12 +3,12 @@
 #include <algorithm>
 
 #include "backbone/stored_features.h"
+#include "base/error.h"
 #include "file/digest.h"
 #include "file/json_fields.h"
-#include "ops/parameters.h"
+#include "graph/parameters.h"
 #include "score/model_file.h"
 #include "score/scorer.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

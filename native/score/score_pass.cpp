@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "score/residual_memory.h"
-#include "tensor/philox.h"
+#include "base/philox.h"
+#include "score/evidence/residual_memory.h"
 
 namespace ddad {
 ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& config, ParameterBlock& parameters,

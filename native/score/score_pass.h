@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "backbone/features.h"
+#include "graph/plan.h"
 #include "noise/noising.h"
-#include "ops/plan.h"
-#include "score/resize.h"
+#include "score/image/resize.h"
 #include "score/score_config.h"
 #include "unet/unet.h"
 

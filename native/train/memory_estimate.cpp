@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "device/device_buffer.h"
-#include "ops/plan.h"
-#include "tensor/error.h"
+#include "graph/plan.h"
 
 namespace ddad {
 namespace {

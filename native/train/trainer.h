@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "base/cancel.h"
 #include "device/device.h"
+#include "graph/graph.h"
 #include "nlohmann/json.hpp"
-#include "ops/graph.h"
 #include "score/scorer.h"
-#include "tensor/cancel.h"
 
 namespace ddad {
 

@@ -3,12 +3,12 @@
 #include <numbers>
 #include <numeric>
 
+#include "base/error.h"
 #include "device/device_buffer.h"
 #include "file/json_fields.h"
 #include "file/safetensors.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
-#include "tensor/error.h"
 #include "verify/compare.h"
 #include "verify/verify.h"
 

@@ -1,8 +1,8 @@
 // Golden files of kind "sample": the reverse process from noise or from an image.
+#include "base/error.h"
 #include "file/json_fields.h"
 #include "file/safetensors.h"
 #include "reverse/reverse_chain.h"
-#include "tensor/error.h"
 #include "verify/compare.h"
 #include "verify/golden_spec.h"
 

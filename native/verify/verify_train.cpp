@@ -1,9 +1,9 @@
 // Golden files of kind "train": losses, gradient norms, and how far the weights and their average moved.
 #include <algorithm>
 
+#include "base/aligned_buffer.h"
 #include "file/json_fields.h"
-#include "ops/parameters.h"
-#include "tensor/aligned_buffer.h"
+#include "graph/parameters.h"
 #include "train/trainer.h"
 #include "unet/unet.h"
 #include "verify/compare.h"

@@ -8,7 +8,7 @@
 #include "doctest.h"
 #include "error_code.h"
 #include "file_helpers.h"
-#include "ops/plan.h"
+#include "graph/plan.h"
 #include "random_values.h"
 #include "score_helpers.h"
 #include "train/trainer.h"

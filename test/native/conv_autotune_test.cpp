@@ -10,9 +10,9 @@
 #include <sstream>
 
 #include "doctest.h"
+#include "graph/plan.h"
 #include "op_cases.h"
-#include "ops/conv.h"
-#include "ops/plan.h"
+#include "ops/conv/conv.h"
 
 using namespace ddad;
 using namespace ddad::testing;

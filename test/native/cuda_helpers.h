@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "device/device.h"
 #include "doctest.h"
-#include "tensor/error.h"
 
 namespace ddad::testing {
 

@@ -5,12 +5,12 @@
 
 #include "cuda_helpers.h"
 #include "doctest.h"
+#include "graph/plan.h"
 #include "op_cases.h"
-#include "ops/depthwise_grid.h"
-#include "ops/embedding_grid.h"
-#include "ops/plan.h"
-#include "ops/resample_grid.h"
-#include "ops/squeeze_excite_grid.h"
+#include "ops/depthwise/depthwise_grid.h"
+#include "ops/embedding/embedding_grid.h"
+#include "ops/resample/resample_grid.h"
+#include "ops/squeeze_excite/squeeze_excite_grid.h"
 #include "random_values.h"
 
 using namespace ddad;

@@ -9,7 +9,7 @@
 #include "error_code.h"
 #include "file_helpers.h"
 #include "random_values.h"
-#include "score/feature_evidence.h"
+#include "score/evidence/feature_evidence.h"
 #include "score_helpers.h"
 
 using namespace ddad;

@@ -7,15 +7,15 @@
 #include <filesystem>
 
 #include "backbone/stored_features.h"
+#include "base/error.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "random_values.h"
-#include "score/pixels.h"
-#include "score/resize.h"
+#include "score/image/pixels.h"
+#include "score/image/resize.h"
 #include "score/score_pass.h"
 #include "score_helpers.h"
 #include "small_model.h"
-#include "tensor/error.h"
 #include "train/trainer.h"
 #include "unet/initialize.h"
 #include "unet/unet.h"

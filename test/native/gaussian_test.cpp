@@ -5,7 +5,7 @@
 #include "backbone/feature_distance.h"
 #include "doctest.h"
 #include "error_code.h"
-#include "file/tensor_source.h"
+#include "file/checkpoint/checkpoint.h"
 #include "random_values.h"
 #include "small_model.h"
 

@@ -7,10 +7,10 @@
 #include <optional>
 #include <vector>
 
+#include "base/philox.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
 #include "random_values.h"
-#include "tensor/philox.h"
 
 namespace ddad::testing {
 

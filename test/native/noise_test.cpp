@@ -5,12 +5,12 @@
 #include <numeric>
 #include <vector>
 
+#include "base/error.h"
+#include "base/philox.h"
 #include "doctest.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
 #include "noise_reference.h"
-#include "tensor/error.h"
-#include "tensor/philox.h"
 
 using namespace ddad;
 using namespace ddad::testing;

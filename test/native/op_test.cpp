@@ -5,7 +5,7 @@
 
 #include "doctest.h"
 #include "op_expectation.h"
-#include "ops/conv.h"
+#include "ops/conv/conv.h"
 
 using namespace ddad;
 using namespace ddad::testing;

@@ -1,5 +1,5 @@
 // The distance to known residuals: against a plain search, and through a model and its file.
-#include "score/residual_memory.h"
+#include "score/evidence/residual_memory.h"
 
 #include <algorithm>
 #include <cmath>

@@ -9,7 +9,7 @@
 
 #include "doctest.h"
 #include "error_code.h"
-#include "score/pixels.h"
+#include "score/image/pixels.h"
 #include "score_helpers.h"
 
 using namespace ddad;

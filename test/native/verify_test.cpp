@@ -14,12 +14,12 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "device/device.h"
 #include "doctest.h"
 #include "file/safetensors.h"
 #include "golden_files.h"
-#include "ops/conv.h"
-#include "tensor/error.h"
+#include "ops/conv/conv.h"
 #include "verify/compare.h"
 
 namespace {

@@ -3,9 +3,9 @@
 #include <utility>
 
 #include "backbone/features.h"
+#include "base/cancel.h"
 #include "device/device.h"
 #include "support.h"
-#include "tensor/cancel.h"
 
 namespace ddad::fuzz {
 namespace {
