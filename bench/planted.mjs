@@ -14,8 +14,8 @@ import { capture, fail, root, run } from '../scripts/lib/run.mjs';
 const kernels = {
   norm: { file: 'native/ops/group_norm/group_norm.cpp', of: ({ name }) => name.includes(' norm ') },
   attention: { file: 'native/ops/attention/attention.cpp', of: ({ name }) => name.includes(' attention ') },
-  winograd: { file: 'native/ops/conv/winograd.cpp', of: ({ details }) => details.kernel === 'winograd' },
-  direct: { file: 'native/ops/conv/conv.cpp', of: ({ details }) => details.kernel === 'direct' },
+  winograd: { file: 'native/ops/conv/winograd_conv.cpp', of: ({ details }) => details.kernel === 'winograd' },
+  direct: { file: 'native/ops/conv/direct_conv.cpp', of: ({ details }) => details.kernel === 'direct' },
 };
 
 const { values } = parseArgs({

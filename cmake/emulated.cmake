@@ -11,7 +11,7 @@ set_source_files_properties(${DDAD_EMULATED_KERNELS} PROPERTIES LANGUAGE CXX COM
 
 add_library(ddad_cuda_emulated SHARED EXCLUDE_FROM_ALL ${DDAD_EMULATED_SOURCES} ${DDAD_EMULATED_DEVICE}
             ${DDAD_EMULATED_KERNELS} ${CMAKE_SOURCE_DIR}/native/cuda/library_cuda.cpp
-            ${CMAKE_SOURCE_DIR}/native/ops/op_functions_cuda.cpp ${CMAKE_SOURCE_DIR}/native/ops/group_norm/group_norm_cuda.cpp)
+            ${CMAKE_SOURCE_DIR}/native/ops/cuda_ops_cuda.cpp ${CMAKE_SOURCE_DIR}/native/ops/group_norm/group_norm_cuda.cpp)
 target_include_directories(ddad_cuda_emulated BEFORE PRIVATE ${CMAKE_SOURCE_DIR}/test/emulated)
 target_link_libraries(ddad_cuda_emulated PRIVATE ddad_options ddad_engine)
 target_link_options(ddad_cuda_emulated PRIVATE -Wl,-Bsymbolic -Wl,--version-script=${CMAKE_SOURCE_DIR}/cmake/cuda.map)

@@ -21,6 +21,7 @@ export const nativeLayers = (() => {
     'ops/cudnn': shared,
     'ops/gemm': gemm,
     'ops/conv': product,
+    'ops/conv/cuda': ['ops/conv', ...product],
     'ops/linear': product,
     'ops/attention': product,
     'ops/depthwise': op,
@@ -71,6 +72,7 @@ const simdHeaders = ['cstdint', 'cstddef', 'cfloat', 'climits', 'immintrin.h'];
 const ofCuda = /_cuda\.(cpp|h)$|\.cuh?$/;
 const cudaHeaders = /^(cuda|cublas|cudnn|cooperative_groups|cub\/|nvrtc|nvtx|mma\.h|driver_types\.h|device_launch)/;
 const maxLines = 500;
+const maxFiles = 25; // of a folder of native/
 
 function filesOf(root, folder, pattern) {
   const start = path.join(root, folder);
@@ -191,9 +193,9 @@ function importCycles(sources) {
   return cyclesOf(graph, 'import cycle');
 }
 
-/** The cycles of includes. */
+/** The cycles of includes: a header and the sources of its name (a.h, a.cpp, a.cu) are one node, native/a. */
 function includeCycles(sources) {
-  const unitOf = (file) => file;
+  const unitOf = (file) => file.replace(/\.\w+$/, '');
   const graph = new Map();
   for (const [file, text] of sources) {
     const unit = unitOf(file);
@@ -205,6 +207,18 @@ function includeCycles(sources) {
     graph.set(unit, next);
   }
   return cyclesOf(graph, 'include cycle');
+}
+
+/** The folders that nobody finds a file in any more. */
+function fullFolders(files) {
+  const counts = new Map();
+  for (const file of files) {
+    const folder = path.posix.dirname(file);
+    counts.set(folder, (counts.get(folder) ?? 0) + 1);
+  }
+  return [...counts].flatMap(([folder, count]) =>
+    count > maxFiles ? [`${folder}: ${count} files, more than ${maxFiles}`] : [],
+  );
 }
 
 /** Every broken rule below `root`, as lines "file: what is wrong". */
@@ -220,6 +234,7 @@ export function checkLayers(root) {
     ...native.flatMap((file) => checkNativeFile(root, file, read(file))),
     ...source.flatMap((file) => checkSourceFile(file, read(file), Object.keys(dependencies))),
     ...includeCycles(new Map(native.map((file) => [file, read(file)]))),
+    ...fullFolders(native),
     ...importCycles(new Map(source.map((file) => [file, read(file)]))),
     ...[...native, ...source, ...others].flatMap((file) => {
       const lines = read(file).split('\n').length - 1;

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "device/device_buffer.h"
+#include "device/open_device.h"
 #include "graph/op_kind.h"
 #include "graph/plan.h"
 #include "noise/schedule.h"

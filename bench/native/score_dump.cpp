@@ -8,10 +8,11 @@
 
 #include "backbone/stored_features.h"
 #include "base/error.h"
+#include "device/open_device.h"
 #include "graph/parameters.h"
 #include "score/image/pixels.h"
-#include "score/scorer.h"
 #include "score/score_pass.h"
+#include "score/scorer.h"
 
 namespace ddad::bench {
 namespace {

@@ -24,7 +24,7 @@ OnnxOptions onnxOptions(const nlohmann::json& json) {
   options.score = graph == "score";
   options.head = booleanField(json, "head", true);
   options.external = booleanField(json, "external", false);
-  options.ownNoise = booleanField(json, "ownNoise", true);
+  options.constantNoise = booleanField(json, "ownNoise", true);
   options.label = static_cast<int>(integerField(json, "label", 0, kMaxLabel, 0));
   options.width = integerField(json, "width", 0, kMaxSide, 0);
   options.height = integerField(json, "height", 0, kMaxSide, 0);

@@ -54,8 +54,8 @@ Napi::Value profile(const Napi::CallbackInfo& call) {
         .submit(deferred, nullptr, &token,
                 [what = std::move(what), config = std::move(config), device = std::move(device),
                  options](const Cancel& cancel) -> ToValue {
-                  std::string found = toText(measure(what, config, device, options, cancel));
-                  return [found = std::move(found)](Napi::Env env) { return Napi::String::New(env, found); };
+                  std::string text = toText(measure(what, config, device, options, cancel));
+                  return [text = std::move(text)](Napi::Env env) { return Napi::String::New(env, text); };
                 });
   });
 }

@@ -51,6 +51,11 @@ void CpuDevice::clear(void* to, int64_t bytes) const {
   if (bytes > 0) std::memset(to, 0, static_cast<size_t>(bytes));
 }
 
+const DeviceFunctions& CpuDevice::functions() const {
+  static const DeviceFunctions none;
+  return none;
+}
+
 int64_t CpuDevice::availableBytes() const {
   return static_cast<int64_t>(std::min<uint64_t>(availableMemory(), std::numeric_limits<int64_t>::max()));
 }

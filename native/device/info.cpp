@@ -10,6 +10,7 @@
 #include "device/cuda_library.h"
 #include "device/device.h"
 #include "device/dispatch.h"
+#include "device/open_device.h"
 #include "dnnl.hpp"
 
 #ifndef DDAD_VERSION

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/philox.h"
+#include "device/open_device.h"
 #include "noise/noising.h"
 #include "score/image/pixels.h"
 #include "score/image/resize.h"
@@ -87,7 +88,7 @@ class Builder {
 
   /// [S, N, C, h, w]; the engine's own is the same for every image, [S, 1, C, h, w].
   OnnxValue noise() {
-    if (!s_.ownNoise) {
+    if (!s_.constantNoise) {
       const OnnxValue given = m_.input({"noise",
                                         false,
                                         {"batch", scales_ * channels_, s_.height, s_.width},

@@ -1,7 +1,6 @@
 #include "file/tensor_source.h"
 
 #include "base/error.h"
-#include "file/safetensors_header.h"
 
 namespace ddad {
 

@@ -6,10 +6,9 @@
 #include <string>
 #include <vector>
 
-namespace ddad {
+#include "file/message_text.h"
 
-/// "[2, 3, 64, 64]"; "[]" for a scalar.
-std::string shapeText(std::span<const int64_t> shape);
+namespace ddad {
 
 class TensorSource {
  public:

@@ -49,6 +49,15 @@ struct OpBuffers {
   float* packed = nullptr;             // written by prepare, read by forward and backward
 };
 
+/// How an op's packed weights lie. A plan takes over those of another one where layout and size are the same.
+enum class PackedLayout {
+  kNone,
+  kGemmPanels,  // of ops/gemm
+  kWinograd,    // transformed tiles
+  kOnednn,      // blocks of oneDNN's choice
+  kTapsFirst,   // [taps, channels]
+};
+
 class Op {
  public:
   explicit Op(OpContext context) : context_(std::move(context)) {}
@@ -60,6 +69,7 @@ class Op {
   virtual int64_t forwardWorkspaceFloats() const { return 0; }
   virtual int64_t backwardWorkspaceFloats() const { return 0; }
   virtual int64_t packedFloats() const { return 0; }
+  virtual PackedLayout packedLayout() const { return PackedLayout::kNone; }
   /// Whether backward reads the input's value (not only its gradient's place).
   virtual bool backwardReadsInput(int) const { return true; }
   virtual bool backwardReadsOutput() const { return false; }
@@ -87,8 +97,5 @@ class Op {
   OpContext context_;
   OpBuffers buffers_;
 };
-
-/// Compiles a record for the device of the context; throws Error("ERR_CONFIG") where the shapes do not fit.
-std::unique_ptr<Op> compileOp(OpContext context);
 
 }  // namespace ddad

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "graph/op_functions.h"
+#include "graph/device_ops.h"
 
 namespace ddad {
 namespace {
@@ -25,19 +25,18 @@ DeviceParameters::DeviceParameters(const Device& device, const Graph& graph, Ali
                                    AlignedBuffer& gradients, bool withGradients)
     : device_(device.shared_from_this()), graph_(graph), values_(values.data()), gradients_(gradients.data()) {
   if (device.sharesHostMemory()) return;
-  ownValues_ = DeviceBuffer(device, floats());
-  if (withGradients) ownGradients_ = DeviceBuffer(device, floats());
+  deviceValues_ = DeviceBuffer(device, floats());
+  if (withGradients) deviceGradients_ = DeviceBuffer(device, floats());
   if (device.precision() == Precision::kBf16) half_ = DeviceBuffer(device, (floats() + 1) / 2);
-  values_ = ownValues_.data();
-  gradients_ = ownGradients_.data();
+  values_ = deviceValues_.data();
+  gradients_ = deviceGradients_.data();
   toDevice(values.data(), values_);
   round();
 }
 
 void DeviceParameters::round() {
   if (half_.size() == 0) return;
-  static_cast<const OpFunctions*>(device_->functions(FunctionTable::kOps))
-      ->toHalf(*device_, values_, floats(), half_.data());
+  opsOf(*device_).toHalf(*device_, values_, floats(), half_.data());
 }
 
 void DeviceParameters::toDevice(const float* host, float* block) const {
@@ -66,7 +65,7 @@ void DeviceParameters::toHost(const float* block, float* host) const {
   }
 }
 
-int64_t DeviceParameters::bytes() const { return ownValues_.bytes() + ownGradients_.bytes() + half_.bytes(); }
+int64_t DeviceParameters::bytes() const { return deviceValues_.bytes() + deviceGradients_.bytes() + half_.bytes(); }
 
 DeviceParameters& ParameterBlock::on(const Device& device, const Graph& graph, bool withGradients) {
   const auto sameMemory = [&](const Device& other) {

@@ -35,7 +35,7 @@ class DeviceParameters {
  private:
   std::shared_ptr<const Device> device_;
   const Graph& graph_;
-  DeviceBuffer ownValues_, ownGradients_, half_;
+  DeviceBuffer deviceValues_, deviceGradients_, half_;
   float *values_, *gradients_;
 };
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/arena.h"
+#include "graph/device_ops.h"
 
 namespace ddad {
 namespace {
@@ -25,6 +25,9 @@ Shape shapeOf(const TensorSpec& spec, const PlanOptions& options) {
   return shape;
 }
 
+/// Packed weights of each op start on a 64-byte boundary.
+int64_t aligned(int64_t floats) { return (floats + 15) / 16 * 16; }
+
 }  // namespace
 
 Plan::Plan(const Device& device, const Graph& graph, const PlanOptions& options, ParameterBlock& parameters,
@@ -32,7 +35,10 @@ Plan::Plan(const Device& device, const Graph& graph, const PlanOptions& options,
     : Plan(device, graph, options) {
   onDevice_ = &parameters.on(device, graph, options.training && options.paramGradients);
   compile();
-  placeMemory(memory);
+  const MemoryLayout layout = layOut();
+  takeArena(layout.floats(), memory);
+  takePacked(memory);
+  bind(layout);
   forwardRecording_ = device.record();
   if (options.training) backwardRecording_ = device.record();
 }
@@ -46,17 +52,11 @@ Plan::Plan(const Device& device, const Graph& graph, const PlanOptions& options)
 Plan::Needs Plan::needs(const Device& device, const Graph& graph, const PlanOptions& options) {
   Plan plan(device, graph, options);
   plan.compile();
-  plan.placeMemory(nullptr);
+  plan.arenaFloats_ = plan.layOut().floats();
   return {plan.activationBytes(), plan.packedFloats() * static_cast<int64_t>(sizeof(float)), plan.flops()};
 }
 
 bool Plan::isHalf(TensorId id) const { return half_[static_cast<size_t>(id)]; }
-
-/// What a tensor takes in the arena.
-int64_t Plan::floatsOf(TensorId id) const {
-  const int64_t size = shapes_[static_cast<size_t>(id)].size();
-  return isHalf(id) ? (size + 1) / 2 : size;
-}
 
 void Plan::compile() {
   for (const TensorSpec& t : graph_.tensors()) shapes_.push_back(shapeOf(t, options_));
@@ -95,163 +95,82 @@ void Plan::compile() {
   }
 }
 
-void Plan::placeMemory(PlanMemory* memory) {
-  const auto count = static_cast<int>(ops_.size());
-  const int lossStep = count;  // backward of op i runs at step 2 * count - i
-  const auto backwardStep = [&](int i) { return 2 * count - i; };
-  const size_t tensors = shapes_.size();
-  ArenaPlan arena;
+MemoryLayout Plan::layOut() const {
+  std::vector<TensorMemory> tensors;
+  for (size_t t = 0; t < shapes_.size(); ++t) tensors.push_back({shapes_[t].size(), half_[t], needsGradient_[t]});
+  return {graph_, ops_, std::move(tensors), options_.training};
+}
 
-  // Lifetimes of values and gradients. An op's output may take over an input's buffer that nobody reads later.
-  std::vector<int> lastUse(tensors, -1), valueId(tensors, -1), gradientId(tensors, -1);
-  std::vector<bool> keptForBackward(tensors, false);
-  for (int i = 0; i < count; ++i) {
-    const OpRecord& record = graph_.ops()[static_cast<size_t>(i)];
-    const Op& op = *ops_[static_cast<size_t>(i)];
-    for (size_t k = 0; k < record.inputs.size(); ++k) {
-      const auto index = static_cast<size_t>(record.inputs[k]);
-      lastUse[index] = std::max(lastUse[index], i);
-      if (op.context().training && op.backwardReadsInput(static_cast<int>(k))) {
-        lastUse[index] = std::max(lastUse[index], backwardStep(i));
-        keptForBackward[index] = true;
-      }
-    }
-    const auto out = static_cast<size_t>(record.output);
-    if (op.context().training && op.backwardReadsOutput()) {
-      lastUse[out] = std::max(lastUse[out], backwardStep(i));
-      keptForBackward[out] = true;
-    }
-  }
-  std::vector<bool> pinned(tensors, false);
-  for (TensorId id : graph_.inputs()) pinned[static_cast<size_t>(id)] = true;
-  for (TensorId id : graph_.outputs()) {
-    pinned[static_cast<size_t>(id)] = true;
-    lastUse[static_cast<size_t>(id)] = std::max(lastUse[static_cast<size_t>(id)], lossStep);
-  }
-  for (TensorId id : graph_.inputs())
-    valueId[static_cast<size_t>(id)] = arena.add(floatsOf(id), 0, std::max(lastUse[static_cast<size_t>(id)], lossStep));
-
-  std::vector<int> saved(ops_.size(), -1), forwardScratch(ops_.size(), -1), backwardScratch(ops_.size(), -1);
-  for (int i = 0; i < count; ++i) {
-    const OpRecord& record = graph_.ops()[static_cast<size_t>(i)];
-    const Op& op = *ops_[static_cast<size_t>(i)];
-    const auto out = static_cast<size_t>(record.output);
-    for (size_t k = 0; k < record.inputs.size() && valueId[out] < 0; ++k) {
-      const auto index = static_cast<size_t>(record.inputs[k]);
-      if (op.mayOverwrite(static_cast<int>(k)) && lastUse[index] == i && !pinned[index] &&
-          shapes_[index].size() == shapes_[out].size() && half_[index] == half_[out])
-        valueId[out] = valueId[index];
-    }
-    if (valueId[out] < 0) valueId[out] = arena.add(floatsOf(record.output), i, i);
-    arena.extend(valueId[out], std::max(lastUse[out], i));
-    const int end = op.context().training ? backwardStep(i) : i;
-    if (op.savedFloats() > 0) saved[static_cast<size_t>(i)] = arena.add(op.savedFloats(), i, end);
-    if (op.forwardWorkspaceFloats() > 0)
-      forwardScratch[static_cast<size_t>(i)] = arena.add(op.forwardWorkspaceFloats(), i, i);
-    if (op.context().training && op.backwardWorkspaceFloats() > 0)
-      backwardScratch[static_cast<size_t>(i)] =
-          arena.add(op.backwardWorkspaceFloats(), backwardStep(i), backwardStep(i));
-  }
-
-  // Gradients, in the order of backward: the first op to touch a gradient writes it, later ones add to it.
-  std::vector<std::vector<bool>> accumulate(ops_.size());
-  if (options_.training)
-    for (TensorId id : graph_.outputs())
-      if (needsGradient_[static_cast<size_t>(id)])
-        gradientId[static_cast<size_t>(id)] = arena.add(floatsOf(id), lossStep, lossStep);
-  for (int i = count - 1; i >= 0; --i) {
-    const OpRecord& record = graph_.ops()[static_cast<size_t>(i)];
-    const Op& op = *ops_[static_cast<size_t>(i)];
-    auto& flags = accumulate[static_cast<size_t>(i)];
-    flags.assign(record.inputs.size(), false);
-    if (!op.context().training) continue;
-    const int outGradient = gradientId[static_cast<size_t>(record.output)];
-    if (outGradient < 0)
-      throw Error("ERR_INTERNAL", "op " + record.name + " has a gradient to compute but nothing uses its output");
-    arena.extend(outGradient, backwardStep(i));
-    for (size_t k = 0; k < record.inputs.size(); ++k) {
-      if (!op.context().inputGradient[k]) continue;
-      int& id = gradientId[static_cast<size_t>(record.inputs[k])];
-      flags[k] = id >= 0;
-      if (id < 0) {
-        if (op.gradientPassesThrough(static_cast<int>(k)) && isHalf(record.inputs[k]) == isHalf(record.output))
-          id = outGradient;
-        else
-          id = arena.add(floatsOf(record.inputs[k]), backwardStep(i), backwardStep(i));
-      }
-      arena.extend(id, backwardStep(i));
-    }
-  }
-  for (TensorId id : graph_.inputs())
-    if (gradientId[static_cast<size_t>(id)] >= 0) arena.extend(gradientId[static_cast<size_t>(id)], 2 * count + 1);
-
-  arena.place();
-  arenaFloats_ = arena.total();
-  if (!onDevice_) return;
-  if (memory && memory->arena && memory->arena->size() >= arenaFloats_) {
+void Plan::takeArena(int64_t floats, PlanMemory* memory) {
+  arenaFloats_ = floats;
+  if (memory && memory->arena && memory->arena->size() >= floats) {
     arena_ = memory->arena;
-  } else {
-    arena_ = std::make_shared<DeviceBuffer>(device_, arenaFloats_);
-    if (memory) memory->arena = arena_;
+    return;
   }
-  const auto at = [&](int id) { return id < 0 ? nullptr : arena_->data() + arena.offset(id); };
-  for (size_t t = 0; t < tensors; ++t) {
-    values_.push_back(at(valueId[t]));
-    gradients_.push_back(at(gradientId[t]));
-  }
-
-  takePacked(memory);
-  float* packed = packed_->data();
-  for (size_t i = 0; i < ops_.size(); ++i) {
-    const OpRecord& record = graph_.ops()[i];
-    OpBuffers b;
-    for (size_t k = 0; k < record.inputs.size(); ++k) {
-      const auto index = static_cast<size_t>(record.inputs[k]);
-      b.in.push_back(values_[index]);
-      b.inGrad.push_back(ops_[i]->context().inputGradient[k] ? gradients_[index] : nullptr);
-    }
-    b.out = values_[static_cast<size_t>(record.output)];
-    b.outGrad = gradients_[static_cast<size_t>(record.output)];
-    b.accumulate = accumulate[i];
-    for (ParamId id : record.params) {
-      const int64_t offset = graph_.param(id).offset;
-      void* const half = options_.float32 ? nullptr : onDevice_->half();
-      b.param.push_back(onDevice_->values() + offset);
-      b.paramHalf.push_back(half ? static_cast<const char*>(half) + 2 * offset : nullptr);
-      b.paramGrad.push_back(ops_[i]->context().paramGradient ? onDevice_->gradients() + offset : nullptr);
-    }
-    b.saved = at(saved[i]);
-    b.packed = packed;
-    packed += (ops_[i]->packedFloats() + 15) / 16 * 16;
-    // forward and backward of one op never run at once: two scratch areas, one pointer each
-    b.workspace = at(forwardScratch[i]);
-    b.backwardWorkspace = at(backwardScratch[i]);
-    ops_[i]->bind(b);
-  }
+  arena_ = std::make_shared<DeviceBuffer>(device_, floats);
+  if (memory) memory->arena = arena_;
 }
 
 int64_t Plan::packedFloats() const {
   int64_t floats = 0;
-  for (const auto& op : ops_) floats += (op->packedFloats() + 15) / 16 * 16;
+  for (const auto& op : ops_) floats += aligned(op->packedFloats());
   return floats;
 }
 
 void Plan::takePacked(PlanMemory* memory) {
-  const int64_t floats = packedFloats();
-  std::vector<int64_t> layout;  // kernels of different layouts differ in name or size
-  for (const auto& op : ops_) {
-    layout.push_back(op->packedFloats());
-    layout.push_back(op->kernelName()[0]);
-  }
-  if (memory && memory->packed && memory->packedLayout == layout) {
+  std::vector<PackedPart> parts;
+  for (const auto& op : ops_) parts.push_back({op->packedLayout(), op->packedFloats()});
+  if (memory && memory->packed && memory->packedParts == parts) {
     packed_ = memory->packed;
     shared_ = true;
     return;
   }
-  packed_ = std::make_shared<PackedWeights>(device_, floats);
+  packed_ = std::make_shared<PackedWeights>(device_, packedFloats());
   if (!memory) return;
   memory->packed = packed_;
-  memory->packedLayout = std::move(layout);
+  memory->packedParts = std::move(parts);
+}
+
+void Plan::bind(const MemoryLayout& layout) {
+  float* const base = arena_->data();
+  for (size_t t = 0; t < shapes_.size(); ++t) {
+    values_.push_back(layout.value(static_cast<TensorId>(t), base));
+    gradients_.push_back(layout.gradient(static_cast<TensorId>(t), base));
+  }
+  float* packed = packed_->data();
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    OpBuffers buffers = buffersOf(i, layout);
+    buffers.packed = packed;
+    packed += aligned(ops_[i]->packedFloats());
+    ops_[i]->bind(buffers);
+  }
+}
+
+OpBuffers Plan::buffersOf(size_t i, const MemoryLayout& layout) const {
+  const OpRecord& record = graph_.ops()[i];
+  const OpContext& context = ops_[i]->context();
+  const MemoryLayout::OpMemory& memory = layout.op(i);
+  float* const base = arena_->data();
+  OpBuffers b;
+  for (size_t k = 0; k < record.inputs.size(); ++k) {
+    b.in.push_back(value(record.inputs[k]));
+    b.inGrad.push_back(context.inputGradient[k] ? gradient(record.inputs[k]) : nullptr);
+  }
+  b.out = value(record.output);
+  b.outGrad = gradient(record.output);
+  b.accumulate = memory.accumulate;
+  for (ParamId id : record.params) {
+    const int64_t offset = graph_.param(id).offset;
+    void* const half = options_.float32 ? nullptr : onDevice_->half();
+    b.param.push_back(onDevice_->values() + offset);
+    b.paramHalf.push_back(half ? static_cast<const char*>(half) + 2 * offset : nullptr);
+    b.paramGrad.push_back(context.paramGradient ? onDevice_->gradients() + offset : nullptr);
+  }
+  b.saved = layout.at(memory.saved, base);
+  // forward and backward of one op never run at once: two scratch areas, one pointer each
+  b.workspace = layout.at(memory.forwardScratch, base);
+  b.backwardWorkspace = layout.at(memory.backwardScratch, base);
+  return b;
 }
 
 void Plan::prepare() {

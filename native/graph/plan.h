@@ -7,6 +7,7 @@
 
 #include "base/cancel.h"
 #include "device/device_buffer.h"
+#include "graph/memory_layout.h"
 #include "graph/op.h"
 #include "graph/parameter_block.h"
 
@@ -27,12 +28,19 @@ struct PackedWeights : DeviceBuffer {
   bool ready = false;
 };
 
+/// The packed weights of one op.
+struct PackedPart {
+  PackedLayout layout;
+  int64_t floats;
+  bool operator==(const PackedPart&) const = default;
+};
+
 /// Memory that plans of one graph hand on: the activations of plans that never run at the same time, and the packed
 /// weights, which hardly depend on the size of the image. A plan takes what fits and leaves what it had to allocate.
 struct PlanMemory {
   std::shared_ptr<DeviceBuffer> arena;
   std::shared_ptr<PackedWeights> packed;
-  std::vector<int64_t> packedLayout;  // what `packed` holds, an op each
+  std::vector<PackedPart> packedParts;  // what `packed` holds, an op each
 };
 
 class Plan {
@@ -80,10 +88,12 @@ class Plan {
   Plan(const Device& device, const Graph& graph, const PlanOptions& options);
   void compile();
   bool isHalf(TensorId id) const;
-  int64_t floatsOf(TensorId id) const;
-  void placeMemory(PlanMemory* memory);
+  MemoryLayout layOut() const;
+  void takeArena(int64_t floats, PlanMemory* memory);
   int64_t packedFloats() const;
   void takePacked(PlanMemory* memory);
+  void bind(const MemoryLayout& layout);
+  OpBuffers buffersOf(size_t i, const MemoryLayout& layout) const;
 
   const Device& device_;
   const Graph& graph_;

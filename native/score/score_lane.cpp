@@ -78,7 +78,7 @@ ScoreLane::ScoreLane(std::shared_ptr<const Device> device, ScoreModel& model, co
   if (!packed) return;
   for (const auto& [from, to] : {std::pair{&packed->unet, &memory_.unet}, {&packed->backbone, &memory_.backbone}}) {
     to->packed = from->packed;
-    to->packedLayout = from->packedLayout;
+    to->packedParts = from->packedParts;
   }
 }
 

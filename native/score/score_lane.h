@@ -8,7 +8,7 @@
 #include "score/image/pixels.h"
 #include "score/score_model.h"
 #include "score/score_pass.h"
-#include "score/scorer.h"
+#include "score/score_request.h"
 
 namespace ddad {
 

@@ -112,7 +112,7 @@ class ScorePass {
   Mirrored<float> errors_;
   DeviceBuffer target_;
   AlignedBuffer maps_, grid_, featureMaps_, residuals_;
-  Handback targetHost_, predictedHost_;
+  DownloadBuffer targetHost_, predictedHost_;
   BilinearResize enlarge_, spread_;  // coarse_ and grid_ to the size of the image
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;

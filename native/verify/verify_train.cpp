@@ -71,8 +71,8 @@ void verifyTrain(VerifyContext& context) {
                     shape[3] * shape[4]);
     };
     const double annealed = lr * (1.0 - static_cast<double>(i) / static_cast<double>(steps));
-    const StepResult r = trainer.stepGiven(part(x0).data(), y.empty() ? nullptr : y.data() + i * batch,
-                                           t.data() + i * batch, part(noise).data(), annealed, context.cancel);
+    const StepResult r = trainer.stepWithNoise(part(x0).data(), y.empty() ? nullptr : y.data() + i * batch,
+                                               t.data() + i * batch, part(noise).data(), annealed, context.cancel);
     for (double value : {r.loss, r.mse, r.vb}) losses.push_back(static_cast<float>(value));
     norms.push_back(static_cast<float>(r.gradNorm));
   }

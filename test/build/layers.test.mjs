@@ -58,12 +58,21 @@ test('native: ops stand on the graph, one beside the other, and networks know ne
   ]);
 });
 
-test('native: a cycle of includes is found', (t) => {
-  const problems = problemsOf(t, {
+test('native: a cycle of includes is found, a header and its sources taken as one', (t) => {
+  const headers = problemsOf(t, {
     'native/graph/a.h': '#include "graph/b.h"\n',
     'native/graph/b.h': '#include "graph/a.h"\n',
   });
-  assert.deepEqual(problems, ['include cycle: native/graph/a.h -> native/graph/b.h -> native/graph/a.h']);
+  assert.deepEqual(headers, ['include cycle: native/graph/a -> native/graph/b -> native/graph/a']);
+  const sources = problemsOf(t, {
+    'native/ops/conv/conv.h': '',
+    'native/ops/conv/conv.cpp': '#include "ops/conv/conv.h"\n#include "ops/conv/autotune.h"\n',
+    'native/ops/conv/autotune.h': '',
+    'native/ops/conv/autotune.cpp': '#include "ops/conv/autotune.h"\n#include "ops/conv/conv.h"\n',
+  });
+  assert.deepEqual(sources, [
+    'include cycle: native/ops/conv/autotune -> native/ops/conv/conv -> native/ops/conv/autotune',
+  ]);
 });
 
 test('native: paths start at native/, folders are layers, N-API stays in bind', (t) => {
@@ -155,4 +164,9 @@ test('TypeScript: cycles of values are found, cycles of types are not', (t) => {
 test('a file of more than 500 lines is found', (t) => {
   const problems = problemsOf(t, { 'native/ops/linear/a.cpp': '\n'.repeat(501), 'native/ops/linear/b.cpp': '\n'.repeat(500) });
   assert.deepEqual(problems, ['native/ops/linear/a.cpp: 501 lines, more than 500']);
+});
+
+test('native: a folder of more than 25 files is found', (t) => {
+  const files = Array.from({ length: 26 }, (_, i) => [`native/graph/a${i}.h`, '']);
+  assert.deepEqual(problemsOf(t, Object.fromEntries(files)), ['native/graph: 26 files, more than 25']);
 });

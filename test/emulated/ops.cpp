@@ -85,6 +85,7 @@ class HostOp : public Op {
   int64_t savedFloats() const override { return run_->op->savedFloats(); }
   int64_t forwardWorkspaceFloats() const override { return run_->op->forwardWorkspaceFloats(); }
   int64_t backwardWorkspaceFloats() const override { return run_->op->backwardWorkspaceFloats(); }
+  PackedLayout packedLayout() const override { return run_->op->packedLayout(); }
   int64_t packedFloats() const override { return run_->op->packedFloats(); }
   bool backwardReadsInput(int i) const override { return run_->op->backwardReadsInput(i); }
   bool backwardReadsOutput() const override { return run_->op->backwardReadsOutput(); }

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "backbone/stored_features.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "file_helpers.h"

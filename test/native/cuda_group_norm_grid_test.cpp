@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "cuda_helpers.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "graph/plan.h"
 #include "op_cases.h"

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "device/device.h"
+#include "device/open_device.h"
 #include "doctest.h"
 
 namespace ddad::testing {

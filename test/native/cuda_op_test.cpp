@@ -4,6 +4,7 @@
 
 #include "base/bf16.h"
 #include "cuda_helpers.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "graph/plan.h"
 #include "op_cases.h"

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "random_values.h"
 #include "train/optimizer.h"

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "cuda_helpers.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "graph/plan.h"
 #include "op_cases.h"

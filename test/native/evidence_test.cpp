@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "file_helpers.h"

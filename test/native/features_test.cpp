@@ -8,6 +8,7 @@
 
 #include "backbone/stored_features.h"
 #include "base/error.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "random_values.h"

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backbone/feature_distance.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "file/checkpoint/checkpoint.h"

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "score/image/pixels.h"

@@ -9,6 +9,7 @@
 #include "base/memory_limit.h"
 #include "device/choices.h"
 #include "device/device.h"
+#include "device/open_device.h"
 #include "error_code.h"
 #include "file/json_fields.h"
 #include "file_helpers.h"

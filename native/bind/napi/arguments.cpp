@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "bind/napi/cancel_token.h"
 #include "bind/napi/resource.h"
+#include "device/open_device.h"
 
 namespace ddad::bind {
 namespace {
@@ -202,15 +203,15 @@ ArrayView expectTypedArray(const Napi::Value& value, const std::string& what,
 std::shared_ptr<Device> DeviceOptions::open() const { return openDevice(device, threads, precisionOf(precision)); }
 
 DeviceOptions deviceOptions(const nlohmann::json& options, const std::string& what) {
-  DeviceOptions found;
-  found.device = textOption(options, "device", found.device, what);
-  found.precision = textOption(options, "precision", found.precision, what);
+  DeviceOptions parsed;
+  parsed.device = textOption(options, "device", parsed.device, what);
+  parsed.precision = textOption(options, "precision", parsed.precision, what);
   const auto threads = options.find("threads");
-  if (threads == options.end()) return found;
+  if (threads == options.end()) return parsed;
   const bool integer = threads->is_number_unsigned() && threads->get<uint64_t>() <= 1024;
   if (!integer) throwArgument(what + ".threads", "an integer from 0 to 1024", toText(*threads));
-  found.threads = threads->get<int>();
-  return found;
+  parsed.threads = threads->get<int>();
+  return parsed;
 }
 
 std::string textOption(const nlohmann::json& options, const char* name, const std::string& fallback,

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "bind/napi/env_data.h"
 #include "bind/napi/errors.h"
 #include "bind/napi/tagged.h"
 
@@ -23,23 +22,16 @@ CancelToken::CancelToken(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Canc
   info.This().As<Napi::Object>().TypeTag(&kTokenTag);
 }
 
-void CancelToken::attach(const std::shared_ptr<Request>& request, size_t part) {
-  std::erase_if(attached_, [](const Attached& earlier) { return earlier.request.expired(); });
-  attached_.push_back({request, part});
+void CancelToken::attach(const std::shared_ptr<Abortable>& call, size_t part) {
+  std::erase_if(attached_, [](const Attached& earlier) { return earlier.call.expired(); });
+  attached_.push_back({call, part});
 }
 
 void CancelToken::cancel(const Napi::CallbackInfo& info) {
   callSync(info.Env(), [&] {
     cancelled_ = true;
-    EnvData& env = EnvData::of(info.Env());
-    for (const Attached& attached : std::exchange(attached_, {})) {
-      const auto request = attached.request.lock();
-      if (!request) continue;
-      if (attached.part == kWhole)
-        env.abort(request);
-      else
-        env.abort(request, attached.part);
-    }
+    for (const Attached& attached : std::exchange(attached_, {}))
+      if (const auto call = attached.call.lock()) call->abort(info.Env(), attached.part);
   });
 }
 

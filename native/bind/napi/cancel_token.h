@@ -7,7 +7,14 @@
 
 namespace ddad::bind {
 
-class Request;
+/// What a token stops: a call in flight, or one of its parts.
+class Abortable {
+ public:
+  static constexpr size_t kWhole = static_cast<size_t>(-1);
+  virtual ~Abortable() = default;
+  /// `env` is that of the token.
+  virtual void abort(Napi::Env env, size_t part) = 0;
+};
 
 /// JavaScript's CancelToken: new CancelToken(), cancel(). Stops every call that it was given to.
 class CancelToken : public Napi::ObjectWrap<CancelToken> {
@@ -18,16 +25,14 @@ class CancelToken : public Napi::ObjectWrap<CancelToken> {
   explicit CancelToken(const Napi::CallbackInfo& info);
 
   bool cancelled() const { return cancelled_; }
-  void attach(const std::shared_ptr<Request>& request) { attach(request, kWhole); }
-  /// To one part of a call only.
-  void attach(const std::shared_ptr<Request>& request, size_t part);
+  /// To a call, or to one part of it only.
+  void attach(const std::shared_ptr<Abortable>& call, size_t part = Abortable::kWhole);
 
  private:
   void cancel(const Napi::CallbackInfo& info);
 
-  static constexpr size_t kWhole = static_cast<size_t>(-1);
   struct Attached {
-    std::weak_ptr<Request> request;
+    std::weak_ptr<Abortable> call;
     size_t part;
   };
 

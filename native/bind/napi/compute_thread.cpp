@@ -58,10 +58,10 @@ class BlockedSignals {
 
 // JavaScript's thread is rarely busy and must not wait for a processor then: with all of them computing it waited 15 ms
 // at the 99th percentile, 8 ms when the engine's threads stand back. OpenMP's threads get what their maker has.
-void standBack() {
+void lowerPriority() {
 #ifdef __linux__
-  const char* given = std::getenv("DDAD_NICE");  // checked by whoever loads the addon
-  const int nice = given == nullptr ? 5 : std::atoi(given);
+  const char* value = std::getenv("DDAD_NICE");  // checked by whoever loads the addon
+  const int nice = value == nullptr ? 5 : std::atoi(value);
   // Of this thread alone, and never to a higher priority than its process was given; failing is no error.
   if (getpriority(PRIO_PROCESS, 0) < nice) setpriority(PRIO_PROCESS, 0, nice);
 #endif
@@ -128,7 +128,7 @@ void ComputeThread::loop() {
 #ifdef __linux__
   pthread_setname_np(pthread_self(), "ddad-compute");
 #endif
-  standBack();
+  lowerPriority();
   std::unique_lock lock(mutex_);
   for (;;) {
     // While the process exits this waits for good: ending would tear OpenMP's threads down beside exit().

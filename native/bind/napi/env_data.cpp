@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "bind/napi/cancel_token.h"
 
 namespace ddad::bind {
 namespace {
@@ -56,6 +55,14 @@ void Request::run() noexcept {
 }
 
 void Request::completed() noexcept { channel_->post(shared_from_this()); }
+
+void Request::abort(Napi::Env env, size_t part) {
+  EnvData& data = EnvData::of(env);
+  if (part == kWhole)
+    data.abort(shared_from_this());
+  else
+    data.abort(shared_from_this(), part);
+}
 
 void Request::stop() noexcept {
   cancel.request();

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "bind/napi/cancel_token.h"
 #include "bind/napi/compute_thread.h"
 #include "bind/napi/errors.h"
 #include "bind/napi/napi_base.h"
@@ -14,7 +15,6 @@
 
 namespace ddad::bind {
 
-class CancelToken;
 class DetectorResource;
 class Request;
 
@@ -42,11 +42,12 @@ class Channel {
 using Parts = std::shared_ptr<std::vector<Cancel>>;
 
 /// One call whose promise is pending.
-class Request final : public ComputeTask, public std::enable_shared_from_this<Request> {
+class Request final : public ComputeTask, public Abortable, public std::enable_shared_from_this<Request> {
  public:
   Request(std::shared_ptr<Channel> channel, std::shared_ptr<Resource> resource, Work work, napi_deferred deferred);
   void run() noexcept override;
   void completed() noexcept override;
+  void abort(Napi::Env env, size_t part) override;
   /// With all of its parts.
   void stop() noexcept override;
 

@@ -26,36 +26,10 @@ std::string mebibytes(int64_t bytes) { return std::to_string((bytes + (1 << 20) 
 
 }  // namespace
 
-void checkCuda(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();
-  throw Error(status == cudaErrorMemoryAllocation ? "ERR_MEMORY" : "ERR_DEVICE",
-              std::string("CUDA: ") + what + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")");
-}
+CudaDevice::CudaDevice(int ordinal, int threads, Precision precision, const DeviceFunctions& functions)
+    : Device(threads, precision), state_(std::make_shared<CudaDeviceState>(ordinal, functions)) {}
 
-void checkCublas(cublasStatus_t status, const char* what) {
-  if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw Error(status == CUBLAS_STATUS_ALLOC_FAILED ? "ERR_MEMORY" : "ERR_DEVICE",
-              std::string("cuBLASLt: ") + what + ": " + cublasLtGetStatusString(status) + " (" +
-                  cublasLtGetStatusName(status) + ")");
-}
-
-void checkCudnn(cudnnStatus_t status, const char* what) {
-  if (status == CUDNN_STATUS_SUCCESS) return;
-  char last[512] = "";
-  cudnnGetLastErrorString(last, sizeof last);
-  last[sizeof last - 1] = '\0';
-  const bool memory = status == CUDNN_STATUS_ALLOC_FAILED ||
-                      status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
-                      status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
-  throw Error(memory ? "ERR_MEMORY" : "ERR_DEVICE", std::string("cuDNN: ") + what + ": " + cudnnGetErrorString(status) +
-                                                        (*last ? std::string(" (") + last + ")" : std::string()));
-}
-
-CudaDevice::CudaDevice(int ordinal, int threads, Precision precision, const Tables& tables)
-    : Device(threads, precision), state_(std::make_shared<State>(ordinal, tables)) {}
-
-CudaDevice::CudaDevice(std::shared_ptr<State> state, int threads, Precision precision)
+CudaDevice::CudaDevice(std::shared_ptr<CudaDeviceState> state, int threads, Precision precision)
     : Device(threads, precision), state_(std::move(state)) {}
 
 CudaDevice::~CudaDevice() = default;
@@ -145,7 +119,7 @@ int64_t CudaDevice::availableBytes() const {
   return static_cast<int64_t>(free);
 }
 
-const void* CudaDevice::functions(FunctionTable table) const { return state_->tables[static_cast<size_t>(table)]; }
+const DeviceFunctions& CudaDevice::functions() const { return state_->functions; }
 
 cudaStream_t CudaDevice::stream() const {
   state_->select();
@@ -167,14 +141,14 @@ int CudaDevice::multiprocessors() const { return state_->multiprocessors; }
 bool CudaDevice::recording() const { return state_->recording; }
 
 const void* CudaDevice::stage(const void* from, int64_t bytes) const {
-  State& state = *state_;
+  CudaDeviceState& state = *state_;
   if (bytes <= 0) return nullptr;
-  if (bytes > State::kStaged)
+  if (bytes > CudaDeviceState::kStaged)
     throw Error("ERR_INTERNAL", "an array of " + std::to_string(bytes) + " bytes is too large to be staged");
   state.refuseWhileRecording("staging");
   state.select();
   const std::lock_guard<std::mutex> lock(state.mutex);
-  if (state.ringUsed + bytes > 2 * State::kStaged) {
+  if (state.ringUsed + bytes > 2 * CudaDeviceState::kStaged) {
     // What was staged before has been read when the stream is idle: the ring is free from its start.
     checkCuda(cudaStreamSynchronize(state.stream), "waiting for the GPU");
     state.ringUsed = 0;
@@ -184,12 +158,12 @@ const void* CudaDevice::stage(const void* from, int64_t bytes) const {
   std::copy_n(static_cast<const char*>(from), bytes, host);
   checkCuda(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, state.stream),
             "copying arguments to the GPU");
-  state.ringUsed += (bytes + State::kAlign - 1) / State::kAlign * State::kAlign;
+  state.ringUsed += (bytes + CudaDeviceState::kAlign - 1) / CudaDeviceState::kAlign * CudaDeviceState::kAlign;
   return device;
 }
 
 void* CudaDevice::scratch(int64_t bytes) const {
-  State& state = *state_;
+  CudaDeviceState& state = *state_;
   const std::lock_guard<std::mutex> lock(state.mutex);
   if (bytes > state.scratchBytes) {
     state.refuseWhileRecording("scratch memory");

@@ -1,35 +1,27 @@
 #pragma once
 // The CUDA device, inside its own shared library: files *_cuda.cpp, *.cu and nothing else see this.
-#include <cublasLt.h>
-#include <cuda_runtime.h>
-#include <cudnn.h>
-
-#include <array>
 #include <memory>
 #include <string>
 
 #include "base/error.h"
 #include "device/choices.h"
+#include "device/cuda/check_cuda.h"
 #include "device/device.h"
 
 namespace ddad {
 
-/// Throw ERR_DEVICE with what was tried and what the library says (ERR_MEMORY where memory is short).
-void checkCuda(cudaError_t status, const char* what);
-void checkCublas(cublasStatus_t status, const char* what);
-void checkCudnn(cudnnStatus_t status, const char* what);
+struct CudaDeviceState;
 
 class CudaDevice : public Device {
  public:
-  using Tables = std::array<const void*, kFunctionTables>;
   /// Throws ERR_DEVICE where there is no such GPU, or none that this build has code for.
-  CudaDevice(int ordinal, int threads, Precision precision, const Tables& tables);
+  CudaDevice(int ordinal, int threads, Precision precision, const DeviceFunctions& functions);
   ~CudaDevice() override;
 
   bool sharesHostMemory() const override { return false; }
   bool weightsChannelsLast() const override { return true; }
   std::shared_ptr<Device> share(int threads) const override;
-  int sideBySide() const override { return 1; }
+  int concurrentImages() const override { return 1; }
   void* allocate(int64_t bytes) const override;
   void release(void* memory) const noexcept override;
   void* allocateStaging(int64_t bytes) const override;
@@ -38,13 +30,13 @@ class CudaDevice : public Device {
   void download(void* to, const void* from, int64_t bytes) const override;
   void copy(void* to, const void* from, int64_t bytes) const override;
   void clear(void* to, int64_t bytes) const override;
-  std::unique_ptr<UploadBeside> uploadBeside() const override;
+  std::unique_ptr<AsyncUpload> asyncUpload() const override;
   void synchronize() const override;
   std::unique_ptr<Recording> record() const override;
   int64_t availableBytes() const override;
-  const void* functions(FunctionTable table) const override;
+  const DeviceFunctions& functions() const override;
 
-  /// Everything but UploadBeside runs on this one stream; makes the GPU the calling thread's current one.
+  /// Everything but AsyncUpload runs on this one stream; makes the GPU the calling thread's current one.
   cudaStream_t stream() const;
   cudnnHandle_t cudnn() const;        // on the stream
   cublasLtHandle_t cublasLt() const;  // products name the stream themselves
@@ -68,11 +60,10 @@ class CudaDevice : public Device {
 
  private:
   friend class CudaRecording;
-  friend class CudaUploadBeside;
-  struct State;
-  CudaDevice(std::shared_ptr<State> state, int threads, Precision precision);
+  friend class CudaAsyncUpload;
+  CudaDevice(std::shared_ptr<CudaDeviceState> state, int threads, Precision precision);
 
-  std::shared_ptr<State> state_;  // shared by the device, its shares and its recordings
+  std::shared_ptr<CudaDeviceState> state_;  // shared by the device, its shares and its recordings
 };
 
 /// The device behind an OpContext or a layer's function.

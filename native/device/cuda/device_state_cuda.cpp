@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "base/error.h"
 #include "device/cuda/probe_cuda.h"
 
 #ifndef DDAD_VERSION
@@ -23,14 +24,14 @@ std::string gpuName(int ordinal) {
   return "unknown";
 }
 
-std::string found(int count) {
+std::string gpuList(int count) {
   std::string text = "found " + std::to_string(count);
   for (int i = 0; i < count && i < 16; ++i) text += (i ? ", " : ": ") + std::to_string(i) + " " + gpuName(i);
   return text;
 }
 
 /// Of what the GPUs of a machine are hidden by; empty where they are not.
-std::string hidden() {
+std::string visibleDevicesNote() {
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   return visible ? std::string(" (CUDA_VISIBLE_DEVICES is \"") + visible + "\")" : std::string();
 }
@@ -53,12 +54,12 @@ int cudaGpuCount() {
   if (status == cudaErrorInsufficientDriver)
     fail("the NVIDIA driver is too old: found one for CUDA " + cudaVersionText(driver) + ", needed is one for CUDA " +
          cudaVersionText(CUDART_VERSION / 1000 * 1000) + " or newer");
-  if (status == cudaSuccess || status == cudaErrorNoDevice) fail("no NVIDIA GPU was found" + hidden());
+  if (status == cudaSuccess || status == cudaErrorNoDevice) fail("no NVIDIA GPU was found" + visibleDevicesNote());
   fail(std::string("the NVIDIA driver (for CUDA ") + cudaVersionText(driver) +
-       ") gives no GPU: " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")" + hidden());
+       ") gives no GPU: " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")" + visibleDevicesNote());
 }
 
-CudaDevice::State::State(int gpu, const Tables& functions) : ordinal(gpu), tables(functions) {
+CudaDeviceState::CudaDeviceState(int gpu, const DeviceFunctions& table) : ordinal(gpu), functions(table) {
   try {
     open();
   } catch (...) {
@@ -67,12 +68,12 @@ CudaDevice::State::State(int gpu, const Tables& functions) : ordinal(gpu), table
   }
 }
 
-CudaDevice::State::~State() { close(); }
+CudaDeviceState::~CudaDeviceState() { close(); }
 
-void CudaDevice::State::open() {
+void CudaDeviceState::open() {
   const int count = cudaGpuCount();
   const std::string name = "GPU " + std::to_string(ordinal);
-  if (ordinal < 0 || ordinal >= count) fail("there is no " + name + ": " + found(count) + hidden());
+  if (ordinal < 0 || ordinal >= count) fail("there is no " + name + ": " + gpuList(count) + visibleDevicesNote());
   cudaDeviceProp properties;
   checkCuda(cudaGetDeviceProperties(&properties, ordinal), "asking for the GPU's properties");
   const std::string capability = std::to_string(properties.major) + "." + std::to_string(properties.minor);
@@ -103,7 +104,7 @@ void CudaDevice::State::open() {
   if (table->usable()) choices = std::move(table);
 }
 
-void CudaDevice::State::close() noexcept {
+void CudaDeviceState::close() noexcept {
   if (!stream) return;  // the first thing that open makes
   if (!drain(stream)) return;
   for (void* memory : scratch) cudaFree(memory);
@@ -116,12 +117,12 @@ void CudaDevice::State::close() noexcept {
   cudaGetLastError();
 }
 
-bool CudaDevice::State::drain(cudaStream_t enqueued) const noexcept {
+bool CudaDeviceState::drain(cudaStream_t enqueued) const noexcept {
   return cudaSetDevice(ordinal) != cudaErrorCudartUnloading &&
          cudaStreamSynchronize(enqueued) != cudaErrorCudartUnloading;
 }
 
-void CudaDevice::State::refuseWhileRecording(const char* what) const {
+void CudaDeviceState::refuseWhileRecording(const char* what) const {
   if (recording) throw Error("ERR_INTERNAL", std::string(what) + " was asked for while work is being recorded");
 }
 

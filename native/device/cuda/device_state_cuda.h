@@ -6,19 +6,21 @@
 #include <string>
 #include <vector>
 
-#include "device/cuda/device_cuda.h"
+#include "device/choices.h"
+#include "device/cuda/check_cuda.h"
+#include "device/device.h"
 
 namespace ddad {
 
-struct CudaDevice::State {
+struct CudaDeviceState {
   static constexpr int64_t kStaged = 4 << 20;  // bytes that stay valid, and the most at a time
   static constexpr int64_t kAlign = 256;
 
   /// Throws ERR_DEVICE, as the constructor of CudaDevice does.
-  State(int ordinal, const Tables& tables);
-  ~State();
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
+  CudaDeviceState(int ordinal, const DeviceFunctions& functions);
+  ~CudaDeviceState();
+  CudaDeviceState(const CudaDeviceState&) = delete;
+  CudaDeviceState& operator=(const CudaDeviceState&) = delete;
 
   /// Makes the GPU the calling thread's.
   void select() const { checkCuda(cudaSetDevice(ordinal), "selecting the GPU"); }
@@ -29,7 +31,7 @@ struct CudaDevice::State {
   void refuseWhileRecording(const char* what) const;
 
   const int ordinal;
-  const Tables tables;
+  const DeviceFunctions functions;
   int multiprocessors = 0;
   cudaStream_t stream = nullptr, uploads = nullptr;
   cudnnHandle_t cudnn = nullptr;

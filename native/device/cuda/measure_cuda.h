@@ -36,9 +36,10 @@ class TrialMemory {
 
 /// Milliseconds that the work which `enqueue` puts on the stream takes, the shortest of a few runs after a first one
 /// that does not count; infinite where it fails (`enqueue` returns false, or the device says so). One run is enough
-/// where it takes twice as long as `toBeat`.
+/// where it takes twice as long as `bestSoFar`.
 template <class Enqueue>
-float measure(const CudaDevice& device, const Enqueue& enqueue, float toBeat = std::numeric_limits<float>::infinity()) {
+float measure(const CudaDevice& device, const Enqueue& enqueue,
+              float bestSoFar = std::numeric_limits<float>::infinity()) {
   constexpr int kRuns = 4;
   constexpr float kNever = std::numeric_limits<float>::infinity();
   const cudaStream_t stream = device.stream();
@@ -62,7 +63,7 @@ float measure(const CudaDevice& device, const Enqueue& enqueue, float toBeat = s
       break;
     }
     best = std::min(best, time);
-    if (best > 2 * toBeat) break;
+    if (best > 2 * bestSoFar) break;
   }
   cudaEventDestroy(start);
   cudaEventDestroy(stop);

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "device/cuda/device_cuda.h"
 #include "device/cuda/device_state_cuda.h"
 
 namespace ddad {
@@ -10,7 +11,7 @@ namespace ddad {
 /// there; the second records it; the others replay it.
 class CudaRecording : public Recording {
  public:
-  explicit CudaRecording(std::shared_ptr<CudaDevice::State> state) : state_(std::move(state)) {}
+  explicit CudaRecording(std::shared_ptr<CudaDeviceState> state) : state_(std::move(state)) {}
   ~CudaRecording() override {
     if (!executable_) return;
     if (state_->drain(state_->stream)) cudaGraphExecDestroy(executable_);
@@ -61,7 +62,7 @@ class CudaRecording : public Recording {
     return cudaStreamEndCapture(state_->stream, graph);
   }
 
-  std::shared_ptr<CudaDevice::State> state_;
+  std::shared_ptr<CudaDeviceState> state_;
   cudaGraphExec_t executable_ = nullptr;
   bool hasRun_ = false;
 };

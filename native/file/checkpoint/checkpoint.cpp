@@ -45,11 +45,11 @@ const std::vector<int64_t>* Checkpoint::findShape(const std::string& name) const
 }
 
 void Checkpoint::readFloats(const std::string& name, std::span<const int64_t> shape, float* out) const {
-  const std::vector<int64_t>& own = shapeOf(name);
+  const std::vector<int64_t>& actual = shapeOf(name);
   const StridedTensor& tensor = tensors_[index_.at(name)];
   const auto refuse = [&](const std::string& what) { fail("tensor " + quoteName(name) + ": " + what); };
-  if (!std::equal(own.begin(), own.end(), shape.begin(), shape.end()))
-    refuse("expected shape " + shapeText(shape) + ", got " + shapeText(own));
+  if (!std::equal(actual.begin(), actual.end(), shape.begin(), shape.end()))
+    refuse("expected shape " + shapeText(shape) + ", got " + shapeText(actual));
   if (!isReal(tensor.dtype)) refuse(std::string("expected reals, got ") + dtypeName(tensor.dtype));
   readReals(tensor, 0, tensor.count(), out);
   if (const std::string what = notFinite(out, tensor.count()); !what.empty()) refuse(what);

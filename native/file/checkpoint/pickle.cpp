@@ -342,21 +342,23 @@ class Machine {
     const std::vector<Ref> parts = pop(2);
     if (at(parts[0]).kind != Kind::kGlobal || at(parts[1]).kind != Kind::kTuple) fail("calls something unknown");
     const std::string_view name = at(parts[0]).text;
-    const std::vector<Ref>& given = at(parts[1]).items;
-    if (name == kOrderedDict) return orderedDict(given);
-    if (name == kRebuildTensor || name == kRebuildTensorOld) return tensor(given);
+    const std::vector<Ref>& arguments = at(parts[1]).items;
+    if (name == kOrderedDict) return orderedDict(arguments);
+    if (name == kRebuildTensor || name == kRebuildTensorOld) return tensor(arguments);
     if (name != kRebuildParameter) fail("calls " + std::string(name) + ", which is a type");
-    if (given.empty() || at(given[0]).kind != Kind::kTensor) fail("makes a parameter of something that is no tensor");
-    push(given[0]);
+    if (arguments.empty() || at(arguments[0]).kind != Kind::kTensor)
+      fail("makes a parameter of something that is no tensor");
+    push(arguments[0]);
   }
 
   /// From nothing, or from a list of pairs, as Python 2 wrote it.
-  void orderedDict(const std::vector<Ref>& given) {
+  void orderedDict(const std::vector<Ref>& arguments) {
     std::vector<Ref> items;
-    if (given.size() > 1 || (given.size() == 1 && at(given[0]).kind != Kind::kList)) fail("makes an odd OrderedDict");
-    if (!given.empty()) {
-      charge(2 * at(given[0]).items.size());
-      for (Ref pair : at(given[0]).items) {
+    if (arguments.size() > 1 || (arguments.size() == 1 && at(arguments[0]).kind != Kind::kList))
+      fail("makes an odd OrderedDict");
+    if (!arguments.empty()) {
+      charge(2 * at(arguments[0]).items.size());
+      for (Ref pair : at(arguments[0]).items) {
         if (at(pair).items.size() != 2 || at(pair).kind == Kind::kDict) fail("makes an OrderedDict of no pairs");
         items.insert(items.end(), at(pair).items.begin(), at(pair).items.end());
       }
@@ -407,14 +409,14 @@ class Machine {
   }
 
   /// (storage, offset, shape, strides, …); what follows concerns gradients.
-  void tensor(const std::vector<Ref>& given) {
-    if (given.size() < 4 || given.size() > 7 || at(given[0]).kind != Kind::kStorage)
+  void tensor(const std::vector<Ref>& arguments) {
+    if (arguments.size() < 4 || arguments.size() > 7 || at(arguments[0]).kind != Kind::kStorage)
       fail("makes a tensor of something that is no storage");
     Pickle::Tensor made;
-    made.storage = static_cast<size_t>(at(given[0]).integer);
-    made.offset = count(given[1], "offset of a tensor");
-    made.shape = counts(given[2], "shape");
-    made.strides = counts(given[3], "strides");
+    made.storage = static_cast<size_t>(at(arguments[0]).integer);
+    made.offset = count(arguments[1], "offset of a tensor");
+    made.shape = counts(arguments[2], "shape");
+    made.strides = counts(arguments[3], "strides");
     if (made.shape.size() != made.strides.size()) fail("gives a tensor shape and strides that differ in length");
     checkWithin(made, pickle_.storages[made.storage]);
     pickle_.tensors.push_back(std::move(made));

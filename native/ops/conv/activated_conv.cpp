@@ -1,7 +1,8 @@
 // A convolution with an activation where backward is wanted: the plain convolution by whichever kernel, then f. The
 // kernels themselves fuse f, but keep nothing of what backward needs.
+#include "ops/conv/activated_conv.h"
+
 #include "device/parallel.h"
-#include "ops/conv/conv.h"
 #include "ops/elementwise/activation.h"
 
 namespace ddad {
@@ -9,11 +10,12 @@ namespace {
 
 class ActivatedConv : public Op {
  public:
-  explicit ActivatedConv(const OpContext& context) : Op(context), plain_(*context.record) {
+  ActivatedConv(const OpContext& context, std::unique_ptr<Op> (*makePlain)(const OpContext&))
+      : Op(context), plain_(*context.record) {
     plain_.attr.activation = Activation::kNone;
     OpContext inner = context;
     inner.record = &plain_;
-    conv_ = makeConv(inner);
+    conv_ = makePlain(inner);
   }
 
   const char* kernelName() const override { return conv_->kernelName(); }
@@ -21,6 +23,7 @@ class ActivatedConv : public Op {
   bool backwardReadsOutput() const override { return !keepsArgument(); }
   double flops() const override { return conv_->flops(); }
   int64_t savedFloats() const override { return keepsArgument() ? context_.out.size() : 0; }
+  PackedLayout packedLayout() const override { return conv_->packedLayout(); }
   int64_t packedFloats() const override { return conv_->packedFloats(); }
   int64_t forwardWorkspaceFloats() const override { return conv_->forwardWorkspaceFloats(); }
   int64_t backwardWorkspaceFloats() const override { return gradientFloats() + conv_->backwardWorkspaceFloats(); }
@@ -61,6 +64,8 @@ class ActivatedConv : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> makeActivatedConv(const OpContext& context) { return std::make_unique<ActivatedConv>(context); }
+std::unique_ptr<Op> makeActivatedConv(const OpContext& context, std::unique_ptr<Op> (*makePlain)(const OpContext&)) {
+  return std::make_unique<ActivatedConv>(context, makePlain);
+}
 
 }  // namespace ddad

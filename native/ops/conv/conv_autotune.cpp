@@ -1,4 +1,6 @@
 // Which convolution kernel is fastest here: measured when a kind of shape is first compiled, then read from a file.
+#include "ops/conv/conv_autotune.h"
+
 #include <algorithm>
 #include <chrono>
 #include <limits>
@@ -6,7 +8,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/cancel.h"
-#include "ops/conv/conv.h"
+#include "ops/conv/winograd_conv.h"
 
 namespace ddad {
 namespace {

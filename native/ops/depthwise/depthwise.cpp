@@ -22,6 +22,7 @@ class DepthwiseConv : public Op {
   }
 
   double flops() const override { return 2.0 * static_cast<double>(context_.out.size() * taps_); }
+  PackedLayout packedLayout() const override { return PackedLayout::kTapsFirst; }
   int64_t packedFloats() const override { return taps_ * channels_; }
   bool backwardReadsInput(int) const override { return context_.paramGradient; }
   bool backwardReadsOutput() const override { return activated() && !keepsArgument(); }

@@ -1,9 +1,9 @@
 // Depthwise convolution on the GPU, float32: it is the backbone's. See ops/depthwise/depthwise.cpp.
 #include "device/cuda/device_cuda.h"
 #include "device/cuda/grid_cuda.cuh"
+#include "ops/depthwise/depthwise.h"
 #include "ops/depthwise/depthwise_grid.h"
 #include "ops/elementwise/kernels_cuda.h"
-#include "ops/depthwise/depthwise.h"
 
 namespace ddad {
 namespace {

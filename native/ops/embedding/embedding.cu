@@ -2,8 +2,8 @@
 #include "device/cuda/device_cuda.h"
 #include "device/cuda/grid_cuda.cuh"
 #include "ops/elementwise/kernels_cuda.h"
-#include "ops/embedding/embedding_grid.h"
 #include "ops/embedding/embedding.h"
+#include "ops/embedding/embedding_grid.h"
 
 namespace ddad {
 namespace {

@@ -18,6 +18,7 @@ class Linear : public Op {
 
   double flops() const override { return 2.0 * static_cast<double>(n_ * in_ * out_); }
   int64_t savedFloats() const override { return attr().siluInput ? n_ * in_ : 0; }
+  PackedLayout packedLayout() const override { return PackedLayout::kGemmPanels; }
   int64_t packedFloats() const override {
     return align(gemmPackedSize(in_, out_)) + (context_.inputGradient[0] ? gemmPackedSize(out_, in_) : 0);
   }

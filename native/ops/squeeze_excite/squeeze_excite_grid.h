@@ -147,13 +147,13 @@ struct SqueezeWeightGradient {
   DDAD_HD_MEMBER int64_t items() const { return height * width; }
   DDAD_HD_MEMBER void item(int64_t i) const {
     const int64_t row = i / width, column = i - row * width;
-    float sum = 0.0f, own = 0.0f;
+    float sum = 0.0f, biasSum = 0.0f;
     for (int64_t n = 0; n < samples; ++n) {
       sum += rows[n * rowStride + row] * columns[n * columnStride + column];
-      own += rows[n * rowStride + row];
+      biasSum += rows[n * rowStride + row];
     }
     weight[i] = sum;
-    if (column == 0) bias[row] = own;
+    if (column == 0) bias[row] = biasSum;
   }
 };
 

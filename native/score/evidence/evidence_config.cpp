@@ -49,10 +49,10 @@ std::vector<double> readNumbers(const json& object, const char* name, size_t cou
 }  // namespace
 
 std::vector<size_t> EvidenceConfig::judges() const {
-  std::vector<size_t> found;
+  std::vector<size_t> fitted;
   for (size_t i = 0; i < banks.size(); ++i)
-    if (banks[i].back() >= 16 || !image) found.push_back(i);
-  return found;
+    if (banks[i].back() >= 16 || !image) fitted.push_back(i);
+  return fitted;
 }
 
 std::vector<std::string> EvidenceConfig::names() const {

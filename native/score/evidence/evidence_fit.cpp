@@ -217,11 +217,11 @@ FeatureEvidence fitEvidence(const Device& device, const EvidenceConfig& config, 
   columnStatistics(rows.data(), count, channels, evidence.mean, evidence.std);
   for (const std::vector<int64_t>& strides : config.banks) {
     const auto [first, size] = layout.range(strides);
-    const std::vector<float> own = normalisedColumns(rows, channels, first, size, evidence.mean, evidence.std);
-    const std::vector<int64_t> chosen = coverage(device, own.data(), count, size, keep, cancel);
+    const std::vector<float> columns = normalisedColumns(rows, channels, first, size, evidence.mean, evidence.std);
+    const std::vector<int64_t> chosen = coverage(device, columns.data(), count, size, keep, cancel);
     std::vector<float> kept(chosen.size() * static_cast<size_t>(size));
     for (size_t i = 0; i < chosen.size(); ++i)
-      std::memcpy(kept.data() + i * static_cast<size_t>(size), own.data() + chosen[i] * size,
+      std::memcpy(kept.data() + i * static_cast<size_t>(size), columns.data() + chosen[i] * size,
                   static_cast<size_t>(size) * sizeof(float));
     evidence.banks.emplace_back(kept.data(), static_cast<int64_t>(chosen.size()), size);
   }

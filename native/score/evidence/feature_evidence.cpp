@@ -76,14 +76,14 @@ EvidenceLayout::EvidenceLayout(const FeatureSource& source) {
 
 std::pair<int64_t, int64_t> EvidenceLayout::range(const std::vector<int64_t>& strides) const {
   int64_t first = -1, count = 0;
-  size_t found = 0;
+  size_t matched = 0;
   for (const Part& part : parts) {
     if (std::find(strides.begin(), strides.end(), part.stride) == strides.end()) continue;
     if (first < 0) first = part.offset;
     count += part.channels;
-    ++found;
+    ++matched;
   }
-  if (found != strides.size())
+  if (matched != strides.size())
     throw Error("ERR_CONFIG", "score.evidence.banks: expected strides that the backbone has taps at");
   return {first, count};
 }
@@ -95,12 +95,12 @@ EvidenceTile::EvidenceTile(const Device& device, FeatureExtractor& extractor, co
   columns = image.w / kGridStride;
   features.resize(static_cast<size_t>(rows * columns * layout.channels));
   statistics.resize(static_cast<size_t>(2 * layout.channels));
-  Handback host;
+  DownloadBuffer host;
   std::vector<float> means;
   for (const EvidenceLayout::Part& part : layout.parts) {
     const Shape& shape = plan.shape(part.tensor);
     const int64_t h = shape.h, w = shape.w, c = part.channels;
-    const float* values = host.take(device, plan.value(part.tensor), h * w * c);
+    const float* values = host.download(device, plan.value(part.tensor), h * w * c);
     for (int64_t i = 0; i < c; ++i) {
       double sum = 0, squares = 0;
       for (int64_t p = 0; p < h * w; ++p) {

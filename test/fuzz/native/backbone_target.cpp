@@ -5,6 +5,7 @@
 #include "backbone/features.h"
 #include "base/cancel.h"
 #include "device/device.h"
+#include "device/open_device.h"
 #include "support.h"
 
 namespace ddad::fuzz {

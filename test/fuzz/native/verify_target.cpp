@@ -3,6 +3,7 @@
 
 #include "base/cancel.h"
 #include "device/device.h"
+#include "device/open_device.h"
 #include "support.h"
 #include "unet/config.h"
 #include "unet/unet.h"

@@ -1,7 +1,8 @@
+#include "ops/conv/conv_gradients.h"
+
 #include <algorithm>
 
 #include "device/parallel.h"
-#include "ops/conv/conv.h"
 #include "ops/elementwise/elementwise.h"
 #include "ops/gemm/gemm.h"
 
@@ -100,6 +101,16 @@ void ConvWeightGradient::runShare(int64_t first, int64_t last, int worker, const
       channelOffset += in.c;
     }
   }
+}
+
+void addResidualGradient(const OpContext& context, const OpBuffers& buffers) {
+  const OpAttributes& attr = context.record->attr;
+  const auto r = static_cast<size_t>(attr.sources);
+  if (!attr.residual || !context.inputGradient[r] || buffers.inGrad[r] == buffers.outGrad) return;
+  const auto add = DDAD_DISPATCH(addInto);
+  const int64_t row = context.out.w * context.out.c;
+  parallelFor(context.device->threads(), context.out.n * context.out.h,
+              [&](int64_t i) { add(buffers.inGrad[r] + i * row, buffers.outGrad + i * row, row); });
 }
 
 }  // namespace ddad

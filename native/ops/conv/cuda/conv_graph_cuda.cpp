@@ -1,4 +1,4 @@
-#include "ops/conv/conv_graph_cuda.h"
+#include "ops/conv/cuda/conv_graph_cuda.h"
 
 #include <algorithm>
 

@@ -1,9 +1,9 @@
 #pragma once
-#include "graph/op_functions.h"
+#include "graph/device_ops.h"
 
 namespace ddad {
 
 /// The ops of the GPU.
-const OpFunctions& cudaOpFunctions();
+const DeviceOps& cudaOps();
 
 }  // namespace ddad

@@ -5,7 +5,7 @@
 
 #include "graph/op.h"
 #include "graph/scratch_layout.h"
-#include "ops/conv/conv_graph_cuda.h"
+#include "ops/conv/cuda/conv_graph_cuda.h"
 #include "ops/elementwise/kernels_cuda.h"
 #include "ops/gemm/matmul_cuda.h"
 

@@ -1,11 +1,12 @@
 // Copies to the GPU on a stream of their own.
+#include "device/cuda/device_cuda.h"
 #include "device/cuda/device_state_cuda.h"
 
 namespace ddad {
 
-class CudaUploadBeside : public UploadBeside {
+class CudaAsyncUpload : public AsyncUpload {
  public:
-  explicit CudaUploadBeside(std::shared_ptr<CudaDevice::State> state) : state_(std::move(state)) {
+  explicit CudaAsyncUpload(std::shared_ptr<CudaDeviceState> state) : state_(std::move(state)) {
     state_->select();
     try {
       for (cudaEvent_t* event : {&used_, &copied_})
@@ -15,15 +16,15 @@ class CudaUploadBeside : public UploadBeside {
       throw;
     }
   }
-  ~CudaUploadBeside() override {
+  ~CudaAsyncUpload() override {
     // The array and what is copied from may go away next.
     if (state_->drain(state_->uploads)) destroyEvents();
     cudaGetLastError();
   }
-  CudaUploadBeside(const CudaUploadBeside&) = delete;
-  CudaUploadBeside& operator=(const CudaUploadBeside&) = delete;
+  CudaAsyncUpload(const CudaAsyncUpload&) = delete;
+  CudaAsyncUpload& operator=(const CudaAsyncUpload&) = delete;
 
-  void used() override {
+  void fence() override {
     state_->refuseWhileRecording("a copy beside it");
     state_->select();
     checkCuda(cudaEventRecord(used_, state_->stream), "marking work");
@@ -52,10 +53,10 @@ class CudaUploadBeside : public UploadBeside {
       if (event) cudaEventDestroy(event);
   }
 
-  std::shared_ptr<CudaDevice::State> state_;
+  std::shared_ptr<CudaDeviceState> state_;
   cudaEvent_t used_ = nullptr, copied_ = nullptr;  // the array before a copy, and the copy
 };
 
-std::unique_ptr<UploadBeside> CudaDevice::uploadBeside() const { return std::make_unique<CudaUploadBeside>(state_); }
+std::unique_ptr<AsyncUpload> CudaDevice::asyncUpload() const { return std::make_unique<CudaAsyncUpload>(state_); }
 
 }  // namespace ddad

@@ -1,10 +1,12 @@
 // The library's convolution behind the same interface: what the own kernels are measured against.
+#include "ops/conv/onednn_conv.h"
+
 #include <algorithm>
 #include <cstring>
 #include <dnnl.hpp>
 
 #include "device/parallel.h"
-#include "ops/conv/conv.h"
+#include "ops/conv/conv_gradients.h"
 #include "ops/elementwise/elementwise.h"
 
 namespace ddad {
@@ -48,6 +50,7 @@ class OnednnConv : public Op {
     const int64_t k = attr().kernel;
     return 2.0 * static_cast<double>(context_.out.size()) * static_cast<double>(k * k * context_.in[0].c);
   }
+  PackedLayout packedLayout() const override { return PackedLayout::kOnednn; }
   int64_t packedFloats() const override { return forwardWeights_ + (needsData() ? dataWeights_ : 0); }
   int64_t forwardWorkspaceFloats() const override { return forward_.scratchFloats; }
   int64_t backwardWorkspaceFloats() const override {

@@ -1,4 +1,4 @@
-#include "ops/cudnn/dnn_graph_cuda.h"
+#include "ops/cudnn/dnn_frontend_cuda.h"
 
 #include <algorithm>
 #include <chrono>
@@ -11,7 +11,6 @@
 #include <unordered_map>
 
 #include "device/cuda/measure_cuda.h"
-#include "ops/cudnn/dnn_frontend_cuda.h"
 
 namespace ddad {
 namespace {

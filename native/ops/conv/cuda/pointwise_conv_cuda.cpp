@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "ops/conv/conv_cuda.h"
+#include "ops/conv/cuda/conv_cuda.h"
 
 namespace ddad {
 namespace {

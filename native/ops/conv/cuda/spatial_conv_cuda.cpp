@@ -4,12 +4,12 @@
 #include <vector>
 
 #include "device/cuda/measure_cuda.h"
-#include "ops/conv/conv_cuda.h"
+#include "ops/conv/cuda/conv_cuda.h"
 
 namespace ddad {
 namespace {
 
-constexpr double kHalfPays = 0.9;  // of the time of a weight gradient in float32
+constexpr double kHalfTimeRatio = 0.9;  // of the time of a weight gradient in float32
 
 class SpatialConv : public CudaConv {
  public:
@@ -196,7 +196,7 @@ class SpatialConv : public CudaConv {
       auto rounded = convWeightGradient(device_, spec_, DnnType::kBf16, &why);
       const auto time = [](const auto& graph) { return static_cast<double>(graph->microseconds()); };
       const bool measured = weightGradient_ && rounded && time(weightGradient_) > 0 && time(rounded) > 0;
-      if (rounded && (!weightGradient_ || !measured || time(rounded) < kHalfPays * time(weightGradient_))) {
+      if (rounded && (!weightGradient_ || !measured || time(rounded) < kHalfTimeRatio * time(weightGradient_))) {
         weightGradient_ = std::move(rounded);
         weightGradientType_ = DnnType::kBf16;
       }

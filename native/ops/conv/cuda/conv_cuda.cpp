@@ -1,4 +1,4 @@
-#include "ops/conv/conv_cuda.h"
+#include "ops/conv/cuda/conv_cuda.h"
 
 #include "ops/conv/conv.h"
 
