@@ -12,7 +12,7 @@ set(DDAD_CUDNN_HOME "$ENV{CUDNN_HOME}" CACHE PATH "The folder of cuDNN, where it
 # Both sides pass C++ objects to each other: they are of one build where these are the same.
 set(DDAD_CUDA_CONTRACT
     backbone/feature_functions.h device/cuda_abi.h device/device.h noise/diffusion_math.h noise/noise_functions.h
-    noise/noising.h ops/graph.h ops/op.h ops/op_functions.h tensor/error.h train/optimizer.h train/optimizer_functions.h)
+    noise/noise_types.h graph/graph.h graph/op.h graph/device_ops.h base/error.h train/optimizer_functions.h train/optimizer_step.h)
 set(DDAD_CUDA_ABI "")
 foreach(header IN LISTS DDAD_CUDA_CONTRACT)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/${header})

@@ -4,14 +4,14 @@ if(DDAD_FUZZ OR NOT EXISTS ${CMAKE_SOURCE_DIR}/test/emulated)
   return()
 endif()
 file(GLOB DDAD_EMULATED_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/test/emulated/*.cpp)
-file(GLOB DDAD_EMULATED_DEVICE CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/device/*_cuda.cpp)
+file(GLOB DDAD_EMULATED_DEVICE CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/device/cuda/*_cuda.cpp)
 file(GLOB_RECURSE DDAD_EMULATED_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/*.cu)
 list(FILTER DDAD_EMULATED_KERNELS EXCLUDE REGEX "/probe\\.cu$")
 set_source_files_properties(${DDAD_EMULATED_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++")
 
 add_library(ddad_cuda_emulated SHARED EXCLUDE_FROM_ALL ${DDAD_EMULATED_SOURCES} ${DDAD_EMULATED_DEVICE}
             ${DDAD_EMULATED_KERNELS} ${CMAKE_SOURCE_DIR}/native/cuda/library_cuda.cpp
-            ${CMAKE_SOURCE_DIR}/native/ops/op_functions_cuda.cpp ${CMAKE_SOURCE_DIR}/native/ops/group_norm_cuda.cpp)
+            ${CMAKE_SOURCE_DIR}/native/ops/cuda_ops_cuda.cpp ${CMAKE_SOURCE_DIR}/native/ops/group_norm/group_norm_cuda.cpp)
 target_include_directories(ddad_cuda_emulated BEFORE PRIVATE ${CMAKE_SOURCE_DIR}/test/emulated)
 target_link_libraries(ddad_cuda_emulated PRIVATE ddad_options ddad_engine)
 target_link_options(ddad_cuda_emulated PRIVATE -Wl,-Bsymbolic -Wl,--version-script=${CMAKE_SOURCE_DIR}/cmake/cuda.map)

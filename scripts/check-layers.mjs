@@ -3,38 +3,66 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** The folders of native/, each with those that it may include beside itself. */
+/**
+ * The folders of native/, each with those that it may include beside itself. A folder within a folder is one of its own.
+ */
 export const nativeLayers = (() => {
-  const tensor = [];
-  const file = ['tensor'];
-  const device = ['tensor', 'file'];
-  const ops = ['device', ...device];
-  const network = ['ops', ...ops];
+  const base = [];
+  const file = ['base'];
+  const device = ['base', 'file'];
+  const graph = ['device', 'device/cuda', ...device];
+  // What several ops share, then the ops, none of which knows another.
+  const shared = ['graph', ...graph];
+  const gemm = ['ops/cudnn', ...shared];
+  const product = ['ops/elementwise', 'ops/gemm', ...gemm];
+  const op = ['ops/elementwise', ...shared];
+  const ops = {
+    'ops/elementwise': shared,
+    'ops/cudnn': shared,
+    'ops/gemm': gemm,
+    'ops/conv': product,
+    'ops/conv/cuda': ['ops/conv', ...product],
+    'ops/linear': product,
+    'ops/attention': product,
+    'ops/depthwise': op,
+    'ops/embedding': op,
+    'ops/group_norm': op,
+    'ops/resample': op,
+    'ops/squeeze_excite': op,
+  };
+  // Networks are lists of records: none includes an op.
+  const network = shared;
   const reverse = ['unet', 'noise', 'backbone', ...network];
-  const score = ['reverse', ...reverse];
-  const train = ['score', ...score];
+  const helpers = ['ops/elementwise', 'ops/gemm'];
+  const image = ['ops/elementwise', 'device', ...device];
+  const evidence = [...helpers, 'backbone', ...network];
+  const score = ['score/image', 'score/evidence', 'reverse', ...helpers, ...reverse];
+  const train = ['score', 'file/checkpoint', ...score];
   const verify = ['train', ...train];
-  const exporting = ['score', ...score];
-  const profile = train;
-  const cuda = ['train', ...train];
-  const bind = ['verify', 'profile', 'import', 'export', ...verify];
   return {
-    tensor,
+    base,
     file,
+    'file/checkpoint': ['file', ...file],
     device,
-    ops,
+    'device/cuda': ['device', ...device],
+    graph,
+    ...ops,
+    ops: [...Object.keys(ops), ...shared],
     unet: network,
     noise: network,
     backbone: network,
-    import: score,
     reverse,
+    'score/image': image,
+    'score/evidence': evidence,
     score,
     train,
-    profile,
+    profile: train,
     verify,
-    export: exporting,
-    cuda,
-    bind,
+    import: train,
+    export: train,
+    cuda: ['ops', ...verify],
+    'bind/napi': ['device', ...device],
+    bind: ['bind/napi', 'verify', 'profile', 'import', 'export', ...verify],
   };
 })();
 
@@ -85,6 +113,7 @@ const simdHeaders = ['cstdint', 'cstddef', 'cfloat', 'climits', 'immintrin.h'];
 const ofCuda = /_cuda\.(cpp|h)$|\.cuh?$/;
 const cudaHeaders = /^(cuda|cublas|cudnn|cooperative_groups|cub\/|nvrtc|nvtx|mma\.h|driver_types\.h|device_launch)/;
 const maxLines = 500;
+const maxFiles = 25; // of a folder of native/
 
 function filesOf(root, folder, pattern) {
   const start = path.join(root, folder);
@@ -103,14 +132,20 @@ function guarded(header, text) {
   );
 }
 
+/** The folder of native/ that a file lies in; undefined where it is no layer. */
+function layerOf(file) {
+  const folder = path.posix.dirname(file).replace(/^native\/?/, '');
+  return Object.hasOwn(nativeLayers, folder) ? folder : undefined;
+}
+
 function checkNativeFile(root, file, text) {
   const problems = [];
-  const folder = file.split('/')[1];
+  const folder = layerOf(file);
+  if (!folder) return [`${file}: ${path.posix.dirname(file)} is not a layer; scripts/check-layers.mjs lists them`];
   const allowed = nativeLayers[folder];
-  if (!allowed) return [`${file}: native/${folder} is not a layer; scripts/check-layers.mjs lists them`];
   for (const [, quoted, angled] of text.matchAll(/^[ \t]*#[ \t]*include[ \t]*(?:"([^"]+)"|<([^>]+)>)/gm)) {
     const name = quoted ?? angled;
-    if (/^(napi|node_api|js_native_api|node)\b.*\.h$/.test(name) && folder !== 'bind') {
+    if (/^(napi|node_api|js_native_api|node)\b.*\.h$/.test(name) && !/^bind\b/.test(folder)) {
       problems.push(`${file}: only native/bind includes ${name}`);
     }
     if (angled && file.endsWith('_simd.cpp') && !simdHeaders.includes(angled)) {
@@ -120,7 +155,7 @@ function checkNativeFile(root, file, text) {
       problems.push(`${file}: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include ${name}`);
     }
     if (!quoted || /^dnnl\w*\.hp*$/.test(quoted) || fs.existsSync(path.join(root, 'third_party', quoted))) continue;
-    const target = quoted.split('/')[0];
+    const target = layerOf(`native/${quoted}`);
     if (quoted.includes('..') || !fs.existsSync(path.join(root, 'native', quoted))) {
       problems.push(`${file}: "${quoted}" is not a path from native/`);
     } else if (target !== folder && !allowed.includes(target)) {
@@ -190,7 +225,23 @@ function checkSourceFile(file, text, dependencies) {
   return problems;
 }
 
-/** One problem for each cycle of imports that remain after compilation. */
+/** One problem for each cycle of a graph that is given as a map from each node to those that it leads to. */
+function cyclesOf(graph, what) {
+  const problems = [];
+  const done = new Set();
+  const visit = (node, trail) => {
+    if (trail.includes(node)) {
+      problems.push(`${what}: ${[...trail.slice(trail.indexOf(node)), node].join(' -> ')}`);
+    } else if (!done.has(node)) {
+      for (const next of graph.get(node) ?? []) visit(next, [...trail, node]);
+      done.add(node);
+    }
+  };
+  for (const node of graph.keys()) visit(node, []);
+  return problems;
+}
+
+/** The cycles of imports that remain after compilation. */
 function importCycles(sources) {
   const graph = new Map(
     [...sources].map(([file, text]) => [
@@ -200,18 +251,35 @@ function importCycles(sources) {
         .map(({ from }) => path.posix.join(path.posix.dirname(file), from).replace(/\.js$/, '.ts')),
     ]),
   );
-  const problems = [];
-  const done = new Set();
-  const visit = (file, trail) => {
-    if (trail.includes(file)) {
-      problems.push(`import cycle: ${[...trail.slice(trail.indexOf(file)), file].join(' -> ')}`);
-    } else if (!done.has(file)) {
-      for (const next of graph.get(file) ?? []) visit(next, [...trail, file]);
-      done.add(file);
+  return cyclesOf(graph, 'import cycle');
+}
+
+/** The cycles of includes: a header and the sources of its name (a.h, a.cpp, a.cu) are one node, native/a. */
+function includeCycles(sources) {
+  const unitOf = (file) => file.replace(/\.\w+$/, '');
+  const graph = new Map();
+  for (const [file, text] of sources) {
+    const unit = unitOf(file);
+    const next = graph.get(unit) ?? new Set();
+    for (const [, quoted] of text.matchAll(/^[ \t]*#[ \t]*include[ \t]*"([^"]+)"/gm)) {
+      const target = unitOf(`native/${quoted}`);
+      if (target !== unit && sources.has(`native/${quoted}`)) next.add(target);
     }
-  };
-  for (const file of graph.keys()) visit(file, []);
-  return problems;
+    graph.set(unit, next);
+  }
+  return cyclesOf(graph, 'include cycle');
+}
+
+/** The folders that nobody finds a file in any more. */
+function fullFolders(files) {
+  const counts = new Map();
+  for (const file of files) {
+    const folder = path.posix.dirname(file);
+    counts.set(folder, (counts.get(folder) ?? 0) + 1);
+  }
+  return [...counts].flatMap(([folder, count]) =>
+    count > maxFiles ? [`${folder}: ${count} files, more than ${maxFiles}`] : [],
+  );
 }
 
 /** Every broken rule below `root`, as lines "file: what is wrong". */
@@ -227,6 +295,8 @@ export function checkLayers(root) {
     ...native.flatMap((file) => checkNativeFile(root, file, read(file))),
     ...source.flatMap((file) => checkSourceFile(file, read(file), Object.keys(dependencies))),
     ...crowdedFolders(source),
+    ...includeCycles(new Map(native.map((file) => [file, read(file)]))),
+    ...fullFolders(native),
     ...importCycles(new Map(source.map((file) => [file, read(file)]))),
     ...[...native, ...source, ...others].flatMap((file) => {
       const lines = read(file).split('\n').length - 1;

@@ -9,9 +9,10 @@
 #include <random>
 
 #include "device/device_buffer.h"
+#include "device/open_device.h"
+#include "graph/op_kind.h"
+#include "graph/plan.h"
 #include "noise/schedule.h"
-#include "ops/op_kind.h"
-#include "ops/plan.h"
 #include "profile/timing.h"
 #include "score/score_pass.h"
 #include "train/trainer.h"

@@ -11,8 +11,10 @@
 
 #include "backbone/efficientnet.h"
 #include "device/device.h"
+#include "device/open_device.h"
+#include "file/checkpoint/checkpoint.h"
+#include "graph/plan.h"
 #include "nlohmann/json.hpp"
-#include "ops/plan.h"
 
 namespace ddad::bench {
 namespace {

@@ -7,7 +7,8 @@
 #include <functional>
 
 #include "device/dispatch.h"
-#include "ops/conv.h"
+#include "device/open_device.h"
+#include "ops/conv/conv_kernels.h"
 #include "score/score_pass.h"
 #include "train/trainer.h"
 #include "unet/initialize.h"

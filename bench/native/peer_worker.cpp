@@ -6,10 +6,11 @@
 #include <iostream>
 
 #include "device/dispatch.h"
+#include "device/open_device.h"
 #include "file/safetensors.h"
+#include "graph/parameters.h"
 #include "json_lines.h"
-#include "ops/parameters.h"
-#include "score/pixels.h"
+#include "score/image/pixels.h"
 #include "score/score_pass.h"
 #include "train/trainer.h"
 #include "unet/initialize.h"
@@ -96,7 +97,7 @@ class ScoreWorkload : public Workload {
                           stepCoefficients(config_.schedule, config_.steps[static_cast<size_t>(s)]));
       sources.clear();
       for (int64_t i = 0; i < images; ++i)
-        sources.push_back({.given = noise.data() + (s * images + i) * batch.elements()});
+        sources.push_back({.values = noise.data() + (s * images + i) * batch.elements()});
       pixelScore(*device_, PixelMeasure::kKl, batch, {x0.data(), batch.elements()},
                  scaleMajor.data() + s * images * pixels * 2 * channels, coefficients.data(), sources.data(), nullptr,
                  kl.data() + s * images * pixels, nullptr, nullptr);
@@ -137,7 +138,8 @@ class TrainWorkload : public Workload {
       return toNhwc(inputs.floats(name), shape[0], shape[1], shape[2] * shape[3]);
     };
     const auto t = inputs.ints("t");
-    const StepResult r = trainer->stepGiven(nhwc("x0").data(), nullptr, t.data(), nhwc("noise").data(), 1e-4, Cancel());
+    const StepResult r =
+        trainer->stepWithNoise(nhwc("x0").data(), nullptr, t.data(), nhwc("noise").data(), 1e-4, Cancel());
     return {
         {"out", networkOutput(inputs, shape)},
         {"losses", tensorOf({3}, {static_cast<float>(r.loss), static_cast<float>(r.mse), static_cast<float>(r.vb)})},

@@ -7,10 +7,12 @@
 #include <vector>
 
 #include "backbone/stored_features.h"
-#include "ops/parameters.h"
-#include "score/pixels.h"
+#include "base/error.h"
+#include "device/open_device.h"
+#include "graph/parameters.h"
+#include "score/image/pixels.h"
 #include "score/score_pass.h"
-#include "tensor/error.h"
+#include "score/scorer.h"
 
 namespace ddad::bench {
 namespace {

@@ -12,10 +12,10 @@ import { capture, fail, root, run } from '../../scripts/lib/run.mjs';
 
 /** Where each kernel's forward stands, and how its rows of the suite `ops` are told from others. */
 const kernels = {
-  norm: { file: 'native/ops/group_norm.cpp', of: ({ name }) => name.includes(' norm ') },
-  attention: { file: 'native/ops/attention.cpp', of: ({ name }) => name.includes(' attention ') },
-  winograd: { file: 'native/ops/winograd.cpp', of: ({ details }) => details.kernel === 'winograd' },
-  direct: { file: 'native/ops/conv.cpp', of: ({ details }) => details.kernel === 'direct' },
+  norm: { file: 'native/ops/group_norm/group_norm.cpp', of: ({ name }) => name.includes(' norm ') },
+  attention: { file: 'native/ops/attention/attention.cpp', of: ({ name }) => name.includes(' attention ') },
+  winograd: { file: 'native/ops/conv/winograd_conv.cpp', of: ({ details }) => details.kernel === 'winograd' },
+  direct: { file: 'native/ops/conv/direct_conv.cpp', of: ({ details }) => details.kernel === 'direct' },
 };
 
 const { values } = parseArgs({

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "backbone/batch_norm.h"
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace ddad {
 namespace {
@@ -53,7 +53,7 @@ class Builder {
  private:
   /// A layer's name in the file, that of its norm (empty: none), and the name that it has here.
   struct Layer {
-    std::string name, norm, own;
+    std::string name, norm, opName;
   };
   struct Stored {
     Layer layer;
@@ -77,8 +77,8 @@ class Builder {
     const auto& shape = file_.shapeOf(layer.name + ".weight");
     if (shape != expected)
       refuse(layer.name + ".weight: expected " + shapeText(expected) + ", got " + shapeText(shape));
-    const ParamId weight = g.addParam(layer.own + ".weight", expected),
-                  bias = g.addParam(layer.own + ".bias", {expected[0]});
+    const ParamId weight = g.addParam(layer.opName + ".weight", expected),
+                  bias = g.addParam(layer.opName + ".bias", {expected[0]});
     stored_.push_back({layer, weight, bias});
     return {weight, bias};
   }
@@ -99,11 +99,11 @@ class Builder {
     if (residual >= 0) inputs.push_back(residual);
     const std::vector<ParamId> params = parameters(layer, {out, depthwise ? 1 : in, kernel, kernel});
     if (stride == 2) ++level_;
-    return g.addOp(depthwise ? OpKind::kDepthwiseConv : OpKind::kConv, layer.own, std::move(inputs), out, level_,
+    return g.addOp(depthwise ? OpKind::kDepthwiseConv : OpKind::kConv, layer.opName, std::move(inputs), out, level_,
                    params, attr);
   }
 
-  TensorId squeezeExcite(const Layer& reduce, const Layer& excite, const std::string& own, TensorId x) {
+  TensorId squeezeExcite(const Layer& reduce, const Layer& excite, const std::string& opName, TensorId x) {
     Graph& g = net_.graph;
     const int64_t channels = g.tensor(x).channels, reduced = width(reduce);
     OpAttributes attr;
@@ -111,20 +111,22 @@ class Builder {
     attr.reduced = reduced;
     std::vector<ParamId> params = parameters(reduce, {reduced, channels, 1, 1});
     for (const ParamId id : parameters(excite, {channels, reduced, 1, 1})) params.push_back(id);
-    return g.addOp(OpKind::kSqueezeExcite, own, {x}, channels, level_, params, attr);
+    return g.addOp(OpKind::kSqueezeExcite, opName, {x}, channels, level_, params, attr);
   }
 
   /// An inverted bottleneck (MBConv): 1x1 to more channels, depthwise, squeeze-excite, 1x1 to fewer.
   TensorId mbconv(size_t index, TensorId x, int stride, int kernel) {
     const BlockNames& names = dict_.blocks[index];
     const Activation activation = net_.style.activation;
-    const std::string own = "_blocks." + std::to_string(index) + ".";
+    const std::string prefix = "_blocks." + std::to_string(index) + ".";
     TensorId h = x;
-    if (!names.expand.empty()) h = conv({names.expand, names.expandNorm, own + "_expand_conv"}, h, 1, 1, activation);
-    h = conv({names.depthwise, names.depthwiseNorm, own + "_depthwise_conv"}, h, kernel, stride, activation, -1, true);
+    if (!names.expand.empty()) h = conv({names.expand, names.expandNorm, prefix + "_expand_conv"}, h, 1, 1, activation);
+    h = conv({names.depthwise, names.depthwiseNorm, prefix + "_depthwise_conv"}, h, kernel, stride, activation, -1,
+             true);
     if (!names.reduce.empty())
-      h = squeezeExcite({names.reduce, "", own + "_se_reduce"}, {names.excite, "", own + "_se_expand"}, own + "_se", h);
-    const Layer project = {names.project, names.projectNorm, own + "_project_conv"};
+      h = squeezeExcite({names.reduce, "", prefix + "_se_reduce"}, {names.excite, "", prefix + "_se_expand"},
+                        prefix + "_se", h);
+    const Layer project = {names.project, names.projectNorm, prefix + "_project_conv"};
     const bool residual = stride == 1 && net_.graph.tensor(x).channels == width(project);
     return conv(project, h, 1, 1, Activation::kNone, residual ? x : -1);
   }

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "backbone/state_dict.h"
+#include "base/aligned_buffer.h"
 #include "file/tensor_source.h"
-#include "ops/graph.h"
-#include "tensor/aligned_buffer.h"
+#include "graph/graph.h"
 
 namespace ddad {
 

@@ -3,8 +3,8 @@
 
 #include "backbone/feature_functions_cuda.h"
 #include "backbone/feature_grid.h"
-#include "device/device_cuda.h"
-#include "device/grid_cuda.cuh"
+#include "device/cuda/device_cuda.h"
+#include "device/cuda/grid_cuda.cuh"
 
 namespace ddad {
 namespace gpu {

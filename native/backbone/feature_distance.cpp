@@ -4,8 +4,8 @@
 #include <functional>
 #include <string>
 
-#include "tensor/bilinear.h"
-#include "tensor/error.h"
+#include "base/bilinear.h"
+#include "base/error.h"
 
 namespace ddad {
 namespace {
@@ -65,10 +65,11 @@ FeatureDistance::FeatureDistance(const Device& device, FeatureSource& source, st
                                   std::to_string(source.channels() - 1) + ", ascending");
   int64_t offset = 0;
   for (const Backbone::Tap& tap : source.taps) {
-    std::vector<int32_t> own, place, channels;  // a chosen channel each: within the tap, among the chosen, of f(x)
+    std::vector<int32_t> tapChannel, place,
+        channels;  // a chosen channel each: within the tap, among the chosen, of f(x)
     for (size_t i = 0; i < dims.size(); ++i) {
       if (dims[i] < offset || dims[i] >= offset + tap.channels) continue;
-      own.push_back(static_cast<int32_t>(dims[i] - offset));
+      tapChannel.push_back(static_cast<int32_t>(dims[i] - offset));
       place.push_back(static_cast<int32_t>(i));
       channels.push_back(dims[i]);
     }
@@ -81,7 +82,7 @@ FeatureDistance::FeatureDistance(const Device& device, FeatureSource& source, st
                              .height = gridHeight(),
                              .width = gridWidth(),
                              .outChannels = dims_};
-    selections_.emplace_back(device, shape, own, place);
+    selections_.emplace_back(device, shape, tapChannel, place);
     selections_.back().setStatistics(source.mean, source.std, channels);
   }
   const std::vector<double> rows = shares(gridHeight(), height), columns = shares(gridWidth(), width);

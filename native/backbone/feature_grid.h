@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #include "backbone/feature_functions.h"
+#include "base/bf16.h"
+#include "base/bilinear.h"
 #include "device/grid.h"
-#include "tensor/bf16.h"
-#include "tensor/bilinear.h"
 
 namespace ddad {
 

@@ -6,16 +6,12 @@
 #include <numeric>
 
 #include "backbone/feature_kernels.h"
+#include "base/error.h"
 #include "device/parallel.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {
-
-const FeatureFunctions* ownFunctions(const Device& device) {
-  return static_cast<const FeatureFunctions*>(device.functions(FunctionTable::kFeatures));
-}
 
 PlanOptions backbonePlan(int64_t images, int64_t height, int64_t width) {
   PlanOptions options{images, height, width};
@@ -94,8 +90,8 @@ FeatureSource copyFeatures(const FeatureSource& source) {
 
 void reduceImages(const Device& device, const float* from, int64_t n, int64_t height, int64_t width, int64_t channels,
                   int64_t scale, float* to) {
-  if (const FeatureFunctions* own = ownFunctions(device))
-    return own->reduceImages(device, from, n, height, width, channels, scale, to);
+  if (const FeatureFunctions* kernels = device.functions().features)
+    return kernels->reduceImages(device, from, n, height, width, channels, scale, to);
   reduceImages(from, n, height, width, channels, scale, to);
 }
 
@@ -114,8 +110,8 @@ void reduceImages(const float* from, int64_t n, int64_t height, int64_t width, i
 }
 
 void repeatChannels(const Device& device, const float* pixels, int64_t count, int64_t channels, float* to) {
-  if (const FeatureFunctions* own = ownFunctions(device))
-    return own->repeatChannels(device, pixels, count, channels, to);
+  if (const FeatureFunctions* kernels = device.functions().features)
+    return kernels->repeatChannels(device, pixels, count, channels, to);
   if (channels == 3) {
     std::copy_n(pixels, count * 3, to);
     return;
@@ -124,7 +120,8 @@ void repeatChannels(const Device& device, const float* pixels, int64_t count, in
 }
 
 void sumChannels(const Device& device, const float* three, int64_t count, int64_t channels, float* to) {
-  if (const FeatureFunctions* own = ownFunctions(device)) return own->sumChannels(device, three, count, channels, to);
+  if (const FeatureFunctions* kernels = device.functions().features)
+    return kernels->sumChannels(device, three, count, channels, to);
   if (channels == 3) {
     std::copy_n(three, count * 3, to);
     return;
@@ -146,8 +143,8 @@ FeatureExtractor::FeatureExtractor(const Device& device, FeatureSource& source, 
   int32_t offset = 0;
   for (const Backbone::Tap& tap : source.taps) {
     const Shape& in = plan_.shape(tap.tensor);
-    std::vector<int32_t> own(static_cast<size_t>(tap.channels)), place(own);
-    std::iota(own.begin(), own.end(), 0);
+    std::vector<int32_t> tapChannel(static_cast<size_t>(tap.channels)), place(tapChannel);
+    std::iota(tapChannel.begin(), tapChannel.end(), 0);
     std::iota(place.begin(), place.end(), offset);
     const TapResize shape = {.images = images,
                              .inHeight = in.h,
@@ -156,7 +153,7 @@ FeatureExtractor::FeatureExtractor(const Device& device, FeatureSource& source, 
                              .height = height / source.gridStride(),
                              .width = width / source.gridStride(),
                              .outChannels = source.channels()};
-    taps_.emplace_back(device, shape, own, place);
+    taps_.emplace_back(device, shape, tapChannel, place);
     channels_.push_back(std::move(place));
     offset += static_cast<int32_t>(tap.channels);
   }
@@ -174,8 +171,8 @@ void FeatureExtractor::run(const float* images, int64_t channels, float* out, co
 
 void featureLoss(const Device& device, const float* predicted, const float* target, int64_t samples, int64_t elements,
                  double weight, double* losses, float* gradient) {
-  if (const FeatureFunctions* own = ownFunctions(device))
-    return own->featureLoss(device, predicted, target, samples, elements, weight, losses, gradient);
+  if (const FeatureFunctions* kernels = device.functions().features)
+    return kernels->featureLoss(device, predicted, target, samples, elements, weight, losses, gradient);
   const auto kernel = DDAD_DISPATCH(squaredDistance);
   const auto scale = static_cast<float>(2.0 * weight / static_cast<double>(elements * samples));
   constexpr int64_t kPiece = 4096;
@@ -191,8 +188,8 @@ void featureLoss(const Device& device, const float* predicted, const float* targ
 
 void featureError(const Device& device, const float* predicted, const float* target, int64_t positions,
                   int64_t channels, float* errors) {
-  if (const FeatureFunctions* own = ownFunctions(device))
-    return own->featureError(device, predicted, target, positions, channels, errors);
+  if (const FeatureFunctions* kernels = device.functions().features)
+    return kernels->featureError(device, predicted, target, positions, channels, errors);
   const auto kernel = DDAD_DISPATCH(squaredDistance);
   constexpr int64_t kRows = 64;
   parallelFor(device.threads(), (positions + kRows - 1) / kRows, [&](int64_t part) {

@@ -7,8 +7,8 @@
 #include "backbone/efficientnet.h"
 #include "backbone/tap_resize.h"
 #include "device/device.h"
+#include "graph/plan.h"
 #include "nlohmann/json_fwd.hpp"
-#include "ops/plan.h"
 
 namespace ddad {
 

@@ -8,10 +8,10 @@
 
 #include "backbone/feature_functions.h"
 #include "backbone/gaussian_kernels.h"
+#include "base/error.h"
+#include "base/memory_limit.h"
+#include "base/philox.h"
 #include "device/parallel.h"
-#include "tensor/error.h"
-#include "tensor/memory_limit.h"
-#include "tensor/philox.h"
 
 namespace ddad {
 namespace {
@@ -107,9 +107,9 @@ void mahalanobis(const Device& device, const FeatureGaussian& gaussian, const fl
   if (!shape.pooled() && positions != shape.groups())
     throw Error("ERR_INTERNAL", "the Gaussian is of another grid than the features");
   const FeatureGaussian::OnDevice arrays = gaussian.on(device);
-  if (const void* own = device.functions(FunctionTable::kFeatures))
-    return static_cast<const FeatureFunctions*>(own)->mahalanobis(
-        device, arrays.mean, arrays.precision, shape.pooled(), d, features, n, positions, distances, weights, gradient);
+  if (const FeatureFunctions* kernels = device.functions().features)
+    return kernels->mahalanobis(device, arrays.mean, arrays.precision, shape.pooled(), d, features, n, positions,
+                                distances, weights, gradient);
   const auto kernel = DDAD_DISPATCH(squaredMahalanobis);
   parallelFor(device.threads(), (total + kPositions - 1) / kPositions, [&](int64_t part) {
     float difference[kMaxDims], product[kMaxDims];
@@ -153,13 +153,15 @@ void GaussianFit::addPosition(const float* features, int64_t group, double count
 void GaussianFit::addPooled(const Device& device, const float* features, int64_t positions) {
   const int64_t d = shape_.size();
   const double before = static_cast<double>(count_), added = static_cast<double>(positions), all = before + added;
-  std::vector<double> own(static_cast<size_t>(d)), centred(static_cast<size_t>(positions * d));
-  for (int64_t p = 0; p < positions; ++p)
-    for (int64_t i = 0; i < d; ++i) own[static_cast<size_t>(i)] += static_cast<double>(features[p * d + i]) / added;
+  std::vector<double> batchMean(static_cast<size_t>(d)), centred(static_cast<size_t>(positions * d));
   for (int64_t p = 0; p < positions; ++p)
     for (int64_t i = 0; i < d; ++i)
-      centred[static_cast<size_t>(p * d + i)] = static_cast<double>(features[p * d + i]) - own[static_cast<size_t>(i)];
-  std::vector<double> shift(own);
+      batchMean[static_cast<size_t>(i)] += static_cast<double>(features[p * d + i]) / added;
+  for (int64_t p = 0; p < positions; ++p)
+    for (int64_t i = 0; i < d; ++i)
+      centred[static_cast<size_t>(p * d + i)] =
+          static_cast<double>(features[p * d + i]) - batchMean[static_cast<size_t>(i)];
+  std::vector<double> shift(batchMean);
   for (int64_t i = 0; i < d; ++i) shift[static_cast<size_t>(i)] -= mean_[static_cast<size_t>(i)];
   std::vector<double> weighted(shift);
   for (double& w : weighted) w *= before * added / all;

@@ -5,8 +5,8 @@
 #include <memory>
 #include <vector>
 
+#include "base/aligned_buffer.h"
 #include "device/device_buffer.h"
-#include "tensor/aligned_buffer.h"
 
 namespace ddad {
 

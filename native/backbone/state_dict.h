@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "file/tensor_source.h"
-#include "ops/graph.h"
+#include "graph/graph.h"
 
 namespace ddad {
 

@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-#include "ops/parameters.h"
-#include "tensor/error.h"
+#include "base/error.h"
+#include "graph/parameters.h"
 
 namespace ddad {
 namespace {

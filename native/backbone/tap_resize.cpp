@@ -2,15 +2,11 @@
 
 #include <algorithm>
 
+#include "base/bilinear.h"
 #include "device/parallel.h"
-#include "tensor/bilinear.h"
 
 namespace ddad {
 namespace {
-
-const FeatureFunctions* ownFunctions(const Device& device) {
-  return static_cast<const FeatureFunctions*>(device.functions(FunctionTable::kFeatures));
-}
 
 /// Whether indices, which ascend, are neighbours.
 bool consecutive(const int32_t* indices, int64_t count) { return indices[count - 1] - indices[0] == count - 1; }
@@ -34,7 +30,8 @@ float interpolate(const Corners& corner, int64_t c, float x, float y) {
 
 void resizeTap(const Device& device, const TapResize& r, const float* tap, float* features) {
   if (r.count == 0) return;
-  if (const FeatureFunctions* own = ownFunctions(device)) return own->resizeTap(device, r, tap, features);
+  if (const FeatureFunctions* kernels = device.functions().features)
+    return kernels->resizeTap(device, r, tap, features);
   // whole taps, where nothing has to be looked up, vectorise
   const bool whole = consecutive(r.source, r.count) && consecutive(r.place, r.count);
   parallelFor(device.threads(), r.images * r.height, [&](int64_t row) {
@@ -57,8 +54,8 @@ void resizeTap(const Device& device, const TapResize& r, const float* tap, float
 /// Each position gives its gradient to the four that it came from. One thread an image, since positions share them.
 void resizeTapBack(const Device& device, const TapResize& r, const float* featureGradient, float* tapGradient) {
   if (r.count == 0) return;
-  if (const FeatureFunctions* own = ownFunctions(device))
-    return own->resizeTapBack(device, r, featureGradient, tapGradient);
+  if (const FeatureFunctions* kernels = device.functions().features)
+    return kernels->resizeTapBack(device, r, featureGradient, tapGradient);
   parallelFor(device.threads(), r.images, [&](int64_t n) {
     float* image = tapGradient + n * r.inHeight * r.inWidth * r.inChannels;
     for (int64_t p = 0; p < r.height * r.width; ++p) {

@@ -8,13 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include "bind/arguments.h"
-#include "bind/cancel_token.h"
+#include "base/error.h"
 #include "bind/images.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/cancel_token.h"
 #include "device/device.h"
 #include "score/model_file.h"
 #include "score/score_model.h"
-#include "tensor/error.h"
 
 namespace ddad::bind {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "bind/env_data.h"
-#include "bind/napi_base.h"
+#include "bind/napi/env_data.h"
+#include "bind/napi/napi_base.h"
 #include "score/gaussian_fitter.h"
 #include "score/reconstruction.h"
 #include "score/scorer.h"

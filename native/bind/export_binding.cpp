@@ -3,11 +3,11 @@
 #include <string>
 #include <utility>
 
-#include "bind/arguments.h"
-#include "bind/cancel_token.h"
-#include "bind/env_data.h"
-#include "bind/errors.h"
-#include "bind/resource.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/cancel_token.h"
+#include "bind/napi/env_data.h"
+#include "bind/napi/errors.h"
+#include "bind/napi/resource.h"
 #include "export/export.h"
 #include "file/json_fields.h"
 
@@ -24,7 +24,7 @@ OnnxOptions onnxOptions(const nlohmann::json& json) {
   options.score = graph == "score";
   options.head = booleanField(json, "head", true);
   options.external = booleanField(json, "external", false);
-  options.ownNoise = booleanField(json, "ownNoise", true);
+  options.constantNoise = booleanField(json, "ownNoise", true);
   options.label = static_cast<int>(integerField(json, "label", 0, kMaxLabel, 0));
   options.width = integerField(json, "width", 0, kMaxSide, 0);
   options.height = integerField(json, "height", 0, kMaxSide, 0);

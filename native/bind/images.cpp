@@ -2,9 +2,9 @@
 
 #include <climits>
 
-#include "bind/arguments.h"
+#include "base/error.h"
+#include "bind/napi/arguments.h"
 #include "bind/pixel_buffer.h"
-#include "tensor/error.h"
 
 namespace ddad::bind {
 namespace {

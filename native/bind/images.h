@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "bind/napi_base.h"
+#include "bind/napi/napi_base.h"
 #include "score/scorer.h"
 
 namespace ddad::bind {

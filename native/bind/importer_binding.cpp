@@ -2,9 +2,9 @@
 
 #include <utility>
 
-#include "bind/arguments.h"
-#include "bind/cancel_token.h"
-#include "tensor/error.h"
+#include "base/error.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/cancel_token.h"
 
 namespace ddad::bind {
 
@@ -50,8 +50,8 @@ Napi::Value NativeImporter::open(const Napi::CallbackInfo& info) {
     EnvData::of(info.Env())
         .submit(deferred, resource_, &token,
                 [self = resource_, options = std::move(options)](const Cancel&) -> ToValue {
-                  std::string found = toText(self->open(options));
-                  return [found = std::move(found)](Napi::Env env) { return Napi::String::New(env, found); };
+                  std::string text = toText(self->open(options));
+                  return [text = std::move(text)](Napi::Env env) { return Napi::String::New(env, text); };
                 });
   });
 }

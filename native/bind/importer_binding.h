@@ -2,8 +2,8 @@
 #include <memory>
 #include <string>
 
-#include "bind/env_data.h"
-#include "bind/napi_base.h"
+#include "bind/napi/env_data.h"
+#include "bind/napi/napi_base.h"
 #include "import/importer.h"
 
 namespace ddad::bind {

@@ -3,10 +3,10 @@
 #include <string>
 #include <utility>
 
-#include "bind/arguments.h"
-#include "bind/errors.h"
-#include "bind/tagged.h"
-#include "tensor/memory_limit.h"
+#include "base/memory_limit.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/errors.h"
+#include "bind/napi/tagged.h"
 
 namespace ddad::bind {
 namespace {

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "bind/napi_base.h"
+#include "bind/napi/napi_base.h"
 
 namespace ddad::bind {
 

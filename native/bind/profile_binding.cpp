@@ -3,11 +3,11 @@
 #include <string>
 #include <utility>
 
-#include "bind/arguments.h"
-#include "bind/cancel_token.h"
-#include "bind/env_data.h"
-#include "bind/errors.h"
-#include "bind/resource.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/cancel_token.h"
+#include "bind/napi/env_data.h"
+#include "bind/napi/errors.h"
+#include "bind/napi/resource.h"
 #include "device/device.h"
 #include "profile/profile.h"
 
@@ -54,8 +54,8 @@ Napi::Value profile(const Napi::CallbackInfo& call) {
         .submit(deferred, nullptr, &token,
                 [what = std::move(what), config = std::move(config), device = std::move(device),
                  options](const Cancel& cancel) -> ToValue {
-                  std::string found = toText(measure(what, config, device, options, cancel));
-                  return [found = std::move(found)](Napi::Env env) { return Napi::String::New(env, found); };
+                  std::string text = toText(measure(what, config, device, options, cancel));
+                  return [text = std::move(text)](Napi::Env env) { return Napi::String::New(env, text); };
                 });
   });
 }

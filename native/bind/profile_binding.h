@@ -1,5 +1,5 @@
 #pragma once
-#include "bind/napi_base.h"
+#include "bind/napi/napi_base.h"
 
 namespace ddad::bind {
 

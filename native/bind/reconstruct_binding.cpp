@@ -2,12 +2,12 @@
 // task of its own on the compute thread, so whatever else waits there has its turn in between.
 #include <climits>
 
-#include "bind/arguments.h"
-#include "bind/cancel_token.h"
+#include "base/error.h"
 #include "bind/detector_binding.h"
 #include "bind/images.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/cancel_token.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad::bind {
 namespace {
@@ -105,11 +105,11 @@ Napi::Value NativeDetector::finishGaussian(const Napi::CallbackInfo& info) {
 
 Napi::Value NativeDetector::reconstruct(const Napi::CallbackInfo& info) {
   return callAsync(info.Env(), [&](napi_deferred deferred) {
-    const std::vector<Napi::Value> given = expectArray(info[0], "reconstruct: images", kMaxImages);
+    const std::vector<Napi::Value> values = expectArray(info[0], "reconstruct: images", kMaxImages);
     nlohmann::json options = expectJson(info[1], "reconstruct: options");
     CancelToken& token = expectToken(info[2], "reconstruct: token");
     const auto images = std::make_shared<std::vector<OwnedImage>>();
-    for (const Napi::Value& image : given) images->push_back(copyImage(image, "reconstruct"));
+    for (const Napi::Value& image : values) images->push_back(copyImage(image, "reconstruct"));
     EnvData::of(info.Env())
         .submit(deferred, resource_, &token,
                 [self = resource_, images, options = std::move(options)](const Cancel&) -> ToValue {

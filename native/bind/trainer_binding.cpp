@@ -4,10 +4,10 @@
 #include <utility>
 #include <vector>
 
-#include "bind/cancel_token.h"
+#include "base/error.h"
 #include "bind/detector_binding.h"
+#include "bind/napi/cancel_token.h"
 #include "device/device.h"
-#include "tensor/error.h"
 
 namespace ddad::bind {
 namespace {

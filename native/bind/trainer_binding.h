@@ -3,9 +3,9 @@
 #include <string>
 #include <vector>
 
-#include "bind/arguments.h"
-#include "bind/env_data.h"
-#include "bind/napi_base.h"
+#include "bind/napi/arguments.h"
+#include "bind/napi/env_data.h"
+#include "bind/napi/napi_base.h"
 #include "train/trainer.h"
 
 namespace ddad::bind {

@@ -1,11 +1,11 @@
 // The way into libddad_cuda.so: see device/cuda_abi.h.
 #include "backbone/feature_functions_cuda.h"
+#include "device/cuda/device_cuda.h"
+#include "device/cuda/device_state_cuda.h"
 #include "device/cuda_abi.h"
-#include "device/device_cuda.h"
-#include "device/device_state_cuda.h"
 #include "nlohmann/json.hpp"
 #include "noise/noise_functions_cuda.h"
-#include "ops/op_functions_cuda.h"
+#include "ops/cuda_ops_cuda.h"
 #include "train/optimizer_functions_cuda.h"
 
 namespace ddad {
@@ -13,13 +13,11 @@ namespace {
 
 using nlohmann::json;
 
-CudaDevice::Tables tables() {
-  CudaDevice::Tables all{};
-  all[static_cast<size_t>(FunctionTable::kOps)] = &cudaOpFunctions();
-  all[static_cast<size_t>(FunctionTable::kNoise)] = &cudaNoiseFunctions();
-  all[static_cast<size_t>(FunctionTable::kFeatures)] = &cudaFeatureFunctions();
-  all[static_cast<size_t>(FunctionTable::kOptimizer)] = &cudaOptimizerFunctions();
-  return all;
+DeviceFunctions functions() {
+  return {.ops = &cudaOps(),
+          .noise = &cudaNoiseFunctions(),
+          .features = &cudaFeatureFunctions(),
+          .optimizer = &cudaOptimizerFunctions()};
 }
 
 /// "9.19.0" of 91900.
@@ -69,7 +67,7 @@ extern "C" {
 DDAD_EXPORT const char* ddadCudaBuildId() { return ddad::kCudaBuildId; }
 
 DDAD_EXPORT ddad::Device* ddadOpenCuda(int ordinal, int threads, ddad::Precision precision) {
-  return new ddad::CudaDevice(ordinal, threads, precision, ddad::tables());
+  return new ddad::CudaDevice(ordinal, threads, precision, ddad::functions());
 }
 
 DDAD_EXPORT void ddadDescribeCuda(std::string& json) {

@@ -14,8 +14,8 @@
 #include <thread>
 #include <utility>
 
+#include "base/error.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {
@@ -153,8 +153,8 @@ bool writeDocument(const CacheFolder& folder, const json& document) {
 }
 
 std::string cachePath() {
-  const char* own = std::getenv("DDAD_CACHE_DIR");
-  if (own && *own) return std::string(own) + "/kernels.json";
+  const char* folder = std::getenv("DDAD_CACHE_DIR");
+  if (folder && *folder) return std::string(folder) + "/kernels.json";
   const char* shared = std::getenv("XDG_CACHE_HOME");
   if (shared && *shared) return std::string(shared) + "/ddad-native/kernels.json";
   const char* home = std::getenv("HOME");

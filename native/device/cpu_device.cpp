@@ -6,8 +6,8 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "tensor/aligned_buffer.h"
-#include "tensor/memory_limit.h"
+#include "base/aligned_buffer.h"
+#include "base/memory_limit.h"
 
 namespace ddad {
 namespace {
@@ -49,6 +49,11 @@ void CpuDevice::copy(void* to, const void* from, int64_t bytes) const {
 
 void CpuDevice::clear(void* to, int64_t bytes) const {
   if (bytes > 0) std::memset(to, 0, static_cast<size_t>(bytes));
+}
+
+const DeviceFunctions& CpuDevice::functions() const {
+  static const DeviceFunctions none;
+  return none;
 }
 
 int64_t CpuDevice::availableBytes() const {

@@ -10,7 +10,7 @@ class CpuDevice : public Device {
   bool sharesHostMemory() const override { return true; }
   bool weightsChannelsLast() const override { return false; }
   std::shared_ptr<Device> share(int threads) const override { return std::make_shared<CpuDevice>(threads); }
-  int sideBySide() const override { return threads(); }
+  int concurrentImages() const override { return threads(); }
   void* allocate(int64_t bytes) const override;
   void release(void* memory) const noexcept override;
   void* allocateStaging(int64_t bytes) const override { return allocate(bytes); }
@@ -20,10 +20,10 @@ class CpuDevice : public Device {
   void copy(void* to, const void* from, int64_t bytes) const override;
   void clear(void* to, int64_t bytes) const override;
   void synchronize() const override {}
-  std::unique_ptr<UploadBeside> uploadBeside() const override { return nullptr; }
+  std::unique_ptr<AsyncUpload> asyncUpload() const override { return nullptr; }
   std::unique_ptr<Recording> record() const override { return nullptr; }
   int64_t availableBytes() const override;
-  const void* functions(FunctionTable) const override { return nullptr; }
+  const DeviceFunctions& functions() const override;
 };
 
 }  // namespace ddad

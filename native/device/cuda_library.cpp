@@ -9,8 +9,8 @@
 #include <mutex>
 #include <string>
 
+#include "base/error.h"
 #include "device/cuda_abi.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {
@@ -40,10 +40,10 @@ std::string loaderMessage() {
 }
 
 /// The folder of the module (addon or program) that this code is in.
-fs::path ownFolder() {
+fs::path moduleFolder() {
   Dl_info info{};
   link_map* module = nullptr;
-  void* const here = reinterpret_cast<void*>(&ownFolder);
+  void* const here = reinterpret_cast<void*>(&moduleFolder);
   const bool known = dladdr1(here, &info, reinterpret_cast<void**>(&module), RTLD_DL_LINKMAP) != 0 && module;
   // A program has no name there.
   const fs::path file = known && *module->l_name ? module->l_name : "/proc/self/exe";
@@ -81,7 +81,7 @@ std::string remedy(const std::string& message) {
 
 CudaLibrary load() {
   const std::string named = environment("DDAD_CUDA_LIBRARY");
-  const fs::path path = named.empty() ? ownFolder() / kCudaLibrary : fs::path(named);
+  const fs::path path = named.empty() ? moduleFolder() / kCudaLibrary : fs::path(named);
   std::error_code failed;
   if (!fs::exists(path, failed))
     fail(named.empty() ? "this build has no CUDA device (" + std::string(kCudaLibrary) + " was not found in " +
@@ -127,11 +127,11 @@ std::shared_ptr<Device> openCudaDevice(int ordinal, int threads, Precision preci
 
 json describeCuda() {
   try {
-    const CudaLibrary& found = library();
+    const CudaLibrary& cuda = library();
     std::string text;
-    found.describe(text);
+    cuda.describe(text);
     json description = json::parse(text);
-    description["library"] = found.path;
+    description["library"] = cuda.path;
     return description;
   } catch (const Error& error) {
     return {{"reason", error.what()}};

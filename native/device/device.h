@@ -12,9 +12,19 @@ namespace ddad {
 enum class Precision { kFloat32, kTf32, kBf16 };
 const char* precisionName(Precision precision);
 
-/// The functions of one layer on a device that has its own: see the struct of that name in the layer.
-enum class FunctionTable { kOps, kNoise, kFeatures, kOptimizer };
-constexpr int kFunctionTables = 4;
+class DeviceOps;            // graph/device_ops.h
+struct NoiseFunctions;      // noise/noise_functions.h
+struct FeatureFunctions;    // backbone/feature_functions.h
+struct OptimizerFunctions;  // train/optimizer_functions.h
+
+/// What a device with kernels of its own has for each layer, as the layer defines it; null where the layer's own loops,
+/// those of the CPU, do the work.
+struct DeviceFunctions {
+  const DeviceOps* ops = nullptr;
+  const NoiseFunctions* noise = nullptr;
+  const FeatureFunctions* features = nullptr;
+  const OptimizerFunctions* optimizer = nullptr;
+};
 
 /// Work of a device that is done again and again: recorded once, then replayed.
 class Recording {
@@ -26,11 +36,11 @@ class Recording {
 
 /// Copies from the host into one array of a device, beside the work that is enqueued: on a GPU they run while it
 /// computes.
-class UploadBeside {
+class AsyncUpload {
  public:
-  virtual ~UploadBeside() = default;
+  virtual ~AsyncUpload() = default;
   /// The next copy begins after everything enqueued so far, which may use the array.
-  virtual void used() = 0;
+  virtual void fence() = 0;
   /// Waits until the last copy has read its `from`.
   virtual void wait() = 0;
   /// Enqueued: what is enqueued from now on sees the values; `from` must stay as it is until wait, or until synchronize
@@ -56,8 +66,8 @@ class Device : public std::enable_shared_from_this<Device> {
   virtual bool weightsChannelsLast() const = 0;
   /// A device like this one for a share of the work: `threads` of the host's threads.
   virtual std::shared_ptr<Device> share(int threads) const = 0;
-  /// How many independent images it takes side by side, each on a share of its own.
-  virtual int sideBySide() const = 0;
+  /// How many independent images it works on at a time, each on a share of its own.
+  virtual int concurrentImages() const = 0;
 
   /// Zeroed memory of the device, 256-byte aligned (64 on the CPU). Throws ERR_MEMORY, saying how much there is.
   virtual void* allocate(int64_t bytes) const = 0;
@@ -71,7 +81,7 @@ class Device : public std::enable_shared_from_this<Device> {
   virtual void copy(void* to, const void* from, int64_t bytes) const = 0;
   virtual void clear(void* to, int64_t bytes) const = 0;
   /// Null where the host's memory is shared, and nothing needs to be copied.
-  virtual std::unique_ptr<UploadBeside> uploadBeside() const = 0;
+  virtual std::unique_ptr<AsyncUpload> asyncUpload() const = 0;
   /// Waits for everything enqueued. Throws ERR_DEVICE where something failed.
   virtual void synchronize() const = 0;
   /// Null where recording gains nothing.
@@ -79,25 +89,15 @@ class Device : public std::enable_shared_from_this<Device> {
   /// Bytes that can be allocated now.
   virtual int64_t availableBytes() const = 0;
 
-  /// Null where the functions of the engine itself run.
-  virtual const void* functions(FunctionTable table) const = 0;
+  virtual const DeviceFunctions& functions() const = 0;
 
  private:
   Precision precision_;
   int threads_;
 };
 
-/// Opens "cpu", "cuda" or "cuda:N" (an NVIDIA GPU), or "auto" (the first GPU, else the CPU); `threads` 0 means one for
-/// each processor that this process may use. No device has more than that, or than the system gives. Throws ERR_OPTION
-/// for an unknown name, a negative count or a precision that the device does not have, ERR_DEVICE, saying what is
-/// missing, where the device cannot be had.
-std::shared_ptr<Device> openDevice(const std::string& name, int threads, Precision precision = Precision::kFloat32);
-
 /// float32, tf32 or bf16; throws ERR_OPTION for anything else.
 Precision precisionOf(const std::string& name);
-
-/// Why "auto" is the CPU here; empty where it is a GPU, and before anybody has asked for "auto".
-std::string whyNoGpu();
 
 /// Processors that this process may use.
 int availableProcessors();

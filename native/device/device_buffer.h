@@ -103,49 +103,49 @@ inline std::vector<float> hostCopy(const Device& device, const float* from, int6
   return values;
 }
 
-/// Arrays of the caller on their way to a device. Two copies take turns, so that the host fills one, and the device
+/// Uploads arrays of the caller to a device. Two copies take turns, so that the host fills one, and the device
 /// receives it, while what was enqueued before still uses the other.
-class Handover {
+class UploadBuffer {
  public:
-  Handover() = default;
+  UploadBuffer() = default;
   /// For at most `most` floats at a time.
-  Handover(const Device& device, int64_t most) {
+  UploadBuffer(const Device& device, int64_t most) {
     if (device.sharesHostMemory() || most <= 0) return;
     for (Copy& copy : copies_) {
       copy.values = Mirrored<float>(device, most);
-      copy.way = device.uploadBeside();
-      copy.way->used();  // by the zeroing of fresh memory
+      copy.upload = device.asyncUpload();
+      copy.upload->fence();  // by the zeroing of fresh memory
     }
   }
-  /// Floats of the device's memory that one takes.
+  /// Floats of the device's memory that one needs.
   static int64_t deviceFloats(const Device& device, int64_t most) { return device.sharesHostMemory() ? 0 : 2 * most; }
-  /// `values` as the device sees them: themselves, or a copy that is on its way. The array may change when the call
+  /// `values` as the device sees them: themselves, or a copy that is being uploaded. The array may change when the call
   /// returns only where the device has a memory of its own. What is enqueued until the next call may use the copy.
-  const float* take(const float* values, int64_t count) {
-    if (!copies_[0].way) return values;
-    copies_[turn_].way->used();
+  const float* upload(const float* values, int64_t count) {
+    if (!copies_[0].upload) return values;
+    copies_[turn_].upload->fence();
     turn_ = 1 - turn_;
     Copy& copy = copies_[turn_];
-    copy.way->wait();
+    copy.upload->wait();
     std::copy_n(values, count, copy.values.host());
-    copy.way->start(copy.values.device(), copy.values.host(), count * static_cast<int64_t>(sizeof(float)));
+    copy.upload->start(copy.values.device(), copy.values.host(), count * static_cast<int64_t>(sizeof(float)));
     return copy.values.device();
   }
 
  private:
   struct Copy {
     Mirrored<float> values;
-    std::unique_ptr<UploadBeside> way;  // ends before the values do
+    std::unique_ptr<AsyncUpload> upload;  // ends before the values do
   };
   Copy copies_[2];
   size_t turn_ = 0;
 };
 
-/// Arrays of a device on their way to the host.
-class Handback {
+/// Downloads arrays of a device to the host.
+class DownloadBuffer {
  public:
   /// `values` as the host sees them, after everything enqueued: themselves, or a copy, which is that of the last call.
-  const float* take(const Device& device, const float* values, int64_t count) {
+  const float* download(const Device& device, const float* values, int64_t count) {
     if (device.sharesHostMemory()) return values;
     copyToHost(device, values, count, copy_);
     return copy_.data();

@@ -20,11 +20,11 @@
 //     DDAD_HD_MEMBER void item(int64_t i) const { x[i] *= factor; }
 //   };
 //
-// On the GPU launchGrid (device/grid_cuda.cuh) starts it; tests run it on the CPU with runGrid.
+// On the GPU launchGrid (device/cuda/grid_cuda.cuh) starts it; tests run it on the CPU with runGrid.
 #include <cstdint>
 #include <memory>
 
-#include "tensor/host_device.h"
+#include "base/host_device.h"
 
 namespace ddad {
 

@@ -5,12 +5,13 @@
 #include <fstream>
 #include <string>
 
+#include "base/error.h"
 #include "device/choices.h"
 #include "device/cuda_library.h"
 #include "device/device.h"
 #include "device/dispatch.h"
+#include "device/open_device.h"
 #include "dnnl.hpp"
-#include "tensor/error.h"
 
 #ifndef DDAD_VERSION
 #define DDAD_VERSION "0.1.0"

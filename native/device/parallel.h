@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
+#include "base/cancel.h"
 #include "device/thread_team.h"
-#include "tensor/cancel.h"
 
 namespace ddad {
 
@@ -23,7 +23,7 @@ void parallelForWorker(int threads, int64_t n, F&& f) {
     }
     return;
   }
-  [[maybe_unused]] const int team = teamOf(threads);
+  [[maybe_unused]] const int team = teamSize(threads);
 #pragma omp parallel for num_threads(team) schedule(static)
   for (int64_t i = 0; i < n; ++i)
     if (!cancel || !cancel->requested()) f(i, omp_get_thread_num());

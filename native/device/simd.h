@@ -1,6 +1,6 @@
 #pragma once
 // The vector type of the instruction set that a *_simd.cpp file is being compiled for.
-#include "tensor/host_device.h"
+#include "base/host_device.h"
 
 #if defined(__AVX512F__)
 #define DDAD_VL 16

@@ -49,7 +49,7 @@ int moreThreads(int wanted) {
 
 }  // namespace
 
-int teamOf(int threads) {
+int teamSize(int threads) {
   // OpenMP keeps the threads of the last region for the next, but for those beyond the number that this one has.
   static thread_local int alive = 1;
   static thread_local Clock::time_point refused{};
@@ -61,6 +61,6 @@ int teamOf(int threads) {
   return alive += more;
 }
 
-void useTeam(int threads) { omp_set_num_threads(teamOf(threads)); }
+void useTeam(int threads) { omp_set_num_threads(teamSize(threads)); }
 
 }  // namespace ddad

@@ -5,7 +5,7 @@ namespace ddad {
 
 /// How many of `threads` threads, the calling one included, a parallel region of this thread can have: fewer where the
 /// system gives no more, at least 1.
-int teamOf(int threads);
+int teamSize(int threads);
 
 /// Sets the number for libraries that open regions of their own (oneDNN).
 void useTeam(int threads);

@@ -1,10 +1,10 @@
 #include "export/export.h"
 
+#include "base/error.h"
 #include "export/onnx_model.h"
 #include "export/score_graph.h"
 #include "export/source.h"
 #include "export/unet_graph.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

@@ -48,20 +48,20 @@ Protobuf entry(std::string_view key, std::string_view text) {
   return pair;
 }
 
-Protobuf attributeOf(const OnnxAttribute& given) {
+Protobuf attributeOf(const OnnxAttribute& from) {
   Protobuf a;
-  a.text(attribute::kName, given.name);
-  if (const auto* v = std::get_if<int64_t>(&given.value)) {
+  a.text(attribute::kName, from.name);
+  if (const auto* v = std::get_if<int64_t>(&from.value)) {
     a.integer(attribute::kInteger, *v);
     a.integer(attribute::kType, attribute::kIntegerType);
-  } else if (const auto* f = std::get_if<float>(&given.value)) {
+  } else if (const auto* f = std::get_if<float>(&from.value)) {
     a.number(attribute::kFloat, *f);
     a.integer(attribute::kType, attribute::kFloatType);
-  } else if (const auto* s = std::get_if<std::string>(&given.value)) {
+  } else if (const auto* s = std::get_if<std::string>(&from.value)) {
     a.text(attribute::kText, *s);
     a.integer(attribute::kType, attribute::kTextType);
   } else {
-    for (const int64_t i : std::get<std::vector<int64_t>>(given.value)) a.integer(attribute::kIntegers, i);
+    for (const int64_t i : std::get<std::vector<int64_t>>(from.value)) a.integer(attribute::kIntegers, i);
     a.integer(attribute::kType, attribute::kIntegersType);
   }
   return a;

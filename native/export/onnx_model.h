@@ -9,8 +9,8 @@
 #include <variant>
 #include <vector>
 
+#include "base/cancel.h"
 #include "export/protobuf.h"
-#include "tensor/cancel.h"
 
 namespace ddad {
 

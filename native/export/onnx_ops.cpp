@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/op_kind.h"
-#include "tensor/error.h"
+#include "base/error.h"
+#include "graph/op_kind.h"
 
 namespace ddad {
 namespace {

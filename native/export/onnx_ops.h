@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "export/onnx_model.h"
-#include "ops/graph.h"
+#include "graph/graph.h"
 
 namespace ddad {
 

@@ -5,10 +5,11 @@
 #include <numeric>
 #include <string>
 
+#include "base/philox.h"
+#include "device/open_device.h"
 #include "noise/noising.h"
-#include "score/pixels.h"
-#include "score/resize.h"
-#include "tensor/philox.h"
+#include "score/image/pixels.h"
+#include "score/image/resize.h"
 
 namespace ddad {
 namespace {
@@ -71,7 +72,7 @@ class Builder {
     return perScale(5, [&](size_t s) { return steps_[s].*field; });
   }
 
-  /// Bilinear, corners not aligned (tensor/bilinear.h).
+  /// Bilinear, corners not aligned (base/bilinear.h).
   OnnxValue resize(const OnnxValue& x, int64_t height, int64_t width, int64_t outHeight, int64_t outWidth) {
     if (height == outHeight && width == outWidth) return x;
     const auto ratio = [](int64_t to, int64_t from) { return static_cast<float>(to) / static_cast<float>(from); };
@@ -87,7 +88,7 @@ class Builder {
 
   /// [S, N, C, h, w]; the engine's own is the same for every image, [S, 1, C, h, w].
   OnnxValue noise() {
-    if (!s_.ownNoise) {
+    if (!s_.constantNoise) {
       const OnnxValue given = m_.input({"noise",
                                         false,
                                         {"batch", scales_ * channels_, s_.height, s_.width},
@@ -144,7 +145,7 @@ class Builder {
     return m_.node("Min", {m_.node("Max", {error, low}), high});
   }
 
-  /// e^x - 1 - x, by its series where the difference would cancel (tensor/vecmath.h: expMinusOneMinus).
+  /// e^x - 1 - x, by its series where the difference would cancel (base/vecmath.h: expMinusOneMinus).
   OnnxValue expMinusOneMinus(const OnnxValue& x, const OnnxValue& exponential) {
     double factorial = 40320;  // 8!
     OnnxValue series = m_.scalar(static_cast<float>(1 / factorial));
@@ -277,7 +278,8 @@ class Builder {
     return map;
   }
 
-  /// The distance [N, h / 4, w / 4] of pooled residuals to the nearest of good images (score/residual_memory.h).
+  /// The distance [N, h / 4, w / 4] of pooled residuals to the nearest of good images
+  /// (score/evidence/residual_memory.h).
   OnnxValue nearestResidual(const OnnxValue& difference) {
     const int64_t f = s_.features->channels(), count = static_cast<int64_t>(s_.residuals.size()) / f;
     const OnnxValue pooled =

@@ -1,11 +1,12 @@
+#include "export/score_setup.h"
+
 #include <algorithm>
 #include <numeric>
 
 #include "backbone/stored_features.h"
-#include "export/score_graph.h"
+#include "base/error.h"
 #include "file/json_fields.h"
 #include "score/model_file.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {
@@ -30,7 +31,7 @@ ScoreSetup openScoreSetup(const ExportSource& source, const OnnxOptions& options
 
   ScoreSetup setup;
   setup.label = options.label;
-  setup.ownNoise = options.ownNoise;
+  setup.constantNoise = options.constantNoise;
   setup.config = configs[configs.size() > 1 ? static_cast<size_t>(options.label) : 0];
   const ScoreConfig& config = setup.config;
   int64_t featureUnit = 1;
@@ -51,8 +52,9 @@ ScoreSetup openScoreSetup(const ExportSource& source, const OnnxOptions& options
   }
 
   const int64_t unit = std::lcm(setup.scale << source.net().graph.maxLevel(), featureUnit);
-  const int64_t own = integerField(requireObject(json, "input"), "size", 1, 65536) * setup.scale;
-  const int64_t width = options.width > 0 ? options.width : own, height = options.height > 0 ? options.height : own;
+  const int64_t modelSide = integerField(requireObject(json, "input"), "size", 1, 65536) * setup.scale;
+  const int64_t width = options.width > 0 ? options.width : modelSide,
+                height = options.height > 0 ? options.height : modelSide;
   if (width % unit != 0 || height % unit != 0 || width > config.tile || height > config.tile)
     refuse("size", "expected a width and height that are multiples of " + std::to_string(unit) + ", at most " +
                        std::to_string(config.tile) + " (the engine scores larger images in tiles), got " +

@@ -5,11 +5,11 @@
 
 #include <cstdint>
 
+#include "base/error.h"
 #include "file/digest.h"
 #include "file/json_fields.h"
-#include "ops/parameters.h"
+#include "graph/parameters.h"
 #include "score/model_file.h"
-#include "tensor/error.h"
 #include "unet/config.h"
 
 namespace ddad {
@@ -31,11 +31,11 @@ ParameterReader ExportSource::reader() const {
   return [this](const ParamSpec& param, float* to) {
     const std::string name = tensorName(param);
     file_.readFloats(name, param.shape, to);
-    letGo(file_.get(name));
+    releasePages(file_.get(name));
   };
 }
 
-void ExportSource::letGo(const TensorEntry& tensor) {
+void ExportSource::releasePages(const TensorEntry& tensor) {
   const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto begin = (reinterpret_cast<uintptr_t>(tensor.data) + page - 1) / page * page;
   const auto end = (reinterpret_cast<uintptr_t>(tensor.data) + static_cast<uintptr_t>(tensor.bytes)) / page * page;

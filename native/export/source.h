@@ -25,7 +25,7 @@ class ExportSource {
   /// Reads parameters of the network as float32; those pages of the file are then let go of.
   ParameterReader reader() const;
   /// Lets go of the memory behind a tensor that has been read. It can be read again.
-  static void letGo(const TensorEntry& tensor);
+  static void releasePages(const TensorEntry& tensor);
 
  private:
   SafetensorsFile file_;

@@ -1,6 +1,5 @@
 #pragma once
 // The two graphs that a model can be exported as.
-#include "export/export.h"
 #include "export/onnx_model.h"
 #include "export/source.h"
 

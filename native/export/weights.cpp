@@ -15,7 +15,7 @@ namespace {
 using nlohmann::json;
 
 /// What the configuration says of the features, and of thresholds that hold only with them, left out.
-void forgetFeatures(json& config) {
+void removeFeatures(json& config) {
   config["unet"]["featureChannels"] = 0;
   config["features"] = nullptr;
   config["threshold"] = nullptr;
@@ -25,8 +25,8 @@ void forgetFeatures(json& config) {
     config["score"]["evidence"] = nullptr;
   }
   if (config.contains("perProduct") && config["perProduct"].is_object())
-    for (json& own : config["perProduct"])
-      if (own.is_object()) own["threshold"] = nullptr;
+    for (json& product : config["perProduct"])
+      if (product.is_object()) product["threshold"] = nullptr;
 }
 
 /// What keeps the tensors of a file out of an export, by their names; a line for each kind that the file has.
@@ -59,7 +59,7 @@ json exportWeights(const std::string& path, const std::string& out, bool head, c
   std::map<std::string, std::string> metadata = {
       {"format", "ddad-native"}, {"formatVersion", "1"}, {"kind", "weights"}};
   if (!head) {
-    forgetFeatures(config);
+    removeFeatures(config);
   } else if (const SafetensorsFile& file = source.file(); file.find("feature_mean")) {
     metadata["featureStatistics"] =
         json{{"mean", file.floats("feature_mean")}, {"std", file.floats("feature_std")}}.dump();

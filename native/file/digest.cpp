@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <exception>
 
+#include "base/cancel.h"
+#include "base/error.h"
 #include "file/safetensors_header.h"
-#include "tensor/cancel.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {
@@ -66,9 +66,9 @@ std::string digestOf(const SafetensorsFile& file, const HashOf& hashOf) {
   return hexOf(all.value());
 }
 
-void compare(const SafetensorsFile& file, const std::string& stated, const std::string& found) {
-  if (found != stated)
-    refuse(file, "expected the digest " + stated + ", which it was written with, got " + found +
+void compare(const SafetensorsFile& file, const std::string& stated, const std::string& computed) {
+  if (computed != stated)
+    refuse(file, "expected the digest " + stated + ", which it was written with, got " + computed +
                      ": the file is damaged, or another program has changed it");
 }
 
@@ -161,7 +161,7 @@ void DigestCheck::finish() {
           }));
 }
 
-void DigestCheck::blame() {
+void DigestCheck::rethrowUnlessDamaged() {
   const std::exception_ptr reason = std::current_exception();
   finish();
   std::rethrow_exception(reason);

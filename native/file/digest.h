@@ -48,23 +48,23 @@ void requireDigest(const SafetensorsFile& file);
 
 /// The same while the file is read: as long as it lives, SafetensorsFile::readFloats hands it what it has read, while
 /// that is in the cache. One thread only.
-class DigestCheck {
+class DigestCheck final : public ReadObserver {
  public:
   explicit DigestCheck(const SafetensorsFile& file);
-  ~DigestCheck();
+  ~DigestCheck() override;
   DigestCheck(const DigestCheck&) = delete;
   DigestCheck& operator=(const DigestCheck&) = delete;
 
   /// What the file states; empty where it has none, and then nothing is done.
   const std::string& stated() const { return stated_; }
   /// A tensor's bytes, a piece at a time and in order; `begin` before the first of them, `end` after the last.
-  void begin() { hash_.reset(); }
-  void update(const void* data, size_t bytes) { hash_.update(data, bytes); }
-  void end(const TensorEntry& tensor) { hashes_[&tensor] = hash_.value(); }
+  void begin() override { hash_.reset(); }
+  void update(const void* data, size_t bytes) override { hash_.update(data, bytes); }
+  void end(const TensorEntry& tensor) override { hashes_[&tensor] = hash_.value(); }
   /// Hashes what has not been read, and compares. Throws as requireDigest does.
   void finish();
   /// The same where reading has failed with the exception at hand, which is thrown again unless damage is the reason.
-  [[noreturn]] void blame();
+  [[noreturn]] void rethrowUnlessDamaged();
 
  private:
   const SafetensorsFile& file_;

@@ -11,7 +11,7 @@
 #include <cstring>
 #include <limits>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace ddad {
 namespace {

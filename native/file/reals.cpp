@@ -7,7 +7,7 @@
 #include <string>
 #include <type_traits>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace ddad {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "file/safetensors.h"
+#include "file/dtype.h"
 
 namespace ddad {
 

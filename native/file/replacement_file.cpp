@@ -10,7 +10,7 @@
 #include <cstring>
 #include <utility>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace ddad {
 namespace {

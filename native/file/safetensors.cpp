@@ -5,11 +5,10 @@
 #include <cstring>
 #include <utility>
 
-#include "file/digest.h"
+#include "base/cancel.h"
+#include "base/error.h"
 #include "file/reals.h"
 #include "file/safetensors_header.h"
-#include "tensor/cancel.h"
-#include "tensor/error.h"
 
 static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian and read in place");
 
@@ -174,7 +173,7 @@ void SafetensorsFile::readFloats(const std::string& name, std::span<const int64_
   const TensorEntry& tensor = checkShape(name, shape);
   if (!isReal(tensor.dtype)) fail(notReal(tensor));
   const int64_t count = tensor.count(), size = dtypeSize(tensor.dtype);
-  if (check_) check_->begin();
+  if (observer_) observer_->begin();
   for (int64_t first = 0; first < count; first += kPiece) {
     checkCancelled();
     const int64_t n = std::min(kPiece, count - first);
@@ -182,11 +181,11 @@ void SafetensorsFile::readFloats(const std::string& name, std::span<const int64_
     readReals(tensor.dtype, from, 1, n, out + first);
     // the copy has the same bytes, and is nearer
     const void* copy = tensor.dtype == DType::kF32 ? static_cast<const void*>(out + first) : from;
-    if (check_) check_->update(copy, static_cast<size_t>(n * size));
+    if (observer_) observer_->update(copy, static_cast<size_t>(n * size));
     const std::string bad = notFinite(out + first, n, first);
     if (!bad.empty()) fail("tensor " + quoteName(name) + ": " + bad);
   }
-  if (check_) check_->end(tensor);
+  if (observer_) observer_->end(tensor);
 }
 
 }  // namespace ddad

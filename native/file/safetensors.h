@@ -11,19 +11,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "file/dtype.h"
 #include "file/mapped_file.h"
 #include "file/tensor_source.h"
 
 namespace ddad {
-
-/// Element types of the format that this package knows.
-enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU64, kU32, kU16, kU8, kBool };
-
-/// Bytes of one element.
-int64_t dtypeSize(DType dtype);
-
-/// The name in a file's header, e.g. "F32".
-const char* dtypeName(DType dtype);
 
 /// One tensor of an open file. `data` points into the mapping, may be unaligned (copy elements out with memcpy) and
 /// lives as long as the SafetensorsFile.
@@ -38,7 +30,15 @@ struct TensorEntry {
   int64_t count() const;
 };
 
-class DigestCheck;
+/// Sees the bytes that SafetensorsFile::readFloats reads while they are in the cache: a tensor at a time, its pieces in
+/// order.
+class ReadObserver {
+ public:
+  virtual ~ReadObserver() = default;
+  virtual void begin() = 0;
+  virtual void update(const void* data, size_t bytes) = 0;
+  virtual void end(const TensorEntry& tensor) = 0;
+};
 
 /// A safetensors file, mapped read-only. Everything is checked in `open`; afterwards the accessors cannot leave the
 /// file. Const members may be called from several threads at once. A file that another program shortens while it is
@@ -85,8 +85,8 @@ class SafetensorsFile final : public TensorSource {
 
   /// The JSON text before the tensors.
   std::string_view headerText() const { return headerText_; }
-  /// From now on readFloats tells `check` what it reads; null: nobody. See DigestCheck.
-  void observe(DigestCheck* check) const { check_ = check; }
+  /// From now on readFloats tells `observer` what it reads; null: nobody. See DigestCheck.
+  void observe(ReadObserver* observer) const { observer_ = observer; }
   /// The mapped bytes, into which the tensors' data point.
   const MappedFile& mapping() const { return *mapping_; }
 
@@ -96,7 +96,7 @@ class SafetensorsFile final : public TensorSource {
   std::string path_;
   std::unique_ptr<MappedFile> mapping_;
   std::string_view headerText_;
-  mutable DigestCheck* check_ = nullptr;
+  mutable ReadObserver* observer_ = nullptr;
   std::map<std::string, std::string> metadata_;
   std::vector<TensorEntry> tensors_;
   std::unordered_map<std::string, size_t> index_;

@@ -8,33 +8,13 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/error.h"
 #include "nlohmann/json.hpp"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {
 
 constexpr std::string_view kMetadataKey = "__metadata__";
-
-struct DTypeInfo {
-  DType dtype;
-  const char* name;
-  int64_t size;
-};
-
-constexpr DTypeInfo kDTypes[] = {
-    {DType::kF64, "F64", 8},   {DType::kF32, "F32", 4}, {DType::kF16, "F16", 2}, {DType::kBF16, "BF16", 2},
-    {DType::kI64, "I64", 8},   {DType::kI32, "I32", 4}, {DType::kI16, "I16", 2}, {DType::kI8, "I8", 1},
-    {DType::kU64, "U64", 8},   {DType::kU32, "U32", 4}, {DType::kU16, "U16", 2}, {DType::kU8, "U8", 1},
-    {DType::kBool, "BOOL", 1},
-};
-
-const DTypeInfo& info(DType dtype) {
-  for (const DTypeInfo& entry : kDTypes) {
-    if (entry.dtype == dtype) return entry;
-  }
-  throw Error("ERR_INTERNAL", "expected a known dtype, got number " + std::to_string(static_cast<int>(dtype)));
-}
 
 DType parseDType(const std::string& name, const std::string& where) {
   std::string known;
@@ -187,28 +167,6 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
 };
 
 }  // namespace
-
-int64_t dtypeSize(DType dtype) { return info(dtype).size; }
-
-const char* dtypeName(DType dtype) { return info(dtype).name; }
-
-std::string shapeText(std::span<const int64_t> shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-std::string quoteName(std::string_view name) {
-  constexpr size_t kLongest = 120;
-  size_t length = name.size();
-  if (length > kLongest) {
-    length = kLongest;
-    while (length > 0 && (static_cast<unsigned char>(name[length]) & 0xC0) == 0x80) --length;  // whole characters
-  }
-  std::string text = "\"";
-  for (char c : name.substr(0, length)) text += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
-  return text + (length < name.size() ? "...\"" : "\"");
-}
 
 int64_t shapeBytes(const std::vector<int64_t>& shape, DType dtype) {
   int64_t bytes = dtypeSize(dtype);

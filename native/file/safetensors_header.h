@@ -7,7 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "file/safetensors.h"
+#include "file/dtype.h"
+#include "file/message_text.h"
 
 namespace ddad {
 
@@ -31,9 +32,6 @@ struct Header {
 
 /// Parses the header's text and checks it against the `dataBytes` that follow it in the file. Throws HeaderError.
 Header parseHeader(std::string_view text, uint64_t dataBytes);
-
-/// A name from a file for use in a message: in quotes, cut to a readable length, control characters replaced.
-std::string quoteName(std::string_view name);
 
 /// The product of a shape times the size of an element, or -1 when an extent is negative or the product overflows.
 int64_t shapeBytes(const std::vector<int64_t>& shape, DType dtype);

@@ -2,11 +2,11 @@
 #include <string>
 #include <unordered_set>
 
+#include "base/error.h"
 #include "file/replacement_file.h"
 #include "file/safetensors_header.h"
 #include "file/safetensors_writer.h"
 #include "nlohmann/json.hpp"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

@@ -1,8 +1,6 @@
 #include "file/tensor_source.h"
 
-#include "file/checkpoint.h"
-#include "file/safetensors_header.h"
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace ddad {
 
@@ -13,7 +11,5 @@ const std::vector<int64_t>& TensorSource::shapeOf(const std::string& name) const
 }
 
 void TensorSource::fail(const std::string& what) const { throw Error("ERR_MODEL_FORMAT", path() + ": " + what); }
-
-std::unique_ptr<TensorSource> openTensorSource(const std::string& path) { return std::make_unique<Checkpoint>(path); }
 
 }  // namespace ddad

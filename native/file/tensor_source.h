@@ -2,15 +2,13 @@
 // Named tensors with metadata, whatever container they come in: what a reader of weights needs to know of a file.
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-namespace ddad {
+#include "file/message_text.h"
 
-/// "[2, 3, 64, 64]"; "[]" for a scalar.
-std::string shapeText(std::span<const int64_t> shape);
+namespace ddad {
 
 class TensorSource {
  public:
@@ -38,8 +36,5 @@ class TensorSource {
   /// Throws ERR_MODEL_FORMAT with the file's name before `what`.
   [[noreturn]] void fail(const std::string& what) const;
 };
-
-/// Opens a file of weights, whichever of the known containers it is. Throws ERR_FILE_READ and ERR_MODEL_FORMAT.
-std::unique_ptr<TensorSource> openTensorSource(const std::string& path);
 
 }  // namespace ddad

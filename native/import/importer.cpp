@@ -8,15 +8,15 @@
 #include <vector>
 
 #include "backbone/stored_features.h"
-#include "file/checkpoint.h"
+#include "base/error.h"
+#include "file/checkpoint/checkpoint.h"
 #include "file/json_fields.h"
 #include "file/reals.h"
 #include "file/safetensors_header.h"
 #include "file/safetensors_writer.h"
 #include "file/tensor_source.h"
+#include "graph/parameters.h"
 #include "import/infer.h"
-#include "ops/parameters.h"
-#include "tensor/error.h"
 #include "unet/initialize.h"
 #include "unet/unet.h"
 
@@ -62,21 +62,21 @@ class ImporterImpl {
     choosePrefix(options);
     Shapes shapes;
     for (const auto& [name, tensor] : named_) shapes.emplace(name, tensor->shape);
-    const json given = options.contains("unet") ? requireObject(options, "unet") : json::object();
+    const json overrides = options.contains("unet") ? requireObject(options, "unet") : json::object();
     try {
-      const InferredUNet found = inferUNet(shapes, given, booleanField(options, "dropLabels", false));
-      const UNet net = buildUNet(UNetConfig::fromJson(found.unet));
+      const InferredUNet inferred = inferUNet(shapes, overrides, booleanField(options, "dropLabels", false));
+      const UNet net = buildUNet(UNetConfig::fromJson(inferred.unet));
       json report = take(net.graph);
-      unet_ = found.unet;
+      unet_ = inferred.unet;
       report["format"] = checkpoint_.format();
       report["prefix"] = prefix_;
-      report["unet"] = found.unet;
-      report["assumed"] = found.assumed;
-      report["head"] = headIn(found.unet);
+      report["unet"] = inferred.unet;
+      report["assumed"] = inferred.assumed;
+      report["head"] = headIn(inferred.unet);
       return report;
     } catch (const Error& error) {
       // without anything given it is the file that contradicts itself
-      if (error.code() == "ERR_CONFIG" && !given.empty()) throw;
+      if (error.code() == "ERR_CONFIG" && !overrides.empty()) throw;
       const std::string what = error.what();
       if (startsWith(what, checkpoint_.path())) throw;
       refuse(what);
@@ -96,10 +96,10 @@ class ImporterImpl {
     if (static_cast<bool>(features) != (net.features >= 0))
       throw Error("ERR_CONFIG", "features: expected strides with a feature head, and none without");
 
-    const bool ownHead = headFits(net.graph);
+    const bool fileHasHead = headFits(net.graph);
     std::vector<TensorToWrite> tensors;
     for (const OpRecord& op : net.graph.ops()) {
-      const bool fresh = startsWith(op.name, kHead) && !ownHead;
+      const bool fresh = startsWith(op.name, kHead) && !fileHasHead;
       if (fresh) makeFresh(net.graph, op);
       for (ParamId id : op.params) {
         const ParamSpec& p = net.graph.param(id);

@@ -4,8 +4,8 @@
 #include <memory>
 #include <string>
 
+#include "base/cancel.h"
 #include "nlohmann/json.hpp"
-#include "tensor/cancel.h"
 
 namespace ddad {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
 #include "file/safetensors.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {
@@ -154,36 +154,37 @@ json resolutions(const Inference& inference, int64_t imageSize) {
 
 }  // namespace
 
-InferredUNet inferUNet(const Shapes& shapes, const json& given, bool dropLabels) {
+InferredUNet inferUNet(const Shapes& shapes, const json& overrides, bool dropLabels) {
   Inference inference(shapes);
-  InferredUNet found;
-  found.unet = inference.run(dropLabels);
-  json& unet = found.unet;
+  InferredUNet result;
+  result.unet = inference.run(dropLabels);
+  json& unet = result.unet;
   const auto assume = [&](const char* field, const json& value) {
-    if (given.contains(field)) return;
+    if (overrides.contains(field)) return;
     unet[field] = value;
-    found.assumed.emplace_back(field);
+    result.assumed.emplace_back(field);
   };
   unet["numHeads"] = 1;
   unet["numHeadChannels"] = -1;
-  if (!given.contains("numHeads")) {
+  if (!overrides.contains("numHeads")) {
     const auto& mult = inference.mult();
     const bool by64 =
         std::all_of(mult.begin(), mult.end(), [&](int64_t m) { return m * inference.channels() % 64 == 0; });
     assume("numHeadChannels", by64 ? 64 : 32);
   }
-  if (given.contains("numHeads") && !given.contains("numHeadChannels")) checkHeads(inference, given["numHeads"]);
+  if (overrides.contains("numHeads") && !overrides.contains("numHeadChannels"))
+    checkHeads(inference, overrides["numHeads"]);
   assume("useNewAttentionOrder", false);
   const int64_t finest = int64_t{1} << (inference.levels() - 1);
   assume("imageSize", kCoarsest * finest);
-  unet.update(given);
+  unet.update(overrides);
   if (!unet["imageSize"].is_number_integer())
     throw Error("ERR_CONFIG", "unet.imageSize: expected an integer, got " + unet["imageSize"].dump());
   unet["attentionResolutions"] = resolutions(inference, unet["imageSize"].get<int64_t>());
-  if (given.contains("attentionResolutions") && given["attentionResolutions"] != unet["attentionResolutions"])
+  if (overrides.contains("attentionResolutions") && overrides["attentionResolutions"] != unet["attentionResolutions"])
     throw Error("ERR_CONFIG", "unet.attentionResolutions: expected " + unet["attentionResolutions"].dump() +
-                                  ", as the checkpoint shows, got " + given["attentionResolutions"].dump());
-  return found;
+                                  ", as the checkpoint shows, got " + overrides["attentionResolutions"].dump());
+  return result;
 }
 
 }  // namespace ddad

@@ -23,6 +23,6 @@ struct InferredUNet {
 /// have it), `numHeadChannels` or `numHeads` (64 channels a head, else 32), `useNewAttentionOrder` (false). With
 /// `dropLabels` the network is not told classes. Throws ERR_MODEL_FORMAT that names the parameter, what was expected
 /// and what came.
-InferredUNet inferUNet(const Shapes& shapes, const nlohmann::json& given, bool dropLabels);
+InferredUNet inferUNet(const Shapes& shapes, const nlohmann::json& overrides, bool dropLabels);
 
 }  // namespace ddad

@@ -4,8 +4,8 @@
 // Differences of nearly equal numbers are formed analytically instead of in floating point. With
 // x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps the prediction is xhat0 = x_0 + sqrt(1/abar - 1) (eps - eps_theta), the
 // posterior means differ by coef1 (x_0 - xhat0), and the log variances by -frac (log beta - log var_q).
-#include "tensor/host_device.h"
-#include "tensor/vecmath.h"
+#include "base/host_device.h"
+#include "base/vecmath.h"
 
 namespace ddad {
 

@@ -1,8 +1,8 @@
 // The diffusion process on the GPU; see noise/noising.h.
 #include <string>
 
-#include "device/device_cuda.h"
-#include "device/grid_cuda.cuh"
+#include "device/cuda/device_cuda.h"
+#include "device/cuda/grid_cuda.cuh"
 #include "noise/noise_functions_cuda.h"
 #include "noise/noise_grid.h"
 #include "noise/score_grid.h"

@@ -1,8 +1,10 @@
 #pragma once
 // What a device with kernels of its own offers of noise/noising.h, whose comments hold; pointers to images, outputs,
 // losses, statistics and sums are the device's, those to coefficients, noise sources and terms (an entry a sample) the
-// host's and free to change when the call returns. NoiseSource::given is the device's.
-#include "noise/noising.h"
+// host's and free to change when the call returns. NoiseSource::values is the device's.
+#include "device/device.h"
+#include "noise/diffusion_math.h"
+#include "noise/noise_types.h"
 
 namespace ddad {
 

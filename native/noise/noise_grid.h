@@ -4,10 +4,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/bf16.h"
+#include "base/philox.h"
 #include "device/grid.h"
-#include "noise/noising.h"
-#include "tensor/bf16.h"
-#include "tensor/philox.h"
+#include "noise/diffusion_math.h"
+#include "noise/noise_types.h"
 
 namespace ddad {
 
@@ -15,11 +16,11 @@ constexpr int kQuad = 4;
 
 /// The noise of `count` elements from `first` on, a multiple of four.
 DDAD_HD void quadNoise(const NoiseSource& source, int64_t first, int count, float to[kQuad]) {
-  if (source.given == nullptr)
+  if (source.values == nullptr)
     return philoxNormal4(source.seed, source.stream, source.step, source.sample, static_cast<uint32_t>(first / kQuad),
                          to);
   DDAD_UNROLL
-  for (int i = 0; i < kQuad; ++i) to[i] = i < count ? source.given[first + i] : 0.0f;
+  for (int i = 0; i < kQuad; ++i) to[i] = i < count ? source.values[first + i] : 0.0f;
 }
 
 /// A batch, and which elements a thread has.

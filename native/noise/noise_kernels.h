@@ -4,7 +4,8 @@
 #include <cstdint>
 
 #include "device/dispatch.h"
-#include "noise/noising.h"
+#include "noise/diffusion_math.h"
+#include "noise/noise_types.h"
 
 namespace ddad {
 

@@ -1,5 +1,5 @@
+#include "base/philox.h"
 #include "noise/noise_kernels.h"
-#include "tensor/philox.h"
 
 namespace ddad {
 namespace DDAD_ISA {
@@ -52,7 +52,7 @@ inline void join(const Outputs& from, const Piece& piece, float* to) {
 
 /// The noise of a piece: in place where it is given, else drawn into `scratch`.
 inline const float* noiseOf(const NoiseSource* source, int64_t first, int64_t count, float* scratch) {
-  if (source->given != nullptr) return source->given + first;
+  if (source->values != nullptr) return source->values + first;
   normalPiece(source, first, count, scratch);
   return scratch;
 }
@@ -74,8 +74,8 @@ double squaresOf(const float* x, int64_t n) {
 }  // namespace
 
 void normalPiece(const NoiseSource* source, int64_t first, int64_t count, float* out) {
-  if (source->given != nullptr) {
-    for (int64_t i = 0; i < count; ++i) out[i] = source->given[first + i];
+  if (source->values != nullptr) {
+    for (int64_t i = 0; i < count; ++i) out[i] = source->values[first + i];
     return;
   }
   const uint64_t seed = source->seed;

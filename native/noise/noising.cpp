@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+#include "base/philox.h"
 #include "device/parallel.h"
 #include "noise/noise_functions.h"
 #include "noise/noise_kernels.h"
-#include "tensor/error.h"
-#include "tensor/philox.h"
 
 namespace ddad {
 namespace {
@@ -45,15 +45,10 @@ Sums* partialSums(int64_t count) {
   return sums.data();
 }
 
-/// Those of a device with kernels of its own; null where the loops below run.
-const NoiseFunctions* ownFunctions(const Device& device) {
-  return static_cast<const NoiseFunctions*>(device.functions(FunctionTable::kNoise));
-}
-
 }  // namespace
 
 void fillNormal(const Device& device, const NoiseSource& source, int64_t count, float* out) {
-  if (const NoiseFunctions* own = ownFunctions(device)) return own->fillNormal(device, source, count, out);
+  if (const NoiseFunctions* kernels = device.functions().noise) return kernels->fillNormal(device, source, count, out);
   const auto kernel = DDAD_DISPATCH(normalPiece);
   const int64_t pieces = (count + kPieceElements - 1) / kPieceElements;
   parallelFor(device.threads(), pieces, [&](int64_t i) {
@@ -76,7 +71,8 @@ void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t
 
 void noising(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients,
              const NoiseSource* noise, float* xt) {
-  if (const NoiseFunctions* own = ownFunctions(device)) return own->noising(device, batch, x0, coefficients, noise, xt);
+  if (const NoiseFunctions* kernels = device.functions().noise)
+    return kernels->noising(device, batch, x0, coefficients, noise, xt);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(noisingPiece);
   parallelFor(device.threads(), pieces.total, [&](int64_t i) {
@@ -90,9 +86,9 @@ void noising(const Device& device, const ImageBatch& batch, ImageView x0, const 
 void diffusionLoss(const Device& device, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                    const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight, int64_t lossSamples,
                    SampleLoss* losses, float* gradient) {
-  if (const NoiseFunctions* own = ownFunctions(device))
-    return own->diffusionLoss(device, batch, x0, modelOutput, coefficients, noise, vbWeight, lossSamples, losses,
-                              gradient);
+  if (const NoiseFunctions* kernels = device.functions().noise)
+    return kernels->diffusionLoss(device, batch, x0, modelOutput, coefficients, noise, vbWeight, lossSamples, losses,
+                                  gradient);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(lossPiece);
   const double elements = static_cast<double>(batch.elements());
@@ -122,9 +118,9 @@ void diffusionLoss(const Device& device, const ImageBatch& batch, ImageView x0, 
 void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& batch, ImageView x0,
                 const float* modelOutput, const StepCoefficients* coefficients, const NoiseSource* noise,
                 const EnsembleTerm* terms, float* values, PixelStatistics* statistics, float* map) {
-  if (const NoiseFunctions* own = ownFunctions(device))
-    return own->pixelScore(device, measure, batch, x0, modelOutput, coefficients, noise, terms, values, statistics,
-                           map);
+  if (const NoiseFunctions* kernels = device.functions().noise)
+    return kernels->pixelScore(device, measure, batch, x0, modelOutput, coefficients, noise, terms, values, statistics,
+                               map);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(scorePiece);
   PixelSums* const sums = partialSums<PixelSums>(pieces.total);
@@ -159,8 +155,8 @@ void pixelScore(const Device& device, PixelMeasure measure, const ImageBatch& ba
 void variationalMap(const Device& device, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                     const StepCoefficients* coefficients, const NoiseSource* noise, bool clip, bool decoder,
                     float* nats) {
-  if (const NoiseFunctions* own = ownFunctions(device))
-    return own->variationalMap(device, batch, x0, modelOutput, coefficients, noise, clip, decoder, nats);
+  if (const NoiseFunctions* kernels = device.functions().noise)
+    return kernels->variationalMap(device, batch, x0, modelOutput, coefficients, noise, clip, decoder, nats);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(variationalPiece);
   parallelFor(device.threads(), pieces.total, [&](int64_t i) {
@@ -174,7 +170,8 @@ void variationalMap(const Device& device, const ImageBatch& batch, ImageView x0,
 
 void priorBits(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients& last,
                double* bits) {
-  if (const NoiseFunctions* own = ownFunctions(device)) return own->priorBits(device, batch, x0, last, bits);
+  if (const NoiseFunctions* kernels = device.functions().noise)
+    return kernels->priorBits(device, batch, x0, last, bits);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(priorPiece);
   double* const sums = partialSums<double>(pieces.total);
@@ -192,8 +189,8 @@ void priorBits(const Device& device, const ImageBatch& batch, ImageView x0, cons
 void reverseStep(const Device& device, const ImageBatch& batch, const float* xt, const float* modelOutput,
                  const StepCoefficients* coefficients, const DdimCoefficients* ddim, const NoiseSource* z, bool clip,
                  const ReverseOutputs& outputs) {
-  if (const NoiseFunctions* own = ownFunctions(device))
-    return own->reverseStep(device, batch, xt, modelOutput, coefficients, ddim, z, clip, outputs);
+  if (const NoiseFunctions* kernels = device.functions().noise)
+    return kernels->reverseStep(device, batch, xt, modelOutput, coefficients, ddim, z, clip, outputs);
   const Pieces pieces(batch);
   const auto kernel = DDAD_DISPATCH(reversePiece);
   parallelFor(device.threads(), pieces.total, [&](int64_t i) {
@@ -207,7 +204,8 @@ void reverseStep(const Device& device, const ImageBatch& batch, const float* xt,
 }
 
 void descend(const Device& device, int64_t elements, double stepSize, const float* gradient, float* x) {
-  if (const NoiseFunctions* own = ownFunctions(device)) return own->descend(device, elements, stepSize, gradient, x);
+  if (const NoiseFunctions* kernels = device.functions().noise)
+    return kernels->descend(device, elements, stepSize, gradient, x);
   const int64_t pieces = (elements + kPieceElements - 1) / kPieceElements;
   const auto moments = DDAD_DISPATCH(momentsPiece);
   const auto step = DDAD_DISPATCH(descendPiece);

@@ -12,33 +12,9 @@
 
 #include "device/device.h"
 #include "noise/diffusion_math.h"
+#include "noise/noise_types.h"
 
 namespace ddad {
-
-constexpr int kMaxImageChannels = 64;
-
-struct ImageBatch {
-  int64_t samples = 0;
-  int64_t pixels = 0;  // height * width
-  int channels = 0;
-  int64_t elements() const { return pixels * channels; }
-};
-
-/// Where a sample's standard normal noise comes from: `given` [pixels, C], or Philox at (stream, step, sample) with
-/// `seed` where `given` is null (see tensor/philox.h). `sample` counts over the whole batch, however it is split.
-struct NoiseSource {
-  const float* given = nullptr;
-  uint64_t seed = 0;
-  uint32_t stream = 0;
-  uint32_t step = 0;
-  uint32_t sample = 0;
-};
-
-/// A batch of images, [samples, pixels, C]; a stride of 0 shares one image between all samples.
-struct ImageView {
-  const float* data = nullptr;
-  int64_t sampleStride = 0;
-};
 
 /// The first `count` numbers of a source, as the functions below see them.
 void fillNormal(const Device& device, const NoiseSource& source, int64_t count, float* out);
@@ -58,13 +34,6 @@ void sampleTimesteps(uint64_t seed, uint32_t step, uint32_t firstSample, int64_t
 void noising(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients* coefficients,
              const NoiseSource* noise, float* xt);
 
-/// Of one sample; all are means over pixels and channels.
-struct SampleLoss {
-  double loss;  // mse + vb
-  double mse;   // of eps, equation (6)
-  double vb;    // the variational term in bits, times the weight
-};
-
 /// Equations (4)-(7): L = L_mse + vbWeight L_vb for each sample, and the gradient of sum(L) / lossSamples by the
 /// network's output, where `gradient` ([samples, pixels, 2C]) is not null. L_vb trains v only; at step 0 it is the
 /// decoder's negative log-likelihood. `lossSamples` is the size of the whole batch, also when this call holds a part.
@@ -72,22 +41,6 @@ struct SampleLoss {
 void diffusionLoss(const Device& device, const ImageBatch& batch, ImageView x0, const float* modelOutput,
                    const StepCoefficients* coefficients, const NoiseSource* noise, double vbWeight, int64_t lossSamples,
                    SampleLoss* losses, float* gradient);
-
-/// Mean and standard deviation (n - 1; 0 for one value) of a measure of one sample.
-struct PixelStatistics {
-  double mean, std;                // of the mean over channels, over pixels
-  double elementMean, elementStd;  // over pixels and channels
-};
-
-/// map += scale * kl + offset, one for each sample.
-struct EnsembleTerm {
-  float scale;
-  float offset;
-};
-
-/// What is measured at a pixel, xhat0 clamped, mean over channels: the KL in nats, equation (9), or the squared error
-/// (x_0 - xhat0)^2 of the reconstruction from x_t.
-enum class PixelMeasure { kKl, kReconstruction };
 
 /// Outputs, each left out where null: values [samples, pixels] of the measure; statistics [samples]; map [pixels], the
 /// sum over samples of terms[n].scale * values[n] + terms[n].offset (equation (11) when the samples are the noise
@@ -104,14 +57,6 @@ void variationalMap(const Device& device, const ImageBatch& batch, ImageView x0,
 
 /// L_T, equation (8), in bits, mean over a sample's elements; `last` is the chain's last step.
 void priorBits(const Device& device, const ImageBatch& batch, ImageView x0, const StepCoefficients& last, double* bits);
-
-/// What a reverse step yields, each [samples, pixels, C]; null leaves it out.
-struct ReverseOutputs {
-  float* xstart = nullptr;       // xhat0
-  float* mean = nullptr;         // mu_theta
-  float* logVariance = nullptr;  // log var_theta
-  float* next = nullptr;         // x_{t-1}
-};
 
 /// Equations (2)-(3): p(x_{t-1} | x_t) and a sample of it with noise `z`; DDIM where `ddim` (one entry a sample) is not
 /// null, DDPM otherwise. `z` may be null where nothing random is needed (no `next`, or DDIM with eta 0).

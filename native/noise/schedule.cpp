@@ -6,7 +6,7 @@
 #include <numbers>
 #include <string_view>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace ddad {
 namespace {

@@ -42,8 +42,8 @@ struct ScorePixels {
           known = quad;
           const int64_t at = batch.output(block.y, element);
           const int lane = static_cast<int>(element % kQuad);
-          const float own = lane == 0 ? eps[0] : lane == 1 ? eps[1] : lane == 2 ? eps[2] : eps[3];
-          const float error = clampedXStartError(step, image[element], own, modelOutput[at]);
+          const float laneEps = lane == 0 ? eps[0] : lane == 1 ? eps[1] : lane == 2 ? eps[2] : eps[3];
+          const float error = clampedXStartError(step, image[element], laneEps, modelOutput[at]);
           const float measured = kl ? klNats(step, error, modelOutput[at + batch.channels]) : error * error;
           mean += measured;
           sum += static_cast<double>(measured);

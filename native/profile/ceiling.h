@@ -2,8 +2,8 @@
 // What this machine can do at best, measured on the spot, with which the time of an op is compared.
 #include <vector>
 
+#include "base/aligned_buffer.h"
 #include "device/device.h"
-#include "tensor/aligned_buffer.h"
 
 namespace ddad {
 

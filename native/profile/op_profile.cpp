@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "ops/op_kind.h"
-#include "ops/plan.h"
+#include "graph/op_kind.h"
+#include "graph/plan.h"
 #include "profile/profile.h"
 #include "unet/initialize.h"
 #include "unet/unet.h"

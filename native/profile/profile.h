@@ -1,9 +1,9 @@
 #pragma once
 // Where the time of a network goes: each op of a compiled plan by itself, and whole scoring passes.
+#include "base/cancel.h"
 #include "device/device.h"
 #include "nlohmann/json.hpp"
 #include "profile/timing.h"
-#include "tensor/cancel.h"
 
 namespace ddad {
 

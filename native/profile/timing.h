@@ -3,7 +3,7 @@
 #include <chrono>
 #include <cstdint>
 
-#include "tensor/cancel.h"
+#include "base/cancel.h"
 
 namespace ddad {
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/finite.h"
-#include "tensor/error.h"
-#include "tensor/philox.h"
+#include "base/error.h"
+#include "base/philox.h"
+#include "graph/finite.h"
 
 namespace ddad {
 
@@ -31,29 +31,29 @@ ReverseChain::ReverseChain(const Device& device, const UNet& net, ParameterBlock
   plan_.prepare();
 }
 
-NoiseSource* ReverseChain::sources(uint32_t step, const float* given) {
+NoiseSource* ReverseChain::sources(uint32_t step, const float* noise) {
   for (size_t i = 0; i < noise_.size(); ++i) {
     noise_[i] = {.seed = settings_.seed, .stream = kStreamSampling, .step = step, .sample = samples_[i]};
-    if (given != nullptr) noise_[i].given = given + static_cast<int64_t>(i) * batch_.elements();
+    if (noise != nullptr) noise_[i].values = noise + static_cast<int64_t>(i) * batch_.elements();
   }
   return noise_.data();
 }
 
-void ReverseChain::begin(const uint32_t* samples, const float* given) {
+void ReverseChain::begin(const uint32_t* samples, const float* noise) {
   std::copy_n(samples, samples_.size(), samples_.begin());
   left_ = settings_.start + 1;
   // the noise that a step adds has the number of that step, so this one is its own
-  sources(static_cast<uint32_t>(settings_.schedule.steps()), given);
+  sources(static_cast<uint32_t>(settings_.schedule.steps()), noise);
 }
 
-void ReverseChain::startFromNoise(const uint32_t* samples, const float* given) {
-  begin(samples, given);
+void ReverseChain::startFromNoise(const uint32_t* samples, const float* noise) {
+  begin(samples, noise);
   for (int64_t i = 0; i < batch_.samples; ++i)
     fillNormal(device_, noise_[static_cast<size_t>(i)], batch_.elements(), imageOnDevice(i));
 }
 
-void ReverseChain::startFromImages(const uint32_t* samples, const float* given) {
-  begin(samples, given);
+void ReverseChain::startFromImages(const uint32_t* samples, const float* noise) {
+  begin(samples, noise);
   std::fill(coefficients_.begin(), coefficients_.end(), stepCoefficients(settings_.schedule, settings_.start));
   x_.upload();
   noising(device_, batch_, {x_.device(), batch_.elements()}, coefficients_.data(), noise_.data(), x_.device());

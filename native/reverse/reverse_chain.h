@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "graph/plan.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
-#include "ops/plan.h"
 #include "unet/unet.h"
 
 namespace ddad {
@@ -42,9 +42,9 @@ class ReverseChain {
   /// Standard normal noise at the first step; `samples[i]` is the place of image i in the random stream: the same seed
   /// and sample give the same noise, however the batch is split. `given` [images, height, width, channels], on the
   /// device, replaces it.
-  void startFromNoise(const uint32_t* samples, const float* given = nullptr);
+  void startFromNoise(const uint32_t* samples, const float* noise = nullptr);
   /// The images noised to the first step, equation (1); likewise.
-  void startFromImages(const uint32_t* samples, const float* given = nullptr);
+  void startFromImages(const uint32_t* samples, const float* noise = nullptr);
 
   /// Steps that are left.
   int left() const { return left_; }
@@ -58,8 +58,8 @@ class ReverseChain {
 
  private:
   void network(int step, const Cancel& cancel);
-  void begin(const uint32_t* samples, const float* given);
-  NoiseSource* sources(uint32_t step, const float* given);
+  void begin(const uint32_t* samples, const float* noise);
+  NoiseSource* sources(uint32_t step, const float* noise);
 
   const Device& device_;
   const UNet& net_;

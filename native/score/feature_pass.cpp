@@ -2,8 +2,8 @@
 
 #include <numeric>
 
-#include "score/resize.h"
-#include "tensor/error.h"
+#include "base/error.h"
+#include "score/image/resize.h"
 
 namespace ddad {
 namespace {

@@ -3,8 +3,9 @@
 #include <vector>
 
 #include "backbone/feature_distance.h"
-#include "score/pixels.h"
+#include "score/image/pixels.h"
 #include "score/score_model.h"
+#include "score/score_request.h"
 
 namespace ddad {
 

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

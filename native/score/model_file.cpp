@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad {
 
@@ -38,17 +38,18 @@ const char* formatVersion(const nlohmann::json& config) {
 
 std::vector<ScoreConfig> readScoreConfigs(const nlohmann::json& json) {
   const auto products = json.find("products");
-  const auto own = json.find("perProduct");
+  const auto perProduct = json.find("perProduct");
   const auto present = [&](const auto& it) { return it != json.end() && !it->is_null(); };
-  if (!present(products) || !present(own)) return {ScoreConfig::fromJson(json)};
+  if (!present(products) || !present(perProduct)) return {ScoreConfig::fromJson(json)};
   if (!products->is_array() || products->empty())
     throw Error("ERR_CONFIG", "products: expected an array of names, got " + products->dump().substr(0, 80));
   std::vector<ScoreConfig> configs;
   nlohmann::json one = json;
   one.erase("perProduct");
   for (const nlohmann::json& name : *products) {
-    const auto found = name.is_string() && own->is_object() ? own->find(name.get<std::string>()) : own->end();
-    if (found == own->end() || !found->is_object())
+    const auto found =
+        name.is_string() && perProduct->is_object() ? perProduct->find(name.get<std::string>()) : perProduct->end();
+    if (found == perProduct->end() || !found->is_object())
       throw Error("ERR_CONFIG",
                   "perProduct: expected an entry for each product, none for " + name.dump().substr(0, 80));
     one["calibration"] = found->value("calibration", nlohmann::json());

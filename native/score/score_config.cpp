@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "base/error.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

@@ -6,7 +6,7 @@
 #include "backbone/features.h"
 #include "nlohmann/json_fwd.hpp"
 #include "noise/schedule.h"
-#include "score/evidence_config.h"
+#include "score/evidence/evidence_config.h"
 #include "unet/config.h"
 
 namespace ddad {

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "score/mosaic.h"
-#include "score/resize.h"
-#include "tensor/error.h"
+#include "base/error.h"
+#include "score/image/mosaic.h"
+#include "score/image/resize.h"
 
 namespace ddad {
 namespace {
@@ -78,7 +78,7 @@ ScoreLane::ScoreLane(std::shared_ptr<const Device> device, ScoreModel& model, co
   if (!packed) return;
   for (const auto& [from, to] : {std::pair{&packed->unet, &memory_.unet}, {&packed->backbone, &memory_.backbone}}) {
     to->packed = from->packed;
-    to->packedLayout = from->packedLayout;
+    to->packedParts = from->packedParts;
   }
 }
 

@@ -5,10 +5,10 @@
 
 #include "device/device.h"
 #include "score/feature_pass.h"
-#include "score/pixels.h"
+#include "score/image/pixels.h"
 #include "score/score_model.h"
 #include "score/score_pass.h"
-#include "score/scorer.h"
+#include "score/score_request.h"
 
 namespace ddad {
 

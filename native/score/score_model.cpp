@@ -4,12 +4,12 @@
 #include <list>
 
 #include "backbone/stored_features.h"
+#include "base/error.h"
 #include "file/digest.h"
 #include "file/json_fields.h"
-#include "ops/parameters.h"
+#include "graph/parameters.h"
 #include "score/model_file.h"
-#include "score/scorer.h"
-#include "tensor/error.h"
+#include "score/score_request.h"
 
 namespace ddad {
 namespace {
@@ -113,15 +113,15 @@ ScoreModel::ScoreModel(nlohmann::json config)
 std::unique_ptr<ScoreModel> ScoreModel::load(const std::string& path, const std::string& content) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   if (!content.empty())
-    if (const std::string found = contentDigest(file); found != content)
-      throw Error("ERR_SIGNATURE", path + ": expected the content that was signed, " + content + ", got " + found +
+    if (const std::string actual = contentDigest(file); actual != content)
+      throw Error("ERR_SIGNATURE", path + ": expected the content that was signed, " + content + ", got " + actual +
                                        ": the file has been changed since");
   DigestCheck check(file);
   std::unique_ptr<ScoreModel> model;
   try {
     model = read(file);
   } catch (const Error&) {
-    check.blame();
+    check.rethrowUnlessDamaged();
   }
   check.finish();
   model->origin_ = {check.stated(), text(file, kSignatureKey), text(file, kSignatureKeyKey)};

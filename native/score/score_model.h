@@ -7,10 +7,10 @@
 #include "backbone/features.h"
 #include "backbone/gaussian.h"
 #include "file/safetensors.h"
+#include "graph/plan.h"
 #include "nlohmann/json.hpp"
-#include "ops/plan.h"
-#include "score/feature_evidence.h"
-#include "score/residual_memory.h"
+#include "score/evidence/feature_evidence.h"
+#include "score/evidence/residual_memory.h"
 #include "score/score_config.h"
 #include "unet/unet.h"
 

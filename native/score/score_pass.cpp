@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "score/residual_memory.h"
-#include "tensor/philox.h"
+#include "base/philox.h"
+#include "score/evidence/residual_memory.h"
 
 namespace ddad {
 ScorePass::ScorePass(const Device& device, const UNet& net, const ScoreConfig& config, ParameterBlock& parameters,
@@ -68,7 +68,7 @@ const NoiseSource* ScorePass::sources(int64_t i, const uint32_t* samples, const 
   const int64_t elements = height_ * width_ * channels_;
   for (size_t s = 0; s < noise_.size(); ++s) {
     noise_[s] = NoiseSource();
-    if (noise) noise_[s].given = noise + (i * scales_ + static_cast<int64_t>(s)) * elements;
+    if (noise) noise_[s].values = noise + (i * scales_ + static_cast<int64_t>(s)) * elements;
     noise_[s].seed = config_->seed;
     noise_[s].stream = kStreamScoreNoise;
     noise_[s].step = static_cast<uint32_t>(s);
@@ -153,12 +153,12 @@ void ScorePass::scoreFeatures(int64_t i) {
 
 const float* ScorePass::features(int64_t i) {
   const int64_t elements = gridHeight() * gridWidth() * features_->channels();
-  return targetHost_.take(device_, target_.data() + i * elements, elements);
+  return targetHost_.download(device_, target_.data() + i * elements, elements);
 }
 
 const float* ScorePass::predictedFeatures(int64_t i) {
   const int64_t elements = scales_ * gridHeight() * gridWidth() * features_->channels();
-  return predictedHost_.take(device_, plan_.value(net_.features) + i * elements, elements);
+  return predictedHost_.download(device_, plan_.value(net_.features) + i * elements, elements);
 }
 
 const float* ScorePass::pooledResiduals(int64_t i) {

@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "backbone/features.h"
+#include "graph/plan.h"
 #include "noise/noising.h"
-#include "ops/plan.h"
-#include "score/resize.h"
+#include "score/image/resize.h"
 #include "score/score_config.h"
 #include "unet/unet.h"
 
@@ -112,7 +112,7 @@ class ScorePass {
   Mirrored<float> errors_;
   DeviceBuffer target_;
   AlignedBuffer maps_, grid_, featureMaps_, residuals_;
-  Handback targetHost_, predictedHost_;
+  DownloadBuffer targetHost_, predictedHost_;
   BilinearResize enlarge_, spread_;  // coarse_ and grid_ to the size of the image
   std::vector<StepCoefficients> coefficients_;
   std::vector<NoiseSource> noise_;

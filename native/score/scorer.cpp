@@ -53,7 +53,7 @@ void scoreJob(ScoreLane& lane, ScoreJob& job) {
 void ScorerImpl::scoreBatch(ScoreJob* jobs, size_t count) {
   // An image on each thread needs no barriers and waits for nobody, but only a full set keeps all threads busy. Images
   // of many tiles differ too much in time.
-  const auto lanes = static_cast<size_t>(device_->sideBySide());
+  const auto lanes = static_cast<size_t>(device_->concurrentImages());
   std::vector<ScoreJob*> sideBySide;
   for (size_t i = 0; i < count; ++i)
     if (whole_.single(jobs[i].request)) sideBySide.push_back(&jobs[i]);
@@ -64,7 +64,7 @@ void ScorerImpl::scoreBatch(ScoreJob* jobs, size_t count) {
 }
 
 void ScorerImpl::scoreSideBySide(const std::vector<ScoreJob*>& jobs) {
-  const int threads = device_->sideBySide();
+  const int threads = device_->concurrentImages();
   std::vector<ScoreJob*> ready;
   for (ScoreJob* job : jobs) {
     // Compiling may measure kernels, which wants quiet, and opens oneDNN's primitives.
@@ -80,7 +80,7 @@ void ScorerImpl::scoreSideBySide(const std::vector<ScoreJob*>& jobs) {
       job->error = std::current_exception();
     }
   }
-  [[maybe_unused]] const int team = teamOf(threads);
+  [[maybe_unused]] const int team = teamSize(threads);
 #pragma omp parallel for num_threads(team) schedule(dynamic, 1)
   for (size_t i = 0; i < ready.size(); ++i) scoreJob(lanes_[static_cast<size_t>(omp_get_thread_num())], *ready[i]);
 }

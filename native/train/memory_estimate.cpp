@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "device/device_buffer.h"
-#include "ops/plan.h"
-#include "tensor/error.h"
+#include "graph/plan.h"
 
 namespace ddad {
 namespace {
@@ -33,7 +33,7 @@ TrainingMemory trainingMemory(const Device& device, const TrainerConfig& config,
   memory.packedWeights = unet.packed;
   const int64_t pixels = config.size * config.size * config.unet.inChannels,
                 fine = pixels * config.features.scale * config.features.scale;
-  memory.activations += Handover::deviceFloats(device, batch * fine) * kFloat;  // the images
+  memory.activations += UploadBuffer::deviceFloats(device, batch * fine) * kFloat;  // the images
   if (!features) return memory;
   const bool cached = config.samplesRepeat && device.sharesHostMemory();  // as the trainer does
   PlanOptions backbone{cached ? 1 : batch, config.size * config.features.scale, config.size * config.features.scale};

@@ -12,10 +12,6 @@ namespace {
 
 constexpr int64_t kChunk = 8192;  // values of one piece of work
 
-const OptimizerFunctions* ownFunctions(const Device& device) {
-  return static_cast<const OptimizerFunctions*>(device.functions(FunctionTable::kOptimizer));
-}
-
 }  // namespace
 
 AdamWStep adamWStep(const OptimizerSettings& s, double lr, int64_t step) {
@@ -34,8 +30,8 @@ AdamWStep adamWStep(const OptimizerSettings& s, double lr, int64_t step) {
 
 void updateWeights(const Device& device, float* weights, const float* gradients, float* m, float* v, float* ema,
                    void* half, int64_t n, const AdamWStep& s) {
-  if (const OptimizerFunctions* own = ownFunctions(device))
-    return own->adamwEma(device, weights, gradients, m, v, ema, half, n, s);
+  if (const OptimizerFunctions* kernels = device.functions().optimizer)
+    return kernels->adamwEma(device, weights, gradients, m, v, ema, half, n, s);
   const auto kernel = DDAD_DISPATCH(adamwEma);
   parallelFor(device.threads(), (n + kChunk - 1) / kChunk, [&](int64_t i) {
     const int64_t at = i * kChunk;
@@ -44,7 +40,8 @@ void updateWeights(const Device& device, float* weights, const float* gradients,
 }
 
 void squaredNorm(const Device& device, const float* x, int64_t n, double* result) {
-  if (const OptimizerFunctions* own = ownFunctions(device)) return own->sumOfSquares(device, x, n, result);
+  if (const OptimizerFunctions* kernels = device.functions().optimizer)
+    return kernels->sumOfSquares(device, x, n, result);
   static thread_local std::vector<double> sums;  // outlives the call: a training step allocates nothing
   const int64_t chunks = (n + kChunk - 1) / kChunk;
   if (sums.size() < static_cast<size_t>(chunks)) sums.resize(static_cast<size_t>(chunks));

@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "device/device_cuda.h"
-#include "device/grid_cuda.cuh"
+#include "device/cuda/device_cuda.h"
+#include "device/cuda/grid_cuda.cuh"
 #include "train/optimizer_functions_cuda.h"
 #include "train/optimizer_grid.h"
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "device/device.h"
-#include "train/optimizer.h"
+#include "train/optimizer_step.h"
 
 namespace ddad {
 

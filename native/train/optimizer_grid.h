@@ -3,9 +3,9 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/bf16.h"
+#include "base/vecmath.h"
 #include "device/grid.h"
-#include "tensor/bf16.h"
-#include "tensor/vecmath.h"
 #include "train/optimizer_step.h"
 
 namespace ddad {

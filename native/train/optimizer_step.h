@@ -1,6 +1,6 @@
 #pragma once
 // A step of AdamW and of the moving average of the weights, for one parameter, written once for the CPU and CUDA.
-#include "tensor/vecmath.h"
+#include "base/vecmath.h"
 
 namespace ddad {
 

@@ -5,19 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "base/cancel.h"
 #include "device/device.h"
+#include "graph/graph.h"
 #include "nlohmann/json.hpp"
-#include "ops/graph.h"
 #include "score/scorer.h"
-#include "tensor/cancel.h"
+#include "train/step_result.h"
 
 namespace ddad {
-
-struct StepResult {
-  double loss = 0, mse = 0, vb = 0;  // batch means; vb in bits
-  double feature = 0;                // L_f (10), part of the loss with its weight; 0 without a feature head
-  double gradNorm = 0;
-};
 
 class TrainerImpl;
 
@@ -36,8 +31,8 @@ class Trainer {
   /// finite) nothing has changed.
   StepResult step(const float* pixels, const int32_t* labels, double lr, const Cancel& cancel);
   /// The same with time steps [batch] and noise (the shape of the pixels) given: for golden files.
-  StepResult stepGiven(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise, double lr,
-                       const Cancel& cancel);
+  StepResult stepWithNoise(const float* pixels, const int32_t* labels, const int32_t* t, const float* noise, double lr,
+                           const Cancel& cancel);
   int64_t stepsDone() const;
   int64_t batchSize() const;
   /// Floats of one batch: batch * side * side * channels.

@@ -1,7 +1,7 @@
 #include "train/trainer_config.h"
 
+#include "base/error.h"
 #include "file/json_fields.h"
-#include "tensor/error.h"
 
 namespace ddad {
 

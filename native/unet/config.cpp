@@ -2,8 +2,8 @@
 
 #include <string>
 
+#include "base/error.h"
 #include "nlohmann/json.hpp"
-#include "tensor/error.h"
 
 namespace ddad {
 namespace {

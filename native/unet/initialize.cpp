@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string_view>
 
-#include "tensor/philox.h"
+#include "base/philox.h"
 
 namespace ddad {
 namespace {

@@ -1,5 +1,5 @@
 #pragma once
-#include "ops/graph.h"
+#include "graph/graph.h"
 #include "unet/config.h"
 
 namespace ddad {

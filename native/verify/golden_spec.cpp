@@ -4,11 +4,11 @@
 #include <optional>
 
 #include "backbone/efficientnet.h"
+#include "base/error.h"
+#include "file/checkpoint/checkpoint.h"
 #include "file/json_fields.h"
 #include "file/safetensors.h"
-#include "file/tensor_source.h"
-#include "ops/parameters.h"
-#include "tensor/error.h"
+#include "graph/parameters.h"
 #include "verify/compare.h"
 
 namespace ddad {

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "graph/plan.h"
 #include "noise/schedule.h"
-#include "ops/plan.h"
 #include "unet/unet.h"
 #include "verify/verify.h"
 

@@ -1,8 +1,8 @@
 #include "verify/verify.h"
 
+#include "base/error.h"
 #include "file/json_fields.h"
 #include "file/safetensors.h"
-#include "tensor/error.h"
 #include "verify/compare.h"
 
 namespace ddad {

@@ -3,8 +3,8 @@
 // itself uses. One file verify_<kind>.cpp and one row of the table in verify.cpp for each kind.
 #include <string>
 
+#include "base/cancel.h"
 #include "nlohmann/json.hpp"
-#include "tensor/cancel.h"
 
 namespace ddad {
 

@@ -3,12 +3,12 @@
 #include <numbers>
 #include <numeric>
 
+#include "base/error.h"
 #include "device/device_buffer.h"
 #include "file/json_fields.h"
 #include "file/safetensors.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
-#include "tensor/error.h"
 #include "verify/compare.h"
 #include "verify/verify.h"
 
@@ -48,8 +48,8 @@ class DiffusionCheck {
       throw Error("ERR_MODEL_FORMAT", context.file.path() + ": t: expected one step a sample");
     for (int64_t n = 0; n < batch_.samples; ++n) {
       coefficients_.push_back(stepCoefficients(schedule_, t_[n]));
-      noiseSources_.push_back({.given = noise_.device() + n * batch_.elements()});
-      zSources_.push_back({.given = z_.device() + n * batch_.elements()});
+      noiseSources_.push_back({.values = noise_.device() + n * batch_.elements()});
+      zSources_.push_back({.values = z_.device() + n * batch_.elements()});
     }
   }
 

@@ -2,8 +2,9 @@
 #include <algorithm>
 
 #include "backbone/efficientnet.h"
+#include "file/checkpoint/checkpoint.h"
 #include "file/safetensors.h"
-#include "ops/plan.h"
+#include "graph/plan.h"
 #include "verify/compare.h"
 #include "verify/verify.h"
 

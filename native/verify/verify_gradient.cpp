@@ -1,11 +1,11 @@
 // Golden files of kind "gradient-reconstruction": Algorithm 1, with the distance and the gradient of its first step.
 #include <algorithm>
 
+#include "base/error.h"
+#include "file/checkpoint/checkpoint.h"
 #include "file/json_fields.h"
 #include "file/safetensors.h"
-#include "file/tensor_source.h"
 #include "reverse/gradient_rounds.h"
-#include "tensor/error.h"
 #include "verify/compare.h"
 #include "verify/golden_spec.h"
 

@@ -1,8 +1,8 @@
 // Golden files of kind "sample": the reverse process from noise or from an image.
+#include "base/error.h"
 #include "file/json_fields.h"
 #include "file/safetensors.h"
 #include "reverse/reverse_chain.h"
-#include "tensor/error.h"
 #include "verify/compare.h"
 #include "verify/golden_spec.h"
 
@@ -37,16 +37,16 @@ void verifySample(VerifyContext& context) {
   const std::vector<int32_t> labels = goldenLabels(context, golden.config, shape.n);
   for (size_t i = 0; i < labels.size(); ++i) chain.setLabel(static_cast<int64_t>(i), labels[i]);
   const int64_t floats = shape.n * shape.elements();
-  Handover given(context.device, floats);
+  UploadBuffer upload(context.device, floats);
   const std::vector<uint32_t> samples(static_cast<size_t>(shape.n));
   if (fromNoise) {
     const auto noise = goldenImages(context, "x_start_noise", shape);
-    chain.startFromNoise(samples.data(), given.take(noise.data(), floats));
+    chain.startFromNoise(samples.data(), upload.upload(noise.data(), floats));
   } else {
     const auto x0 = goldenImages(context, "x0", shape);
     std::copy(x0.begin(), x0.end(), chain.image(0));
     const auto noise = goldenImages(context, "noise", shape);
-    chain.startFromImages(samples.data(), given.take(noise.data(), floats));
+    chain.startFromImages(samples.data(), upload.upload(noise.data(), floats));
   }
 
   const auto now = [&] {
@@ -54,7 +54,7 @@ void verifySample(VerifyContext& context) {
   };
   std::vector<float> trajectory;
   for (int i = 0; i < steps; ++i) {
-    chain.step(context.cancel, given.take(z.data() + i * floats, floats));
+    chain.step(context.cancel, upload.upload(z.data() + i * floats, floats));
     const std::vector<float> x = now();
     trajectory.insert(trajectory.end(), x.begin(), x.end());
   }

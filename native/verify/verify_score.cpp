@@ -1,10 +1,11 @@
 // Golden files of kind "score": features, both maps by scale, and the ensemble (11).
 #include "backbone/stored_features.h"
-#include "ops/parameters.h"
-#include "score/pixels.h"
-#include "score/resize.h"
+#include "base/error.h"
+#include "file/checkpoint/checkpoint.h"
+#include "graph/parameters.h"
+#include "score/image/pixels.h"
+#include "score/image/resize.h"
 #include "score/score_pass.h"
-#include "tensor/error.h"
 #include "verify/compare.h"
 #include "verify/golden_spec.h"
 #include "verify/verify.h"
@@ -65,16 +66,16 @@ void verifyScore(VerifyContext& context) {
   pass.prepare();
 
   const auto x0 = toNhwc(file.floats("x0"), n, c, pixels);
-  const std::vector<float> given = file.floats("noise");  // [scales, N, C, H, W]
+  const std::vector<float> stored = file.floats("noise");  // [scales, N, C, H, W]
   const std::vector<int32_t> labels = file.find("y") ? file.ints("y") : std::vector<int32_t>();
-  if (static_cast<int64_t>(given.size()) != scales * n * c * pixels ||
+  if (static_cast<int64_t>(stored.size()) != scales * n * c * pixels ||
       (config.unet.numClasses > 0 && static_cast<int64_t>(labels.size()) != n))
     throw Error("ERR_MODEL_FORMAT", file.path() + ": noise or y: expected one for each scale and sample");
   const auto image = static_cast<size_t>(c * pixels);
-  std::vector<float> noise(given.size());
+  std::vector<float> noise(stored.size());
   for (int64_t s = 0; s < scales; ++s) {
     const size_t from = static_cast<size_t>(s * n) * image;
-    const auto one = toNhwc({given.data() + from, static_cast<size_t>(n) * image}, n, c, pixels);
+    const auto one = toNhwc({stored.data() + from, static_cast<size_t>(n) * image}, n, c, pixels);
     for (int64_t i = 0; i < n; ++i)
       std::copy_n(one.data() + static_cast<size_t>(i) * image, image,
                   noise.data() + static_cast<size_t>(i * scales + s) * image);
@@ -84,8 +85,8 @@ void verifyScore(VerifyContext& context) {
     std::copy_n(x0.data() + static_cast<size_t>(i) * image, image, pass.image(i));
     if (!labels.empty()) pass.setLabel(i, labels[static_cast<size_t>(i)]);
   }
-  Handover handover(context.device, static_cast<int64_t>(noise.size()));
-  const float* const noiseOnDevice = handover.take(noise.data(), static_cast<int64_t>(noise.size()));
+  UploadBuffer upload(context.device, static_cast<int64_t>(noise.size()));
+  const float* const noiseOnDevice = upload.upload(noise.data(), static_cast<int64_t>(noise.size()));
   pass.run(samples.data(), context.cancel, noiseOnDevice);
 
   const int64_t gh = pass.gridHeight(), gw = pass.gridWidth();
@@ -107,7 +108,7 @@ void verifyScore(VerifyContext& context) {
     for (int64_t i = 0; i < n; ++i) {
       const StepCoefficients k = stepCoefficients(config.schedule, config.steps[static_cast<size_t>(s)]);
       NoiseSource source;
-      source.given = noiseOnDevice + (i * scales + s) * c * pixels;
+      source.values = noiseOnDevice + (i * scales + s) * c * pixels;
       variationalMap(context.device, {1, pixels, static_cast<int>(c)}, {pass.xStart(i), 0}, pass.output(i, s), &k,
                      &source, true, false, nats.data());
       const auto planes = toNchw(hostCopy(context.device, nats.data(), nats.size()), 1, c, pixels);

@@ -1,9 +1,9 @@
 // Golden files of kind "train": losses, gradient norms, and how far the weights and their average moved.
 #include <algorithm>
 
+#include "base/aligned_buffer.h"
 #include "file/json_fields.h"
-#include "ops/parameters.h"
-#include "tensor/aligned_buffer.h"
+#include "graph/parameters.h"
 #include "train/trainer.h"
 #include "unet/unet.h"
 #include "verify/compare.h"
@@ -71,8 +71,8 @@ void verifyTrain(VerifyContext& context) {
                     shape[3] * shape[4]);
     };
     const double annealed = lr * (1.0 - static_cast<double>(i) / static_cast<double>(steps));
-    const StepResult r = trainer.stepGiven(part(x0).data(), y.empty() ? nullptr : y.data() + i * batch,
-                                           t.data() + i * batch, part(noise).data(), annealed, context.cancel);
+    const StepResult r = trainer.stepWithNoise(part(x0).data(), y.empty() ? nullptr : y.data() + i * batch,
+                                               t.data() + i * batch, part(noise).data(), annealed, context.cancel);
     for (double value : {r.loss, r.mse, r.vb}) losses.push_back(static_cast<float>(value));
     norms.push_back(static_cast<float>(r.gradNorm));
   }

@@ -1,8 +1,8 @@
 // Golden files of kind "unet": output, gradient of the input and of every parameter.
 #include <algorithm>
 
-#include "ops/parameters.h"
-#include "ops/plan.h"
+#include "graph/parameters.h"
+#include "graph/plan.h"
 #include "unet/unet.h"
 #include "verify/compare.h"
 #include "verify/verify.h"

@@ -49,6 +49,10 @@ export type EvidenceName = 'ensemble' | 'localFine' | 'local' | 'localDeep' | 'r
 const localName = (deepest: number): EvidenceName =>
   deepest >= 32 ? 'localDeep' : deepest >= 16 ? 'local' : 'localFine';
 
+/** How much each value weighs in the score, in the order of {@link evidenceNames}. */
+export const evidenceWeights = (names: readonly EvidenceName[]): number[] =>
+  names.map((name) => (name === 'place' ? 3 : 1));
+
 /** The names of the values, in the engine's order; none without evidence. */
 export function evidenceNames(
   { evidence }: { evidence?: Evidence | null | undefined },

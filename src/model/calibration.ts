@@ -84,17 +84,17 @@ export function standardised(
 /** Of the mean of exponentials that the score is. */
 const temperature = 2;
 
-/** The score that the engine makes of them (combineEvidence in native/score/evidence_config.h). */
+/** The score that the engine makes of them (combineEvidence in native/score/evidence/evidence_config.h). */
 export function combineEvidence(
   found: { mean: readonly number[]; std: readonly number[] },
   values: Float64Array,
+  weights: readonly number[],
 ): number {
   const z = standardised(found, values);
   const largest = Math.max(...z);
-  return (
-    largest +
-    temperature * Math.log(z.reduce((sum, value) => sum + Math.exp((value - largest) / temperature), 0) / z.length)
-  );
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const mean = z.reduce((sum, v, i) => sum + at(weights, i) * Math.exp((v - largest) / temperature), 0) / total;
+  return largest + temperature * Math.log(mean);
 }
 
 const ascending = (a: number, b: number): number => a - b;

@@ -8,6 +8,7 @@ import {
   typicalRange,
 } from '../model/calibration.js';
 import { type ModelConfig, pixelSize } from '../config/config.js';
+import { evidenceNames, evidenceWeights } from '../config/evidence.js';
 import { toEngineJson } from '../config/engine-json.js';
 import { damagedCount } from '../data/damage.js';
 import { mapRange } from '../image/heatmap.js';
@@ -198,8 +199,9 @@ export async function* calibrate(
   const values = scored.flatMap(({ evidence }) => evidence ?? []);
   const combined = config.calibration.evidence && evidenceStatistics(values);
   if (combined) Object.assign(config.calibration.evidence ?? {}, combined);
+  const weights = evidenceWeights(evidenceNames(config.score, config.calibration));
   config.threshold = thresholdOf(
-    scored.map(({ score, evidence }) => (combined && evidence ? combineEvidence(combined, evidence) : score)),
+    scored.map(({ score, evidence }) => (combined && evidence ? combineEvidence(combined, evidence, weights) : score)),
     config.training.quantile,
   );
   await use(config);

@@ -24,27 +24,65 @@ test('dependencies of this package point one way', () => {
 
 test('native: an include against the order is found', (t) => {
   const problems = problemsOf(t, {
-    'native/tensor/a.h': '#include "ops/b.h"\n',
-    'native/ops/b.h': '#include "tensor/a.h"\n#include <vector>\n',
+    'native/base/a.h': '#include "graph/b.h"\n',
+    'native/graph/b.h': '#include <vector>\n',
     'native/score/c.cpp': '#include "noise/d.h"\n  #  include "train/e.h"\n',
     'native/noise/d.h': '',
     'native/train/e.h': '#include "score/../verify/f.h"\n',
     'native/verify/f.h': '',
   });
   assert.equal(problems.length, 3);
-  assert.match(problems[0], /score\/c\.cpp: native\/score may not include native\/train/);
-  assert.match(problems[1], /tensor\/a\.h: native\/tensor may not include native\/ops/);
+  assert.match(problems[1], /score\/c\.cpp: native\/score may not include native\/train/);
+  assert.match(problems[0], /base\/a\.h: native\/base may not include native\/graph/);
   assert.match(problems[2], /train\/e\.h: "score\/\.\.\/verify\/f\.h" is not a path from native/);
+});
+
+test('native: ops stand on the graph, one beside the other, and networks know neither', (t) => {
+  const problems = problemsOf(t, {
+    'native/graph/a.h': '',
+    'native/graph/b.cpp': '#include "ops/conv/c.h"\n',
+    'native/ops/conv/c.h': '#include "graph/a.h"\n#include "ops/elementwise/d.h"\n',
+    'native/ops/elementwise/d.h': '#include "graph/a.h"\n',
+    'native/ops/elementwise/e.h': '#include "ops/conv/c.h"\n',
+    'native/ops/linear/f.cpp': '#include "ops/conv/c.h"\n',
+    'native/unet/g.cpp': '#include "graph/a.h"\n#include "ops/elementwise/d.h"\n',
+    'native/ops/op.cpp': '#include "ops/conv/c.h"\n',
+    'native/ops/pool/h.cpp': '',
+  });
+  assert.deepEqual(problems, [
+    'native/graph/b.cpp: native/graph may not include native/ops/conv ("ops/conv/c.h")',
+    'native/ops/elementwise/e.h: native/ops/elementwise may not include native/ops/conv ("ops/conv/c.h")',
+    'native/ops/linear/f.cpp: native/ops/linear may not include native/ops/conv ("ops/conv/c.h")',
+    'native/ops/pool/h.cpp: native/ops/pool is not a layer; scripts/check-layers.mjs lists them',
+    'native/unet/g.cpp: native/unet may not include native/ops/elementwise ("ops/elementwise/d.h")',
+  ]);
+});
+
+test('native: a cycle of includes is found, a header and its sources taken as one', (t) => {
+  const headers = problemsOf(t, {
+    'native/graph/a.h': '#include "graph/b.h"\n',
+    'native/graph/b.h': '#include "graph/a.h"\n',
+  });
+  assert.deepEqual(headers, ['include cycle: native/graph/a -> native/graph/b -> native/graph/a']);
+  const sources = problemsOf(t, {
+    'native/ops/conv/conv.h': '',
+    'native/ops/conv/conv.cpp': '#include "ops/conv/conv.h"\n#include "ops/conv/autotune.h"\n',
+    'native/ops/conv/autotune.h': '',
+    'native/ops/conv/autotune.cpp': '#include "ops/conv/autotune.h"\n#include "ops/conv/conv.h"\n',
+  });
+  assert.deepEqual(sources, [
+    'include cycle: native/ops/conv/autotune -> native/ops/conv/conv -> native/ops/conv/autotune',
+  ]);
 });
 
 test('native: paths start at native/, folders are layers, N-API stays in bind', (t) => {
   const problems = problemsOf(t, {
-    'native/tensor/a.h': '',
-    'native/tensor/b.cpp': '#include "a.h"\n',
-    'native/tensor/c.cpp': '#include <napi.h>\n',
-    'native/bind/d.cpp': '#include <napi.h>\n#include "tensor/a.h"\n',
+    'native/base/a.h': '',
+    'native/base/b.cpp': '#include "a.h"\n',
+    'native/base/c.cpp': '#include <napi.h>\n',
+    'native/bind/d.cpp': '#include <napi.h>\n#include "base/a.h"\n',
     'native/misc/e.cpp': '',
-    'native/ops/f_simd.cpp': '#include <cstdint>\n#include <vector>\n',
+    'native/ops/linear/f_simd.cpp': '#include <cstdint>\n#include <vector>\n',
     'third_party/nlohmann/json.hpp': '',
     'native/file/g.cpp': '#include "nlohmann/json.hpp"\n',
   });
@@ -58,11 +96,11 @@ test('native: paths start at native/, folders are layers, N-API stays in bind', 
 test('native: CUDA stays in the files of its library', (t) => {
   const guarded = '#if defined(__CUDACC__)\n#include <cuda_bf16.h>\n#endif\n';
   const right = problemsOf(t, {
-    'native/device/device_cuda.h': '#include <cuda_runtime.h>\n#include <cudnn.h>\n',
-    'native/device/grid_cuda.cuh': '#include <cuda_runtime.h>\n#include "device/device_cuda.h"\n',
-    'native/ops/norm.cu': '#include "device/grid_cuda.cuh"\n',
-    'native/ops/norm_cuda.cpp': '#include "device/device_cuda.h"\n#include <cublasLt.h>\n',
-    'native/tensor/bf16.h': guarded,
+    'native/device/cuda/device_cuda.h': '#include <cuda_runtime.h>\n#include <cudnn.h>\n',
+    'native/device/cuda/grid_cuda.cuh': '#include <cuda_runtime.h>\n#include "device/cuda/device_cuda.h"\n',
+    'native/ops/linear/norm.cu': '#include "device/cuda/grid_cuda.cuh"\n',
+    'native/ops/linear/norm_cuda.cpp': '#include "device/cuda/device_cuda.h"\n#include <cublasLt.h>\n',
+    'native/base/bf16.h': guarded,
     'native/device/cuda_library.h': '#include <memory>\n',
     'native/device/device.cpp': '#include "device/cuda_library.h"\n',
     'native/cuda/library_cuda.cpp': '#include "train/a_cuda.h"\n#include "ops/b_cuda.h"\n',
@@ -71,24 +109,24 @@ test('native: CUDA stays in the files of its library', (t) => {
   });
   assert.deepEqual(right, []);
   const problems = problemsOf(t, {
-    'native/device/device_cuda.h': '',
-    'native/device/grid_cuda.cuh': '',
-    'native/ops/norm_grid.h': '#include <cuda_runtime.h>\n',
-    'native/ops/conv.cpp': '#include "device/device_cuda.h"\n',
-    'native/ops/pool.cpp': '#include "device/grid_cuda.cuh"\n',
-    'native/tensor/bf16.h': '#include <cuda_bf16.h>\n',
-    'native/tensor/half.h': guarded.replace('#if', '#if defined(A)\n#endif\n#if !'),
+    'native/device/cuda/device_cuda.h': '',
+    'native/device/cuda/grid_cuda.cuh': '',
+    'native/ops/linear/norm_grid.h': '#include <cuda_runtime.h>\n',
+    'native/ops/linear/conv.cpp': '#include "device/cuda/device_cuda.h"\n',
+    'native/ops/linear/pool.cpp': '#include "device/cuda/grid_cuda.cuh"\n',
+    'native/base/bf16.h': '#include <cuda_bf16.h>\n',
+    'native/base/half.h': guarded.replace('#if', '#if defined(A)\n#endif\n#if !'),
     'native/noise/long.cu': '\n'.repeat(501),
     'native/bind/addon.cpp': '#include "cuda/c.h"\n',
     'native/cuda/c.h': '',
   });
   assert.deepEqual(problems, [
+    'native/base/bf16.h: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include cuda_bf16.h',
+    'native/base/half.h: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include cuda_bf16.h',
     'native/bind/addon.cpp: native/bind may not include native/cuda ("cuda/c.h")',
-    'native/ops/conv.cpp: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include device/device_cuda.h',
-    'native/ops/norm_grid.h: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include cuda_runtime.h',
-    'native/ops/pool.cpp: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include device/grid_cuda.cuh',
-    'native/tensor/bf16.h: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include cuda_bf16.h',
-    'native/tensor/half.h: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include cuda_bf16.h',
+    'native/ops/linear/conv.cpp: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include device/cuda/device_cuda.h',
+    'native/ops/linear/norm_grid.h: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include cuda_runtime.h',
+    'native/ops/linear/pool.cpp: only *_cuda.cpp, *_cuda.h, *.cu and *.cuh may include device/cuda/grid_cuda.cuh',
     'native/noise/long.cu: 501 lines, more than 500',
   ]);
 });
@@ -164,6 +202,11 @@ test('TypeScript: cycles of values are found, cycles of types are not', (t) => {
 });
 
 test('a file of more than 500 lines is found', (t) => {
-  const problems = problemsOf(t, { 'native/ops/a.cpp': '\n'.repeat(501), 'native/ops/b.cpp': '\n'.repeat(500) });
-  assert.deepEqual(problems, ['native/ops/a.cpp: 501 lines, more than 500']);
+  const problems = problemsOf(t, { 'native/ops/linear/a.cpp': '\n'.repeat(501), 'native/ops/linear/b.cpp': '\n'.repeat(500) });
+  assert.deepEqual(problems, ['native/ops/linear/a.cpp: 501 lines, more than 500']);
+});
+
+test('native: a folder of more than 25 files is found', (t) => {
+  const files = Array.from({ length: 26 }, (_, i) => [`native/graph/a${i}.h`, '']);
+  assert.deepEqual(problemsOf(t, Object.fromEntries(files)), ['native/graph: 26 files, more than 25']);
 });

@@ -107,6 +107,7 @@ test('features: what they are by default, and without a backbone', () => {
     ],
     rows: 4000,
     image: true,
+    placeStride: 16,
   });
   assert.deepEqual([lite.unet.featureChannels, lite.score.alpha, lite.score.positions], [40 + 112, 0.1, true]);
   assert.deepEqual(lite.training.focus, { share: 0.75, below: 500 });

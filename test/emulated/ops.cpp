@@ -5,10 +5,17 @@
 #include <memory>
 #include <vector>
 
+#include "base/bf16.h"
 #include "device/cpu_device.h"
-#include "device/device_cuda.h"
-#include "ops/makers_cuda.h"
-#include "tensor/bf16.h"
+#include "device/cuda/device_cuda.h"
+#include "ops/attention/attention.h"
+#include "ops/conv/conv.h"
+#include "ops/depthwise/depthwise.h"
+#include "ops/embedding/embedding.h"
+#include "ops/group_norm/group_norm.h"
+#include "ops/linear/linear.h"
+#include "ops/resample/resample.h"
+#include "ops/squeeze_excite/squeeze_excite.h"
 
 namespace ddad {
 namespace {
@@ -78,6 +85,7 @@ class HostOp : public Op {
   int64_t savedFloats() const override { return run_->op->savedFloats(); }
   int64_t forwardWorkspaceFloats() const override { return run_->op->forwardWorkspaceFloats(); }
   int64_t backwardWorkspaceFloats() const override { return run_->op->backwardWorkspaceFloats(); }
+  PackedLayout packedLayout() const override { return run_->op->packedLayout(); }
   int64_t packedFloats() const override { return run_->op->packedFloats(); }
   bool backwardReadsInput(int i) const override { return run_->op->backwardReadsInput(i); }
   bool backwardReadsOutput() const override { return run_->op->backwardReadsOutput(); }

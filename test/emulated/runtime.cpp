@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
-#include "device/probe_cuda.h"
+#include "device/cuda/probe_cuda.h"
 
 using Work = std::function<void()>;
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "file/safetensors.h"
 #include "reverse/gradient_rounds.h"

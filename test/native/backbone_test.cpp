@@ -5,10 +5,11 @@
 #include <cstdlib>
 
 #include "backbone/stored_features.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "file_helpers.h"
-#include "ops/plan.h"
+#include "graph/plan.h"
 #include "random_values.h"
 #include "score_helpers.h"
 #include "train/trainer.h"

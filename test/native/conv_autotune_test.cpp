@@ -1,4 +1,6 @@
 // The table of measured kernels on disk, and that it is obeyed.
+#include "ops/conv/conv_autotune.h"
+
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -9,10 +11,11 @@
 #include <fstream>
 #include <sstream>
 
+#include "device/open_device.h"
 #include "doctest.h"
+#include "graph/plan.h"
 #include "op_cases.h"
-#include "ops/conv.h"
-#include "ops/plan.h"
+#include "ops/conv/conv_kernels.h"
 
 using namespace ddad;
 using namespace ddad::testing;

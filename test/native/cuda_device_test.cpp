@@ -8,6 +8,7 @@
 #include "device/cuda_library.h"
 #include "device/device.h"
 #include "device/device_buffer.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 
@@ -155,13 +156,13 @@ TEST_CASE("CUDA device: arrays are handed over while what came before them is st
   // Streams that wait for one another may run in any order that this allows: an emulated GPU takes both extremes.
   for (const char* early : {"0", "1"}) {
     setenv("DDAD_EMULATED_GPU_EARLY", early, 1);
-    Handover handover(*device, kFloats);
+    UploadBuffer upload(*device, kFloats);
     DeviceBuffer seen(*device, 2 * kArrays * kFloats);
     std::vector<float> values(kFloats);
     for (int64_t i = 0; i < kArrays; ++i) {
       for (int64_t k = 0; k < kFloats; ++k) values[static_cast<size_t>(k)] = static_cast<float>(i * kFloats + k);
       const int64_t count = kFloats - i;
-      const float* const given = handover.take(values.data(), count);
+      const float* const given = upload.upload(values.data(), count);
       for (const int64_t place : {2 * i, 2 * i + 1})
         device->copy(seen.data() + place * kFloats, given, count * static_cast<int64_t>(sizeof(float)));
       std::fill(values.begin(), values.end(), -1.0f);

@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "doctest.h"
-#include "ops/elementwise_grid.h"
-#include "ops/row_sums_grid.h"
+#include "ops/elementwise/elementwise_grid.h"
+#include "ops/elementwise/row_sums_grid.h"
 #include "random_values.h"
 
 using namespace ddad;

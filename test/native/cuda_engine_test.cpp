@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cuda_helpers.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "golden_files.h"
 #include "random_values.h"

@@ -9,6 +9,7 @@
 #include "backbone/feature_grid.h"
 #include "backbone/features.h"
 #include "backbone/gaussian.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "random_values.h"
 

@@ -2,10 +2,11 @@
 #include <cmath>
 
 #include "cuda_helpers.h"
+#include "device/open_device.h"
 #include "doctest.h"
+#include "graph/plan.h"
 #include "op_cases.h"
-#include "ops/group_norm_totals_grid.h"
-#include "ops/plan.h"
+#include "ops/group_norm/group_norm_totals_grid.h"
 #include "random_values.h"
 
 using namespace ddad;

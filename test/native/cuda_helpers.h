@@ -7,9 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "device/device.h"
+#include "device/open_device.h"
 #include "doctest.h"
-#include "tensor/error.h"
 
 namespace ddad::testing {
 

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "noise/noise_grid.h"
 #include "noise/score_grid.h"
@@ -93,7 +94,7 @@ TEST_CASE("grid: normal numbers of a source") {
   const NoiseSource source{nullptr, 0x123456789abcdefull, kStreamScoreNoise, 17, 5};
   const auto given = randomValues(5000, 2);
   for (const int64_t count : {1, 3, 4, 1023, 1025, 5000})
-    for (const NoiseSource& from : {source, NoiseSource{.given = given.data()}}) {
+    for (const NoiseSource& from : {source, NoiseSource{.values = given.data()}}) {
       Output got(count);
       auto want = floats(count);
       const FillNormal kernel{from, count, got.data()};

@@ -2,12 +2,13 @@
 // gradients, in each precision, with activations in float32 and in bf16.
 #include <cmath>
 
+#include "base/bf16.h"
 #include "cuda_helpers.h"
+#include "device/open_device.h"
 #include "doctest.h"
+#include "graph/plan.h"
 #include "op_cases.h"
-#include "ops/plan.h"
 #include "random_values.h"
-#include "tensor/bf16.h"
 
 using namespace ddad;
 using namespace ddad::testing;

@@ -4,9 +4,10 @@
 #include <limits>
 #include <vector>
 
+#include "base/aligned_buffer.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "random_values.h"
-#include "tensor/aligned_buffer.h"
 #include "train/optimizer.h"
 #include "train/optimizer_grid.h"
 

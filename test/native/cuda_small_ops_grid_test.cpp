@@ -4,13 +4,14 @@
 #include <functional>
 
 #include "cuda_helpers.h"
+#include "device/open_device.h"
 #include "doctest.h"
+#include "graph/plan.h"
 #include "op_cases.h"
-#include "ops/depthwise_grid.h"
-#include "ops/embedding_grid.h"
-#include "ops/plan.h"
-#include "ops/resample_grid.h"
-#include "ops/squeeze_excite_grid.h"
+#include "ops/depthwise/depthwise_grid.h"
+#include "ops/embedding/embedding_grid.h"
+#include "ops/resample/resample_grid.h"
+#include "ops/squeeze_excite/squeeze_excite_grid.h"
 #include "random_values.h"
 
 using namespace ddad;

@@ -1,9 +1,9 @@
 // The digest in the files that are written: every bit of header and data is covered, and other files are left alone.
 #include "file/digest.h"
 
+#include "base/cancel.h"
 #include "file/safetensors_writer.h"
 #include "file_helpers.h"
-#include "tensor/cancel.h"
 
 using namespace ddad;
 using namespace ddad::testing;

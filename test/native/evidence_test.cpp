@@ -6,11 +6,12 @@
 #include <random>
 #include <vector>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "file_helpers.h"
 #include "random_values.h"
-#include "score/feature_evidence.h"
+#include "score/evidence/feature_evidence.h"
 #include "score_helpers.h"
 
 using namespace ddad;
@@ -122,6 +123,8 @@ TEST_CASE("the score of the evidence is near the largest value and gains from ot
   CHECK(combineEvidence(config, {1, 12, 3}) == doctest::Approx(10.0 + 2 * std::log((1 + 2 * std::exp(-5.0)) / 3)));
   CHECK(combineEvidence(config, {21, 12, 8}) == doctest::Approx(10.0));
   CHECK(combineEvidence(config, {1, 2002, 3}) == doctest::Approx(2000.0 - 2 * std::log(3.0)));
+  config.placeStride = 16;
+  CHECK(combineEvidence(config, {1, 2, 13}) == doctest::Approx(20.0 + 2 * std::log((3 + 2 * std::exp(-10.0)) / 5)));
   CHECK(std::isnan(combineEvidence(config, {1, std::numeric_limits<double>::quiet_NaN(), 3})));
 }
 

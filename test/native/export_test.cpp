@@ -9,8 +9,8 @@
 #include "export/onnx_ops.h"
 #include "export/protobuf.h"
 #include "file_helpers.h"
+#include "graph/op_kind.h"
 #include "op_cases.h"
-#include "ops/op_kind.h"
 
 using namespace ddad;
 

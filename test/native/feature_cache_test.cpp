@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "random_values.h"
 #include "small_model.h"

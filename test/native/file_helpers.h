@@ -19,9 +19,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "doctest.h"
 #include "file/safetensors.h"
-#include "tensor/error.h"
 
 namespace ddad::testing {
 

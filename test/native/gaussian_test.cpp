@@ -3,9 +3,10 @@
 #include <cmath>
 
 #include "backbone/feature_distance.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
-#include "file/tensor_source.h"
+#include "file/checkpoint/checkpoint.h"
 #include "random_values.h"
 #include "small_model.h"
 

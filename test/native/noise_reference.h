@@ -7,10 +7,10 @@
 #include <optional>
 #include <vector>
 
+#include "base/philox.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
 #include "random_values.h"
-#include "tensor/philox.h"
 
 namespace ddad::testing {
 
@@ -45,7 +45,7 @@ struct NoiseCase {
   /// Sources that give `noise`.
   std::vector<NoiseSource> sources() const {
     std::vector<NoiseSource> all;
-    for (int64_t n = 0; n < samples(); ++n) all.push_back({.given = noise.data() + n * batch.elements()});
+    for (int64_t n = 0; n < samples(); ++n) all.push_back({.values = noise.data() + n * batch.elements()});
     return all;
   }
   std::vector<double> outputOf(int64_t n) const {

@@ -5,12 +5,13 @@
 #include <numeric>
 #include <vector>
 
+#include "base/error.h"
+#include "base/philox.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "noise/noising.h"
 #include "noise/schedule.h"
 #include "noise_reference.h"
-#include "tensor/error.h"
-#include "tensor/philox.h"
 
 using namespace ddad;
 using namespace ddad::testing;
@@ -101,7 +102,7 @@ TEST_SUITE("noise") {
     std::vector<float> noise(c.images());
     for (int64_t n = 0; n < 2; ++n) {
       fillNormal(*cpu(1), c.drawn[n], c.batch.elements(), noise.data() + n * c.batch.elements());
-      given.push_back({.given = noise.data() + n * c.batch.elements()});
+      given.push_back({.values = noise.data() + n * c.batch.elements()});
     }
     std::vector<float> a(c.images()), b(c.images()), ga(c.outputs()), gb(c.outputs());
     SampleLoss la[2], lb[2];

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "ops/graph.h"
+#include "graph/graph.h"
 
 namespace ddad::testing {
 

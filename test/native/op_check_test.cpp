@@ -1,8 +1,8 @@
-// Op checks: see ops/op_check.h.
-#include "ops/op_check.h"
+// Op checks: see graph/op_check.h.
+#include "graph/op_check.h"
 
+#include "base/error.h"
 #include "doctest.h"
-#include "tensor/error.h"
 
 using namespace ddad;
 

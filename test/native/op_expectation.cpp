@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "device/open_device.h"
 #include "random_values.h"
 
 namespace ddad::testing {

@@ -3,9 +3,9 @@
 #include <string>
 #include <vector>
 
+#include "graph/plan.h"
 #include "op_cases.h"
-#include "ops/plan.h"
-#include "ops/reference.h"
+#include "reference.h"
 
 namespace ddad::testing {
 

@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "op_expectation.h"
-#include "ops/conv.h"
+#include "ops/conv/conv_kernels.h"
 
 using namespace ddad;
 using namespace ddad::testing;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "profile/ceiling.h"

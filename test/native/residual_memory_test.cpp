@@ -1,11 +1,12 @@
 // The distance to known residuals: against a plain search, and through a model and its file.
-#include "score/residual_memory.h"
+#include "score/evidence/residual_memory.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "file_helpers.h"

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "score/gaussian_fitter.h"

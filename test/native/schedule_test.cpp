@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "doctest.h"
-#include "tensor/error.h"
 
 using namespace ddad;
 

@@ -1,6 +1,7 @@
 // Batches: the results that each image has alone, whatever the batch, the lanes and the products.
 #include <vector>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "score_helpers.h"

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "device/open_device.h"
 #include "nlohmann/json.hpp"
 #include "random_values.h"
 #include "score/scorer.h"

@@ -7,9 +7,10 @@
 #include <cmath>
 #include <filesystem>
 
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
-#include "score/pixels.h"
+#include "score/image/pixels.h"
 #include "score_helpers.h"
 
 using namespace ddad;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "device/device.h"
+#include "device/open_device.h"
 #include "device/parallel.h"
 #include "doctest.h"
 #include "error_code.h"
@@ -50,7 +51,7 @@ TEST_CASE("a region has as many threads as the system gives, and the process goe
           parallelForWorker(60, 60, [&](int64_t i, int) { counts[static_cast<size_t>(i)] += 1; });
           for (const int count : counts)
             if (count != 1) return 1;
-          const int team = teamOf(60);
+          const int team = teamSize(60);
           return team >= 1 && team < 60 ? 0 : 2;
         }) == 0);
 }

@@ -1,13 +1,13 @@
 // Checkpoints as torch.save of PyTorch 2.15 writes them (test/fixtures/checkpoints.py), and damaged ones.
-#include "file/torch_file.h"
+#include "file/checkpoint/torch_file.h"
 
 #include <map>
 #include <string>
 
 #include "../fuzz/native/torch_support.h"
 #include "doctest.h"
-#include "file/checkpoint.h"
-#include "file/pickle.h"
+#include "file/checkpoint/checkpoint.h"
+#include "file/checkpoint/pickle.h"
 #include "file/reals.h"
 #include "file/tensor_source.h"
 #include "file_helpers.h"

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "device/choices.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "error_code.h"
 #include "small_model.h"

@@ -1,4 +1,4 @@
-#include "tensor/vecmath.h"
+#include "base/vecmath.h"
 
 #include <algorithm>
 #include <cmath>

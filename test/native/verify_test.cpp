@@ -14,12 +14,13 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "device/device.h"
+#include "device/open_device.h"
 #include "doctest.h"
 #include "file/safetensors.h"
 #include "golden_files.h"
-#include "ops/conv.h"
-#include "tensor/error.h"
+#include "ops/conv/conv_kernels.h"
 #include "verify/compare.h"
 
 namespace {

@@ -56,6 +56,43 @@ test('the score is made of named values, which the calibration explains', async 
   assert.equal(other.anomalous, true);
 });
 
+test('aligned images have Gaussians of places, which count three times; others have none', async (t) => {
+  const many = await makeDataset(at('many'), 28);
+  const options = { ...whole, holdOut: 0.3 };
+  const aligned = await trainTiny({ Trainer }, many, at('aligned.safetensors'), { ...options, positions: true });
+  const names = evidenceNames(aligned.score, aligned.calibration);
+  assert.deepEqual(names, ['ensemble', 'local', 'localDeep', 'regional', 'global', 'place']);
+  const { mean, mapMean } = aligned.calibration.evidence;
+  assert.deepEqual([mean.length, mapMean.length], [6, 4]);
+  const { header } = await readSafetensors(at('aligned.safetensors'));
+  assert.equal(header.__metadata__.formatVersion, '3');
+  assert.deepEqual(header['evidence.0.place_mean'].shape, [4, 112]);
+  const detector = await Detector.load(at('aligned.safetensors'), { threads: 1 });
+  t.after(() => detector.dispose());
+  const { score, scores } = await detector.score(bad);
+  const weight = (name) => (name === 'place' ? 3 : 1);
+  const sum = Object.entries(scores).reduce((all, [name, z]) => all + weight(name) * Math.exp(z / 2), 0);
+  assert.ok(Math.abs(score - 2 * Math.log(sum / 8)) <= 1e-9 * Math.abs(score));
+  const again = await trainTiny({ Trainer }, many, at('again.safetensors'), { ...options, positions: true, threads: 2 });
+  assert.deepEqual(again.calibration, aligned.calibration);
+
+  for (const given of [{ positions: false }, { rotation: 180 }]) {
+    const loose = await trainTiny({ Trainer }, many, at('loose.safetensors'), { ...options, ...given });
+    assert.ok(!evidenceNames(loose.score, loose.calibration).includes('place'));
+    assert.equal(loose.calibration.evidence.mapMean.length, 3);
+    const { header: written } = await readSafetensors(at('loose.safetensors'));
+    assert.ok(!written['evidence.0.place_mean']);
+  }
+  const products = await makeProducts(at('uneven'), { cup: 28, lid: 12 });
+  const unified = await trainTiny({ Trainer }, products, at('uneven.safetensors'), { ...options, positions: true });
+  const lengths = Object.values(unified.perProduct).map(({ calibration }) => calibration.evidence.mean.length);
+  assert.deepEqual(lengths, [6, 5], 'eight lids are too few for Gaussians');
+  const both = await Detector.load(at('uneven.safetensors'), { threads: 1 });
+  t.after(() => both.dispose());
+  const [cup, lid] = [await both.score(bad, { product: 'cup' }), await both.score(bad, { product: 'lid' })];
+  assert.deepEqual(['place' in cup.scores, 'place' in lid.scores], [true, false]);
+});
+
 test('the threshold is the quantile of the held-back scores, as the engine gives them', async (t) => {
   // without places: with them each held-back image is scored by the places of others
   const file = at('largest.safetensors');
@@ -80,7 +117,7 @@ test('values are standardised by good images, and combined', () => {
   assert.ok(Math.abs(found.std[0] - Math.sqrt(2.5)) < 1e-12);
   assert.equal(found.std[2], 1, 'what never varies is not divided by');
   assert.deepEqual(standardised(found, Float64Array.of(2, -2, 4)), [0, 0, 1]);
-  const far = combineEvidence(found, Float64Array.of(2, -2, 2003));
+  const far = combineEvidence(found, Float64Array.of(2, -2, 2003), [1, 1, 1]);
   assert.ok(Math.abs(far - (2000 - 2 * Math.log(3))) < 1e-6);
 });
 

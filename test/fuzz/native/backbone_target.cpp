@@ -3,9 +3,10 @@
 #include <utility>
 
 #include "backbone/features.h"
+#include "base/cancel.h"
 #include "device/device.h"
+#include "device/open_device.h"
 #include "support.h"
-#include "tensor/cancel.h"
 
 namespace ddad::fuzz {
 namespace {

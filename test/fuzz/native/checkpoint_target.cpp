@@ -1,5 +1,6 @@
 // Checkpoints, read into a trainer that stays.
 #include "device/device.h"
+#include "device/open_device.h"
 #include "support.h"
 #include "train/trainer.h"
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "device/device.h"
+#include "device/open_device.h"
 #include "file/json_fields.h"
 #include "score/scorer.h"
 #include "support.h"

@@ -3,8 +3,8 @@
 #include <cstring>
 #include <vector>
 
-#include "file/pickle.h"
-#include "file/torch_file.h"
+#include "file/checkpoint/pickle.h"
+#include "file/checkpoint/torch_file.h"
 #include "support.h"
 #include "torch_support.h"
 

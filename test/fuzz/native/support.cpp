@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "tensor/error.h"
+#include "base/error.h"
 #include "unet/config.h"
 #include "unet/unet.h"
 

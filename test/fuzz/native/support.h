@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "file/safetensors.h"
+#include "graph/graph.h"
 #include "nlohmann/json.hpp"
-#include "ops/graph.h"
 #include "target.h"
 
 namespace ddad::fuzz {

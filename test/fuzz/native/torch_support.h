@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "file/torch_file.h"
+#include "file/checkpoint/torch_file.h"
 
 namespace ddad::fuzz {
 

@@ -1,6 +1,6 @@
 // Checkpoints of torch.save as files, in both forms, and what import makes of their tensors.
-#include "file/pickle.h"
-#include "file/torch_file.h"
+#include "file/checkpoint/pickle.h"
+#include "file/checkpoint/torch_file.h"
 #include "import/importer.h"
 #include "support.h"
 #include "torch_support.h"

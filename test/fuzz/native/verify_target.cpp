@@ -1,9 +1,10 @@
 // Golden files of every kind.
 #include <bit>
 
+#include "base/cancel.h"
 #include "device/device.h"
+#include "device/open_device.h"
 #include "support.h"
-#include "tensor/cancel.h"
 #include "unet/config.h"
 #include "unet/unet.h"
 #include "verify/verify.h"

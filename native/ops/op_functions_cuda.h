@@ -1,9 +1,0 @@
-#pragma once
-#include "ops/op_functions.h"
-
-namespace ddad {
-
-/// The ops of the GPU.
-const OpFunctions& cudaOpFunctions();
-
-}  // namespace ddad
