@@ -216,7 +216,7 @@ TEST_CASE("places have Gaussians, from few images too, and a model keeps them") 
   const TemporaryFolder folder;
   const std::string path = folder / "model.safetensors";
   scorer->save(path, config);
-  CHECK(SafetensorsFile(path).metadata().at("formatVersion") == "3");
+  CHECK(SafetensorsFile::open(path).metadata().at("formatVersion") == "3");
   const auto loaded = Scorer::load(openDevice("cpu", 2), path);
   CHECK(look(*loaded, features(99), false).evidence == tested.evidence);
 
@@ -230,7 +230,7 @@ TEST_CASE("places have Gaussians, from few images too, and a model keeps them") 
   scorer->setConfig(config);
   CHECK(look(*scorer, features(99), false).evidence.size() == 4);
   scorer->save(path, config);
-  CHECK(!SafetensorsFile(path).find("evidence.0.place_mean"));
+  CHECK(!SafetensorsFile::open(path).find("evidence.0.place_mean"));
   for (const nlohmann::json& stride : {nlohmann::json(2), nlohmann::json(32), nlohmann::json(12), nlohmann::json("16")}) {
     auto wrong = config;
     wrong["score"]["evidence"]["placeStride"] = stride;
