@@ -1,4 +1,5 @@
 // What provokes the errors about calls and options: by code, then by the message as docs/errors.md has it.
+import engineJson from '../../dist/config/engine-json.js';
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Detector, evaluate, exportOnnx, exportSafetensors, importModel, Trainer } from '../../dist/index.js';
@@ -238,7 +239,7 @@ async function observed() {
   const { input, features, training } = trainer.config;
   const side = input.size * features.scale;
   const pixels = new Float32Array(training.batchSize * side * side * input.channels);
-  const config = JSON.stringify(trainer.config);
+  const config = engineJson.toEngineJson(trainer.config);
   trainer.dispose();
   await withTrainer(
     async (native) => {

@@ -1,4 +1,5 @@
 // What provokes the errors of import and of training from a model: by code, then by the message as docs/errors.md has it.
+import engineJson from '../../dist/config/engine-json.js';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { gunzipSync } from 'node:zlib';
@@ -26,7 +27,7 @@ const token = () => new (native.addon().CancelToken)();
 const importer = (name = pt) => new (native.addon().NativeImporter)(name);
 
 async function initializeLate() {
-  const config = JSON.stringify((await Detector.load(plain)).config);
+  const config = engineJson.toEngineJson((await Detector.load(plain)).config);
   const trainer = new (native.addon().NativeTrainer)(config, '{"threads":1}');
   try {
     await trainer.open(token());

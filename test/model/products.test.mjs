@@ -5,6 +5,7 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 import calibration from '../../dist/training/calibrate.js';
 import config from '../../dist/config/config.js';
+import engineJson from '../../dist/config/engine-json.js';
 import dataset from '../../dist/data/dataset.js';
 import images from '../../dist/image/decode.js';
 import { Detector, Trainer } from '../../dist/index.js';
@@ -181,7 +182,7 @@ test('the network is told the product of every sample', async () => {
 
 test('a unified model has its products, and a calibration and threshold of each', async () => {
   const { header } = await readSafetensors(model);
-  const stored = JSON.parse(header.__metadata__.config);
+  const stored = engineJson.fromEngineJson(header.__metadata__.config);
   assert.deepEqual(stored, JSON.parse(JSON.stringify(trained)));
   assert.deepEqual([stored.products, stored.unet.numClasses], [names, 3]);
   assert.deepEqual([stored.calibration, stored.threshold], [null, null]);
@@ -249,7 +250,7 @@ async function expectedScore(name, image, label = names.indexOf(name)) {
   const detector = await addon.loadDetector(model, '{"device":"cpu","threads":1}', new addon.CancelToken());
   try {
     const { calibration: own, threshold } = trained.perProduct[name];
-    await detector.setConfig(JSON.stringify({ ...trained, perProduct: null, calibration: own, threshold }));
+    await detector.setConfig(engineJson.toEngineJson({ ...trained, perProduct: null, calibration: own, threshold }));
     const decoded = await images.decodeImage(image, { channels: 1 });
     const pixels = await images.resizePixels(decoded, config.pixelSize(trained));
     const { width: outWidth, height: outHeight } = decoded;

@@ -204,6 +204,6 @@ test('a copy without room is refused at once, whatever whenFull says', async (t)
     assert.ok(refused.length > 0 && refused.length < 60, `${refused.length} refused`);
     assert.match(refused[0].reason.message, /expected room for a copy of 0\.2 MB in the memoryBudget of 4\.2 MB/);
     const stats = detector.stats();
-    assert.deepEqual([stats.refused, stats.scored, stats.memory.used], [refused.length, 60 - refused.length, 0]);
+    assert.deepEqual([stats.refused, stats.scored, stats.imageMemory.used], [refused.length, 60 - refused.length, 0]);
   }
 });

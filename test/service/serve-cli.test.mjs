@@ -108,8 +108,8 @@ describe('ddad-native serve', () => {
       [['--max-upload', 'much'], 2, /--max-upload: expected a size in B, kB, MB or GB such as 50MB, got "much"/],
       [['--max-upload', '0'], 2, /--max-upload/],
       [['--max-pixels', '0'], 2, /--max-pixels: expected a whole number from 1 to/],
-      [['--max-queue', '-1'], 2, /maxQueue/],
-      [['--max-batch', '0'], 2, /maxBatch/],
+      [['--max-queue', '-1'], 2, /--max-queue: expected/],
+      [['--max-batch', '0'], 2, /--max-batch: expected/],
       [['--maxupload', '1'], 2, /unknown option "--maxupload"; did you mean/],
     ]) {
       const found = await run(['serve', model, '--threads', '1', ...flags]);
