@@ -19,56 +19,106 @@ inline __attribute__((always_inline)) Vec finish(Vec v, float scale, Vec bias, i
   return v;
 }
 
-template <int MR, int NV>
-void tile(const float* const* rows, int taps, int64_t k, const float* b, int64_t columns, float* c, int64_t cStride,
-          const float* bias, const float* residual, int64_t residualStride, float scale, int relu6) {
+/// W columns of `rows` rows of scaled sums, with what is added to them.
+template <int W>
+inline __attribute__((always_inline)) void finishColumns(const float* sums, int rows, int64_t sumStride,
+                                                         const float* bias, const float* residual,
+                                                         int64_t residualStride, int relu6, float* c, int64_t cStride) {
+  typedef float Part __attribute__((vector_size(W * 4), aligned(4), may_alias));
+  const Part zero = {}, six = zero + 6.0f;
+  const Part added = bias ? *(const Part*)bias : zero;
+  for (int m = 0; m < rows; ++m) {
+    Part v = *(const Part*)(sums + m * sumStride) + added;
+    if (residual) v += *(const Part*)(residual + m * residualStride);
+    if (relu6) {
+      v = v < zero ? zero : v;  // NaN compares false and stays
+      v = v > six ? six : v;
+    }
+    *(Part*)(c + m * cStride) = v;
+  }
+}
+
+/// `rows` rows of scaled sums, of which only `columns` are wanted. Apart from the tiles: a copy of it in each of them
+/// took most of the time that this file compiles.
+__attribute__((noinline)) void finishRows(const float* sums, int rows, int64_t sumStride, int64_t columns,
+                                          const float* bias, const float* residual, int64_t residualStride, int relu6,
+                                          float* c, int64_t cStride) {
+  int64_t j = 0;
+#define DDAD_FINISH(W)                                                                                      \
+  finishColumns<W>(sums + j, rows, sumStride, bias ? bias + j : nullptr, residual ? residual + j : nullptr, \
+                   residualStride, relu6, c + j, cStride);                                                  \
+  j += W
+  while (j + kVl <= columns) {
+    DDAD_FINISH(kVl);
+  }
+#if DDAD_VL > 8
+  if (j + 8 <= columns) {
+    DDAD_FINISH(8);
+  }
+#endif
+#if DDAD_VL > 4
+  if (j + 4 <= columns) {
+    DDAD_FINISH(4);
+  }
+#endif
+  if (j + 2 <= columns) {
+    DDAD_FINISH(2);
+  }
+  if (j < columns) {
+    DDAD_FINISH(1);
+  }
+#undef DDAD_FINISH
+}
+
+/// MR rows of NV whole vectors; B is packed in panels of PV.
+template <int MR, int NV, int PV>
+void tile(const float* const* rows, int taps, int64_t k, const float* b, float* c, int64_t cStride, const float* bias,
+          const float* residual, int64_t residualStride, float scale, int relu6) {
   Vec acc[MR][NV];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) acc[m][j] = Vec{};
-  innerProduct<MR, NV>(rows, taps, k, b, acc);
+  innerProduct<MR, NV, PV>(rows, taps, k, b, acc);
   const Vec zero = {};
-  if (columns == NV * kVl) {
 #pragma GCC unroll 16
-    for (int m = 0; m < MR; ++m)
+  for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) {
-        Vec extra = bias ? load(bias + j * kVl) : zero;
-        if (residual) extra += load(residual + m * residualStride + j * kVl);
-        store(c + m * cStride + j * kVl, finish(acc[m][j], scale, extra, relu6));
-      }
-    return;
-  }
-  float line[NV * kVl];
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; ++m) {
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) store(line + j * kVl, acc[m][j] * scale);
-    for (int64_t j = 0; j < columns; ++j) {
-      float v = line[j] + (bias ? bias[j] : 0.0f) + (residual ? residual[m * residualStride + j] : 0.0f);
-      if (relu6) {
-        v = v < 0.0f ? 0.0f : v;
-        v = v > 6.0f ? 6.0f : v;
-      }
-      c[m * cStride + j] = v;
+    for (int j = 0; j < NV; ++j) {
+      Vec extra = bias ? load(bias + j * kVl) : zero;
+      if (residual) extra += load(residual + m * residualStride + j * kVl);
+      store(c + m * cStride + j * kVl, finish(acc[m][j], scale, extra, relu6));
     }
-  }
 }
 
-using TileFn = void (*)(const float* const*, int, int64_t, const float*, int64_t, float*, int64_t, const float*,
-                        const float*, int64_t, float, int);
+using TileFn = void (*)(const float* const*, int, int64_t, const float*, float*, int64_t, const float*, const float*,
+                        int64_t, float, int);
 
+template <int NV, int PV>
+struct Tiles {
+  static constexpr TileFn six[] = {nullptr,         tile<1, NV, PV>, tile<2, NV, PV>, tile<3, NV, PV>,
+                                   tile<4, NV, PV>, tile<5, NV, PV>, tile<6, NV, PV>};
+};
+template <int NV, int PV>
+struct TallTiles {
+  static constexpr TileFn twelve[] = {nullptr,         tile<1, NV, PV>, tile<2, NV, PV>,  tile<3, NV, PV>,
+                                      tile<4, NV, PV>, tile<5, NV, PV>, tile<6, NV, PV>,  tile<7, NV, PV>,
+                                      tile<8, NV, PV>, tile<9, NV, PV>, tile<10, NV, PV>, tile<11, NV, PV>,
+                                      tile<12, NV, PV>};
+};
+
+/// The tiles of a panel of `panel` vectors that begin with `used` of them, by their number of rows.
+const TileFn* tilesOf(int64_t panel, int64_t used) {
 #if DDAD_VL == 16
-constexpr TileFn kTile1[] = {nullptr,    tile<1, 1>, tile<2, 1>, tile<3, 1>,  tile<4, 1>,  tile<5, 1>, tile<6, 1>,
-                             tile<7, 1>, tile<8, 1>, tile<9, 1>, tile<10, 1>, tile<11, 1>, tile<12, 1>};
-constexpr TileFn kTile2[] = {nullptr,    tile<1, 2>, tile<2, 2>, tile<3, 2>,  tile<4, 2>,  tile<5, 2>, tile<6, 2>,
-                             tile<7, 2>, tile<8, 2>, tile<9, 2>, tile<10, 2>, tile<11, 2>, tile<12, 2>};
-constexpr TileFn kTile4[] = {nullptr, tile<1, 4>, tile<2, 4>, tile<3, 4>, tile<4, 4>, tile<5, 4>, tile<6, 4>};
+  if (panel == 1) return TallTiles<1, 1>::twelve;
+  if (panel == 2) return used == 1 ? TallTiles<1, 2>::twelve : TallTiles<2, 2>::twelve;
+  constexpr const TileFn* kWide[] = {Tiles<1, 4>::six, Tiles<2, 4>::six, Tiles<3, 4>::six, Tiles<4, 4>::six};
+  return kWide[used - 1];
 #else
-constexpr TileFn kTile1[] = {nullptr, tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>};
-constexpr TileFn kTile2[] = {nullptr, tile<1, 2>, tile<2, 2>, tile<3, 2>, tile<4, 2>, tile<5, 2>, tile<6, 2>};
+  if (panel == 1) return Tiles<1, 1>::six;
+  return used == 1 ? Tiles<1, 2>::six : Tiles<2, 2>::six;
 #endif
+}
 
 // Pointers to the `count` rows from output pixel m on, tap by tap: rows[tap * kMaxRows + i].
 void gatherRows(const GemmRowSource& a, int64_t m, int count, const float** rows) {
@@ -166,20 +216,29 @@ void gemmRows(const GemmRowSource& a, int64_t m0, int64_t m1, const float* packe
     vectors = 4;
     tileRows = 6;
   }
-  const TileFn* table = vectors == 4 ? kTile4 : vectors == 2 ? kTile2 : kTile1;
-#else
-  const TileFn* table = vectors == 2 ? kTile2 : kTile1;
 #endif
   const int64_t panel = static_cast<int64_t>(vectors) * kVl;
   const float* rows[kMaxTaps * kMaxRows];
+  alignas(64) float sums[kMaxRows * 4 * kVl];  // of a last panel that is not full
   for (int64_t m = m0; m < m1; m += tileRows) {
     const int count = static_cast<int>(m1 - m < tileRows ? m1 - m : tileRows);
     gatherRows(a, m, count, rows);
     for (int64_t n0 = 0; n0 < n; n0 += panel) {
       const int64_t columns = n - n0 < panel ? n - n0 : panel;
-      table[count](rows, taps, a.k, packedB + n0 * taps * a.k, columns, c + m * cStride + n0, cStride,
-                   e.bias ? e.bias + n0 : nullptr, e.residual ? e.residual + m * e.residualStride + n0 : nullptr,
-                   e.residualStride, e.scale, e.relu6);
+      const float* bias = e.bias ? e.bias + n0 : nullptr;
+      const float* residual = e.residual ? e.residual + m * e.residualStride + n0 : nullptr;
+      const float* panelB = packedB + n0 * taps * a.k;
+      float* to = c + m * cStride + n0;
+      const int64_t used = (columns + kVl - 1) / kVl, width = used * kVl;
+      const TileFn run = tilesOf(vectors, used)[count];
+      // A panel that is not full never goes the first way, even where its vectors are: there scale and bias may become
+      // one rounding, and a column's value would depend on it.
+      if (columns == panel) {
+        run(rows, taps, a.k, panelB, to, cStride, bias, residual, e.residualStride, e.scale, e.relu6);
+      } else {
+        run(rows, taps, a.k, panelB, sums, width, nullptr, nullptr, 0, e.scale, 0);
+        finishRows(sums, count, width, columns, bias, residual, e.residualStride, e.relu6, to, cStride);
+      }
     }
   }
 }

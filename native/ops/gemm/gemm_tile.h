@@ -10,8 +10,8 @@ namespace {
 
 constexpr int kMaxRows = 12;
 
-// acc[MR][NV] += A (MR rows by pointer, all taps) * B (panel of NV vectors).
-template <int MR, int NV>
+// acc[MR][NV] += A (MR rows by pointer, all taps) * B (the first NV vectors of a panel of PV).
+template <int MR, int NV, int PV = NV>
 inline __attribute__((always_inline)) void innerProduct(const float* const* rows, int taps, int64_t k, const float* b,
                                                         Vec (&acc)[MR][NV]) {
   for (int tap = 0; tap < taps; ++tap) {
@@ -22,7 +22,7 @@ inline __attribute__((always_inline)) void innerProduct(const float* const* rows
       Vec bv[NV];
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) bv[j] = load(b + j * kVl);
-      b += NV * kVl;
+      b += PV * kVl;
 #pragma GCC unroll 16
       for (int m = 0; m < MR; ++m) {
         const float value = a[m][i];
