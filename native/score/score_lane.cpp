@@ -69,8 +69,8 @@ struct ScoreLane::Gathered {
   Pooled distances;
   Mosaic pixel, feature, distance, padim, evidence;
   std::vector<Pooled> distanceMaps;  // of the evidence: to each bank, then to the Gaussians of places
-  std::vector<float> largest;  // of them
-  double image = 0;            // distance of the whole image
+  std::vector<float> largest;        // of them
+  double image = 0;                  // distance of the whole image
 };
 
 ScoreLane::ScoreLane(std::shared_ptr<const Device> device, ScoreModel& model, const ScoreMemory* packed)
@@ -312,6 +312,10 @@ ScoreResult ScoreLane::score(const ScoreRequest& request, const Cancel& cancel) 
   const std::vector<Tile> tiles = tilesOf(request);
   if (tiles.size() > 1 && config.normalization == Normalization::kPerImage)
     throw Error("ERR_IMAGE", "image: per-image normalisation needs the whole image at once, at most " +
+                                 std::to_string(config.tile) + " pixels a side, got " + std::to_string(request.width) +
+                                 " x " + std::to_string(request.height));
+  if (tiles.size() > 1 && config.evidence.placeStride > 0)
+    throw Error("ERR_IMAGE", "image: Gaussians of places need the whole image at once, at most " +
                                  std::to_string(config.tile) + " pixels a side, got " + std::to_string(request.width) +
                                  " x " + std::to_string(request.height));
   const ResidualMemory* memory = config.remembers ? model_.memory(request.label) : nullptr;

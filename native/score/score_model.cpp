@@ -161,6 +161,7 @@ void ScoreModel::save(const std::string& path, const nlohmann::json& config) con
     if (m.count() > 0)
       tensors.push_back({memoryName(static_cast<int>(label)), DType::kF32, {m.count(), m.channels()}, m.rows()});
   }
+  const std::vector<ScoreConfig> written = readScoreConfigs(config);
   std::list<std::vector<float>> halves;  // lives until the tensors are written
   for (size_t label = 0; label < evidence_.size(); ++label) {
     const FeatureEvidence& e = evidence_[label];
@@ -178,7 +179,7 @@ void ScoreModel::save(const std::string& path, const nlohmann::json& config) con
       add("image_std", 1, image, e.image.std.data());
       add("image_whitening", image, image, e.image.whitening.data());
     }
-    if (!e.places || this->config(static_cast<int>(label)).evidence.placeStride == 0) continue;
+    if (!e.places || written[std::min(label, written.size() - 1)].evidence.placeStride == 0) continue;
     const int64_t places = e.places->shape.groups(), d = e.places->shape.size();
     halves.push_back(lowerHalves(*e.places));
     add("place_mean", places, d, e.places->mean.data());

@@ -28,8 +28,8 @@ class ScorerImpl {
   const std::shared_ptr<Device> device_;
   const std::unique_ptr<ScoreModel> model_;
   std::optional<GaussianFit> places_;  // of the label whose evidence is fitted next
-  ScoreLane whole_;              // all threads on one image
-  std::deque<ScoreLane> lanes_;  // one thread each, made when first needed
+  ScoreLane whole_;                    // all threads on one image
+  std::deque<ScoreLane> lanes_;        // one thread each, made when first needed
 
  private:
   void scoreSideBySide(const std::vector<ScoreJob*>& jobs);

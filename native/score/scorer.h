@@ -39,8 +39,8 @@ class Scorer {
   /// Residuals of good images [count, channels] for images of `label` (0 where the model has no classes), copied; the
   /// distance to the nearest of them then takes part in the feature-level score. Throws ERR_CONFIG, ERR_ARGUMENT.
   void setMemory(int label, const std::vector<float>& residuals, int64_t count);
-  /// Adds the features of a good image, ScoreResult::evidencePlaces, to what setEvidence fits the Gaussians of places on;
-  /// `first` begins anew. Throws ERR_CONFIG, ERR_ARGUMENT, ERR_MEMORY.
+  /// Adds the features of a good image, ScoreResult::evidencePlaces, to what setEvidence fits the Gaussians of places
+  /// on; `first` begins anew. Throws ERR_CONFIG, ERR_ARGUMENT, ERR_MEMORY.
   void observePlaces(const std::vector<float>& features, bool first);
   /// Fits the evidence of images of `label` on features of good ones; see fitEvidence. Throws ERR_CONFIG, ERR_ARGUMENT,
   /// and ERR_NUMERIC where places are to have Gaussians and fewer than two images were observed.

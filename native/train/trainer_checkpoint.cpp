@@ -35,7 +35,7 @@ nlohmann::json TrainerImpl::readCheckpoint(const std::string& path) {
   const auto refuse = [&](const std::string& why) { throw Error("ERR_MODEL_FORMAT", path + ": " + why); };
   const bool known = text("formatVersion") == "1" || text("formatVersion") == "2" || text("formatVersion") == "3";
   if (text("format") != "ddad-native" || !known || text("kind") != "checkpoint")
-    refuse("expected a ddad-native checkpoint of format version 1 or 2, got " +
+    refuse("expected a ddad-native checkpoint of format version 1 to 3, got " +
            (text("kind").empty() ? "another file" : "a " + text("kind")));
   const std::string step = text("step");
   if (step.empty() || step.size() > 15 || step.find_first_not_of("0123456789") != std::string::npos)

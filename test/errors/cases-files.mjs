@@ -318,8 +318,8 @@ export const modelFile = {
       }),
     '<file>: expected a ddad-native model, got a safetensors file without that format in its metadata': async () =>
       Detector.load(await withMetadata({})),
-    '<file>: expected format version 1 or 2, got "<version>"': () =>
-      loaded(({ metadata }) => (metadata.formatVersion = '3')),
+    '<file>: expected format version 1 to 3, got "<version>"': () =>
+      loaded(({ metadata }) => (metadata.formatVersion = '4')),
     '<file>: expected a model, got <kind>': () => Detector.load(checkpoint),
     '<file>: expected a configuration in the metadata': () => loaded(({ metadata }) => delete metadata.config),
     '<file>: its configuration is not valid: <reason>': [
@@ -373,8 +373,8 @@ export const modelFile = {
       () => resumed(({ config }) => config.checkpoint.digests.pop()),
     ],
     '<file>: the checkpoint does not say where its run stands': () => resumed(({ config }) => delete config.checkpoint),
-    '<file>: expected a ddad-native checkpoint of format version 1 or 2, got <what>': () =>
-      resumed(({ metadata }) => (metadata.formatVersion = '3')),
+    '<file>: expected a ddad-native checkpoint of format version 1 to 3, got <what>': () =>
+      resumed(({ metadata }) => (metadata.formatVersion = '4')),
     '<file>: expected a step number in the metadata, got "<text>"': () =>
       resumed(({ metadata }) => (metadata.step = 'x')),
     '<file>: expected a golden file with a spec in its metadata, got none': () => verified(),

@@ -133,13 +133,14 @@ TEST_CASE("places have Gaussians, from few images too, and a model keeps them") 
   config["score"]["evidence"]["placeStride"] = 16;
   auto scorer = featureScorer(config);
   const auto features = [&](uint32_t seed) {
-    auto image = picture(48, 48);
+    auto image = picture(32, 32);
     std::mt19937 random(seed);
-    for (uint8_t& v : image) v = static_cast<uint8_t>(std::clamp(int{v} + static_cast<int>(random() % 41) - 20, 0, 255));
+    for (uint8_t& v : image)
+      v = static_cast<uint8_t>(std::clamp(int{v} + static_cast<int>(random() % 41) - 20, 0, 255));
     return image;
   };
   const auto look = [&](Scorer& by, const std::vector<uint8_t>& image, bool wanted) {
-    ScoreRequest asked = request(image, 48, 48);
+    ScoreRequest asked = request(image, 32, 32);
     asked.features = wanted;
     return by.score(asked, Cancel());
   };
@@ -153,7 +154,8 @@ TEST_CASE("places have Gaussians, from few images too, and a model keeps them") 
   REQUIRE(seen[0].size() % kChannels == 0);
   const size_t places = seen[0].size() / kChannels;
 
-  CHECK(codeOf([&] { scorer->setEvidence(0, raw.evidenceRows, raw.evidenceStatistics, 40, Cancel()); }) == "ERR_NUMERIC");
+  CHECK(codeOf([&] { scorer->setEvidence(0, raw.evidenceRows, raw.evidenceStatistics, 40, Cancel()); }) ==
+        "ERR_NUMERIC");
   CHECK(codeOf([&] { scorer->observePlaces({1, 2, 3}, true); }) == "ERR_ARGUMENT");
   auto broken = seen[0];
   broken[3] = std::numeric_limits<float>::quiet_NaN();
@@ -164,7 +166,9 @@ TEST_CASE("places have Gaussians, from few images too, and a model keeps them") 
 
   // the reference: by elimination in float64, of the covariance over the channels' variances plus a hundredth
   const auto n = static_cast<double>(seen.size());
-  const auto value = [&](size_t image, size_t p, size_t c) { return static_cast<double>(seen[image][p * kChannels + c]); };
+  const auto value = [&](size_t image, size_t p, size_t c) {
+    return static_cast<double>(seen[image][p * kChannels + c]);
+  };
   std::vector<double> mean(places * kChannels, 0.0), variance(kChannels, 0.0);
   for (size_t i = 0; i < mean.size(); ++i)
     for (const auto& image : seen) mean[i] += static_cast<double>(image[i]) / n;
@@ -212,6 +216,8 @@ TEST_CASE("places have Gaussians, from few images too, and a model keeps them") 
   REQUIRE(tested.evidence.size() == 5);  // ensemble, local, regional, global, place
   CHECK(std::abs(std::exp(tested.evidence[4]) - largest) <= 1e-3 * largest);  // precisions are floats of condition 1e4
   CHECK(tested.banks.size() == 3);
+  const auto large = picture(48, 48);
+  CHECK(codeOf([&] { scorer->score(request(large, 48, 48), Cancel()); }) == "ERR_IMAGE");  // of more than one tile
 
   const TemporaryFolder folder;
   const std::string path = folder / "model.safetensors";
@@ -231,7 +237,8 @@ TEST_CASE("places have Gaussians, from few images too, and a model keeps them") 
   CHECK(look(*scorer, features(99), false).evidence.size() == 4);
   scorer->save(path, config);
   CHECK(!SafetensorsFile::open(path).find("evidence.0.place_mean"));
-  for (const nlohmann::json& stride : {nlohmann::json(2), nlohmann::json(32), nlohmann::json(12), nlohmann::json("16")}) {
+  for (const nlohmann::json& stride :
+       {nlohmann::json(2), nlohmann::json(32), nlohmann::json(12), nlohmann::json("16")}) {
     auto wrong = config;
     wrong["score"]["evidence"]["placeStride"] = stride;
     CHECK(codeOf([&] { scorer->setConfig(wrong); }) == "ERR_CONFIG");

@@ -73,7 +73,11 @@ test('aligned images have Gaussians of places, which count three times; others h
   const weight = (name) => (name === 'place' ? 3 : 1);
   const sum = Object.entries(scores).reduce((all, [name, z]) => all + weight(name) * Math.exp(z / 2), 0);
   assert.ok(Math.abs(score - 2 * Math.log(sum / 8)) <= 1e-9 * Math.abs(score));
-  const again = await trainTiny({ Trainer }, many, at('again.safetensors'), { ...options, positions: true, threads: 2 });
+  const again = await trainTiny({ Trainer }, many, at('again.safetensors'), {
+    ...options,
+    positions: true,
+    threads: 2,
+  });
   assert.deepEqual(again.calibration, aligned.calibration);
 
   for (const given of [{ positions: false }, { rotation: 180 }]) {

@@ -47,7 +47,8 @@ struct FeatureEvidence {
   std::vector<float> mean, std;       // of each channel of the layout
   std::vector<ResidualMemory> banks;  // of features over their deviations; the channels of a bank's taps
   WholeGaussian image;                // empty where whole images are not compared
-  /// Of the tap at EvidenceConfig::placeStride, one for each cell of its grid (PaDiM, Defard et al. 2021); null for none.
+  /// Of the tap at EvidenceConfig::placeStride, one for each cell of its grid (PaDiM, Defard et al. 2021); null for
+  /// none.
   std::shared_ptr<const FeatureGaussian> places;
 
   int64_t bytes() const;
