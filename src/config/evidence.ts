@@ -51,7 +51,7 @@ const localName = (deepest: number): EvidenceName =>
 
 /** How much each value weighs in the score, in the order of {@link evidenceNames}. */
 export const evidenceWeights = (names: readonly EvidenceName[]): number[] =>
-  names.map((name) => (name === 'place' ? 3 : 1));
+  names.map((name) => (name === 'place' ? 5 : 1));
 
 /** The names of the values, in the engine's order; none without evidence. */
 export function evidenceNames(

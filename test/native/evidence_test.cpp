@@ -124,7 +124,7 @@ TEST_CASE("the score of the evidence is near the largest value and gains from ot
   CHECK(combineEvidence(config, {21, 12, 8}) == doctest::Approx(10.0));
   CHECK(combineEvidence(config, {1, 2002, 3}) == doctest::Approx(2000.0 - 2 * std::log(3.0)));
   config.placeStride = 16;
-  CHECK(combineEvidence(config, {1, 2, 13}) == doctest::Approx(20.0 + 2 * std::log((3 + 2 * std::exp(-10.0)) / 5)));
+  CHECK(combineEvidence(config, {1, 2, 13}) == doctest::Approx(20.0 + 2 * std::log((5 + 2 * std::exp(-10.0)) / 7)));
   CHECK(std::isnan(combineEvidence(config, {1, std::numeric_limits<double>::quiet_NaN(), 3})));
 }
 

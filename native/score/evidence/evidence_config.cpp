@@ -12,7 +12,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxBanks = 8;
-constexpr double kPlaceWeight = 3;  // of "place", the last value (bench/accuracy)
+constexpr double kPlaceWeight = 5;  // of "place", the last value (bench/accuracy)
 constexpr double kTemperature = 2;  // of the mean: 0 would be the largest, infinity the plain mean
 
 std::vector<int64_t> readStrides(const json& list, const FeatureConfig& features) {

@@ -35,7 +35,7 @@ struct EvidenceConfig {
 };
 
 /// The score of an image: 2 log of the weighted mean of exp(z / 2) over the values' z = (value - mean) / std, between
-/// their mean and the largest, with weight 3 of "place" and 1 of the others: a small defect shows in one, a large one
+/// their mean and the largest, with weight 5 of "place" and 1 of the others: a small defect shows in one, a large one
 /// in several (bench/accuracy). NaN where a value is.
 double combineEvidence(const EvidenceConfig& config, const std::vector<double>& values);
 
