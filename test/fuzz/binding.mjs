@@ -47,6 +47,8 @@ const methods = {
   config: ['detector'],
   setConfig: ['detector', values.config],
   setMemory: ['detector', values.label, values.floats, values.count],
+  observePlaces: ['detector', values.floats, values.count],
+  setEvidence: ['detector', values.label, values.floats, values.floats, values.count, token],
   beginGaussian: ['detector', values.gaussian],
   observeGaussian: ['detector', values.image, token],
   finishGaussian: ['detector', values.label],
