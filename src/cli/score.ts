@@ -104,7 +104,7 @@ async function score(argv: ScoreArguments, signal: AbortSignal): Promise<number>
   const start = performance.now();
   let [count, anomalous, failed] = [0, 0, 0];
   try {
-    for await (const { entry, line, result, error } of mapAhead(entries, one, { ahead: 2, signal })) {
+    for await (const { entry, line, result, error } of mapAhead(entries, one, { ahead: detector.readAhead, signal })) {
       count += 1;
       if (result?.anomalous) anomalous += 1;
       const json = JSON.stringify(line);

@@ -62,6 +62,8 @@ export interface ScoredImage {
 /** What an evaluation needs of a detector. */
 export interface EvaluatedDetector extends Pick<Detector, 'threshold' | 'config'> {
   score(...of: Parameters<Detector['score']>): Promise<AnyScoreResult>;
+  /** Images that are asked for before the first has its answer (2). */
+  readonly readAhead?: number;
 }
 
 /**
@@ -202,7 +204,7 @@ async function figuresOf(
   const scores: EvaluatedImage[] = [];
   const emptyMasks: string[] = [];
   const one = (test: TestImage, inner: AbortSignal) => scoreOne(detector, test, { ...options, signal: inner });
-  for await (const { test, scored, error } of mapAhead(images, one, { ahead: 2, signal })) {
+  for await (const { test, scored, error } of mapAhead(images, one, { ahead: detector.readAhead ?? 2, signal })) {
     if (!scored) {
       const { image, defect } = test;
       const { code, message } = error;

@@ -119,6 +119,7 @@ export class Detector {
   readonly #budget: MemoryBudget;
   readonly #queue: ScoreQueue;
   readonly #threads: number;
+  readonly #maxQueue: number;
   readonly #warnings: string[];
   readonly #signed: boolean;
   #disposed = false;
@@ -140,6 +141,7 @@ export class Detector {
     this.#rescored = config !== stored;
     this.#options = options;
     this.#threads = threads || availableParallelism();
+    this.#maxQueue = maxQueue;
     const maxBatch = options.maxBatch ?? Math.max(8, this.#threads);
     this.#budget = new MemoryBudget(options.memoryBudget ?? Math.floor(memoryLimit() / 2));
     this.#queue = new ScoreQueue(native, { maxBatch, maxDelayMs, maxQueue, whenFull }, this.#budget);
@@ -241,8 +243,16 @@ export class Detector {
   }
 
   /**
-   * Scores the images of an iterable and yields the results in order; works ahead by a few images (twice the threads,
-   * at least four), so that decoding and computing overlap and every thread has one. Copies bytes and pixels when it takes
+   * Images that {@link scoreAll} works ahead, so that every thread has one: twice the threads and at least four, but no
+   * more than have room in the queue.
+   */
+  get readAhead(): number {
+    return Math.min(Math.max(4, 2 * this.#threads), this.#maxQueue - 1);
+  }
+
+  /**
+   * Scores the images of an iterable and yields the results in order; works ahead by `readAhead` images, so that decoding
+   * and computing overlap and every thread has one. Copies bytes and pixels when it takes
    * an image from the iterable, as `score` does; takes the next one when there is room for one more of that size. The
    * first image that fails ends it with that error.
    */
@@ -260,7 +270,7 @@ export class Detector {
       };
       const one = (image: ImageInput, inner: AbortSignal) => this.#score(image, { ...given, signal: inner }, onCopy);
       const ready = (inner: AbortSignal) => this.#budget.room(copied, inner);
-      yield* mapAhead(images, one, { ahead: Math.max(4, 2 * this.#threads), signal: outer, ready });
+      yield* mapAhead(images, one, { ahead: this.readAhead, signal: outer, ready });
     } catch (error) {
       throw relocate(error);
     }

@@ -249,6 +249,22 @@ test('bad datasets, masks, maps and options are refused', async () => {
   await assert.rejects(evaluate(brightness), { code: 'ERR_ARGUMENT' });
 });
 
+test('as many images are in progress as the detector works ahead, and one', async () => {
+  const files = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`test/good/${i}.png`, square(50)]));
+  const root = await dataset('ahead', { ...files, 'test/dent/0.png': square(50, 220) });
+  for (const readAhead of [undefined, 0, 5]) {
+    let [now, most] = [0, 0];
+    const score = async (...given) => {
+      most = Math.max(most, ++now);
+      const result = await brightness.score(...given);
+      now -= 1;
+      return result;
+    };
+    await evaluate({ ...brightness, score, readAhead }, root);
+    assert.equal(most, 1 + (readAhead ?? 2));
+  }
+});
+
 test('images that cannot be read are skipped where that is wanted, down to a whole product', async () => {
   const files = {
     'a/test/good/0.png': square(50),
