@@ -1,5 +1,6 @@
 // From a fresh clone to something that runs, without typing more: `npm ci` when node_modules is missing or does not
-// match the lock file, then the build. Needs no npm package itself; `npm test` and `npm run demo` start with it.
+// match the lock file, then the build, of targets given as well. Needs no npm package itself; `npm test`, `npm run demo`
+// and the scripts that measure start with it.
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,11 +27,12 @@ function isInstalled() {
     .every(([name, entry]) => present[name]?.version === entry.version);
 }
 
-/** Installs the dependencies when needed, then builds what is out of date. The script ends when a step fails. */
-export function bootstrap() {
+/** Installs the dependencies when needed, then builds what is out of date, and these targets. Ends when a step fails. */
+export function bootstrap(...targets) {
   if (!isInstalled()) npm('ci', '--foreground-scripts');
   run(process.execPath, [path.join(root, 'scripts', 'build.mjs')]);
+  for (const target of targets) run(process.execPath, [path.join(root, 'scripts', 'build.mjs'), target]);
   run(process.execPath, [path.join(root, 'scripts', 'build-ts.mjs')]);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) bootstrap();
+if (process.argv[1] === fileURLToPath(import.meta.url)) bootstrap(...process.argv.slice(2));

@@ -15,8 +15,8 @@ export function ourWorker({ worker }) {
     : workerCandidates.map((path) => join(root, path)).find((path) => existsSync(path));
   if (found && existsSync(found)) return found;
   throw new UsageError(
-    `our side is not built: expected ${worker ?? workerCandidates.join(' or ')}; build the target ddad_bench or give ` +
-      '--worker PATH or --peer-only',
+    `our side is not built: expected ${worker ?? workerCandidates.join(' or ')}; npm run bench:peers builds it, ` +
+      'else give --worker PATH or --peer-only',
   );
 }
 

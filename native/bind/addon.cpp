@@ -1,4 +1,4 @@
-// The module: what require('ddad.node') returns. src/native.ts describes it in TypeScript.
+// The module: what require('ddad.node') returns. src/engine/native.ts describes it in TypeScript.
 #ifdef __linux__
 #include <sys/syscall.h>
 #include <unistd.h>

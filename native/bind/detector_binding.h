@@ -34,7 +34,7 @@ class DetectorResource final : public Resource {
   std::atomic<MapSource> mapSource;  // any thread; as last configured
 };
 
-/// JavaScript's NativeDetector; see NativeDetector in src/native.ts.
+/// JavaScript's NativeDetector; see NativeDetector in src/engine/native.ts.
 class NativeDetector : public Napi::ObjectWrap<NativeDetector> {
  public:
   static Napi::Function define(Napi::Env env);

@@ -22,7 +22,7 @@ class ImporterResource final : public Resource {
   std::unique_ptr<Importer> importer_;  // compute thread only
 };
 
-/// JavaScript's NativeImporter; see NativeImporter in src/native.ts.
+/// JavaScript's NativeImporter; see NativeImporter in src/engine/native.ts.
 class NativeImporter : public Napi::ObjectWrap<NativeImporter> {
  public:
   static Napi::Function define(Napi::Env env);

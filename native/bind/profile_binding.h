@@ -3,7 +3,7 @@
 
 namespace ddad::bind {
 
-/// profile(what, config, options, token): Promise<string>; see Addon in src/native.ts.
+/// profile(what, config, options, token): Promise<string>; see Addon in src/engine/native.ts.
 Napi::Value profile(const Napi::CallbackInfo& call);
 
 }  // namespace ddad::bind

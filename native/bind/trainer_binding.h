@@ -29,7 +29,7 @@ class TrainerResource final : public Resource {
   std::unique_ptr<Trainer> trainer_;  // compute thread only
 };
 
-/// JavaScript's NativeTrainer; see NativeTrainer in src/native.ts.
+/// JavaScript's NativeTrainer; see NativeTrainer in src/engine/native.ts.
 class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
  public:
   static Napi::Function define(Napi::Env env);

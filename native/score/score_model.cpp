@@ -24,7 +24,8 @@ std::vector<float> readMatrix(const SafetensorsFile& file, const std::string& na
   if (!entry || entry->shape.size() != 2 || entry->shape[0] < 1 || entry->shape[0] > kMaxResiduals ||
       (rows > 0 && entry->shape[0] != rows) || entry->shape[1] != columns)
     throw Error("ERR_MODEL_FORMAT",
-                file.path() + ": " + name + ": expected a matrix of " + std::to_string(columns) + " columns");
+                file.path() + ": " + name + ": expected a matrix of " + std::to_string(columns) + " columns, got " +
+                    (entry ? nlohmann::json(entry->shape).dump() : "none"));
   std::vector<float> values(static_cast<size_t>(entry->count()));
   file.readFloats(name, entry->shape, values.data());
   return values;
@@ -53,11 +54,14 @@ std::shared_ptr<const FeatureGaussian> readPlaces(const SafetensorsFile& file, c
   std::copy(mean.begin(), mean.end(), gaussian->mean.data());
   const float* from = halves.data();
   for (int64_t g = 0; g < places; ++g)
-    for (int64_t i = 0; i < channels; ++i)
+    for (int64_t i = 0; i < channels; ++i) {
+      if (!(from[i] > 0))
+        throw Error("ERR_MODEL_FORMAT", file.path() + ": " + name("place_precision") + ": expected positive diagonals");
       for (int64_t j = 0; j <= i; ++j, ++from) {
         float* matrix = gaussian->precision.data() + g * channels * channels;
         matrix[i * channels + j] = matrix[j * channels + i] = *from;
       }
+    }
   return gaussian;
 }
 

@@ -91,10 +91,11 @@ function commandOf(args: readonly string[]): (typeof commands)[string] | undefin
 }
 
 /** `; did you mean "--out"?` for a flag that is not there; of `-o` the first that begins so. */
-function nearestFlag(word: string, flags: readonly string[]): string {
+function nearestFlag(word: string, flags: readonly string[], negated = false): string {
   const before = word.replace(/^no-/, '');
   const now = Object.hasOwn(renamedOptions, before) ? renamedOptions[before] : undefined;
-  if (now !== undefined && flags.includes(flagOf(now))) return `; did you mean "--${flagOf(now)}"?`;
+  if (now !== undefined && flags.includes(flagOf(now)))
+    return `; did you mean "--${negated ? 'no-' : ''}${flagOf(now)}"?`;
   const first = word.length === 1 ? flags.find((flag) => flag.startsWith(word.toLowerCase())) : undefined;
   return first === undefined ? didYouMean(word, flags, '--') : `; did you mean "--${first}"?`;
 }
@@ -126,7 +127,7 @@ function explain(message: string, args: readonly string[]): string {
     (arg) => /^-/.test(arg) && arg.replace(/^-+(no-)?/, '').split('=')[0] === word.replace(/^no-/, ''),
   );
   if (typed !== undefined) {
-    return `unknown option "${typed.split('=')[0]}"${nearestFlag(word, known)}`;
+    return `unknown option "${typed.split('=')[0]}"${nearestFlag(word, known, /^-+no-/.test(typed))}`;
   }
   if (command === undefined) return `unknown command "${word}"${didYouMean(word, Object.keys(commands))}`;
   return `unexpected argument "${word}"; expected "ddad-native ${usage}"`;

@@ -21,7 +21,7 @@ import {
   unified,
   withMetadata,
 } from './kit.mjs';
-import { pattern, png, root, run, tiny, trainTiny } from '../helpers/common.mjs';
+import { makeDataset, pattern, png, root, run, tiny, trainTiny } from '../helpers/common.mjs';
 
 const detector = await load();
 const raw = (more) => detector.score({ data: new Uint8Array(16), width: 4, height: 4, channels: 1, ...more });
@@ -107,6 +107,8 @@ export const image = {
       await utimes(name, 1e9, 1e9);
       await result.heatmap();
     },
+    'image: Gaussians of places need the whole image at once, at most <n> pixels a side, got <w> x <h>': () =>
+      asTexture(600),
     'image: per-image normalisation needs the whole image at once, at most <n> pixels a side, got <w> x <h>':
       async () => {
         const other = await load(model, { scoring: { normalization: 'per-image' } });
@@ -278,6 +280,29 @@ async function judging() {
   return withEvidence;
 }
 
+/** One whose places have Gaussians; it takes sixteen images that are trained on. */
+async function aligned() {
+  withPlaces ??= trainAligned();
+  return withPlaces;
+}
+let withPlaces;
+async function trainAligned() {
+  const file = at('aligned.safetensors');
+  const options = { mode: 'resize', size: 32, featureScale: 1, holdOut: 0.3, positions: true, steps: 2 };
+  await trainTiny({ Trainer }, await makeDataset(at('aligned-parts'), 28), file, options);
+  return file;
+}
+
+/** Such a model, changed to see images in crops, looks at one of `side` pixels. */
+async function asTexture(side) {
+  const detector = await loaded(({ config }) => (config.input.mode = 'crop'), await aligned());
+  try {
+    await detector.score({ data: new Uint8Array(side * side), width: side, height: side, channels: 1 });
+  } finally {
+    detector.dispose();
+  }
+}
+
 const loaded = async (change, from = model) => Detector.load(await changed(from, change), { threads: 1 });
 const resumed = async (change) => fit({}, parts, { resume: await changed(checkpoint, change) });
 const withHeader = async (text, length = text.length) => {
@@ -344,7 +369,7 @@ export const modelFile = {
         tensors[name].shape = [1, tensors[name].shape[0] * tensors[name].shape[1]];
       }, resized);
     },
-    '<file>: <name>: expected a matrix of <n> columns': async () =>
+    '<file>: <name>: expected a matrix of <n> columns, got <shape>': async () =>
       loaded(
         ({ tensors }) => {
           const { shape } = tensors['evidence.0.bank0'];
@@ -354,6 +379,12 @@ export const modelFile = {
       ),
     '<file>: evidence: expected positive deviations': async () =>
       loaded(({ tensors, data }) => data.writeFloatLE(0, tensors['evidence.0.std'].data_offsets[0]), await judging()),
+    'evidence: expected Gaussians of <n> places, got <n>': () => asTexture(200),
+    '<file>: <name>: expected positive diagonals': async () =>
+      loaded(
+        ({ tensors, data }) => data.writeFloatLE(-1, tensors['evidence.0.place_precision'].data_offsets[0]),
+        await aligned(),
+      ),
     '<file>: batchNormEps: expected a number between 0 and 1, got <text>': () => damagedBackbone('eps'),
     '<file>: paddingMode: expected same or symmetric, got <text>': () => damagedBackbone('paddingMode'),
     '<file>: activationFunction: expected relu6 or swish, got <text>': () => damagedBackbone('activationFunction'),
