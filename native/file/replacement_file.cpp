@@ -25,7 +25,8 @@ std::string folderOf(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-/// Begins a temporary name beside `path`, as src/files/leftovers.ts knows it: the next run removes what a killed one left.
+/// Begins a temporary name beside `path`, as src/files/leftovers.ts knows it: the next run removes what a killed one
+/// left.
 std::string temporaryStem(const std::string& path) {
   const size_t slash = path.find_last_of('/');
   const size_t begin = slash == std::string::npos ? 0 : slash + 1;

@@ -23,9 +23,8 @@ std::vector<float> readMatrix(const SafetensorsFile& file, const std::string& na
   const TensorEntry* entry = file.find(name);
   if (!entry || entry->shape.size() != 2 || entry->shape[0] < 1 || entry->shape[0] > kMaxResiduals ||
       (rows > 0 && entry->shape[0] != rows) || entry->shape[1] != columns)
-    throw Error("ERR_MODEL_FORMAT",
-                file.path() + ": " + name + ": expected a matrix of " + std::to_string(columns) + " columns, got " +
-                    (entry ? nlohmann::json(entry->shape).dump() : "none"));
+    throw Error("ERR_MODEL_FORMAT", file.path() + ": " + name + ": expected a matrix of " + std::to_string(columns) +
+                                        " columns, got " + (entry ? nlohmann::json(entry->shape).dump() : "none"));
   std::vector<float> values(static_cast<size_t>(entry->count()));
   file.readFloats(name, entry->shape, values.data());
   return values;
@@ -165,7 +164,9 @@ void ScoreModel::save(const std::string& path, const nlohmann::json& config) con
     if (m.count() > 0)
       tensors.push_back({memoryName(static_cast<int>(label)), DType::kF32, {m.count(), m.channels()}, m.rows()});
   }
-  const std::vector<ScoreConfig> written = readScoreConfigs(config);
+  const bool hasPlaces =
+      std::any_of(evidence_.begin(), evidence_.end(), [](const auto& e) { return e.places != nullptr; });
+  const std::vector<ScoreConfig> written = hasPlaces ? readScoreConfigs(config) : std::vector<ScoreConfig>();
   std::list<std::vector<float>> halves;  // lives until the tensors are written
   for (size_t label = 0; label < evidence_.size(); ++label) {
     const FeatureEvidence& e = evidence_[label];
